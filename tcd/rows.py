@@ -1,0 +1,171 @@
+"""One row of `tcd_diagnose` as an object, and batches of rows as the tensors of the contract.
+
+Every way into the ensemble (shim, clients, library, replay) packs rows here, so that a row has the same
+bits wherever it is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcd.contract import (
+    FEATURE_BUCKETS,
+    MAX_FEATURE_COLS,
+    MAX_FEATURE_ROWS,
+    MAX_FEATURE_VALUES,
+    MAX_WINDOW,
+    SUP_START,
+    Flag,
+    Length,
+    bucket,
+)
+
+F32 = NDArray[np.float32]
+#: Unit of the hypothesis: bits 1-2 of the flags, none set for `session`.
+SESSION: Final = Flag(0)
+Tensors = dict[str, NDArray[np.generic]]
+_EMPTY = np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """Inputs of one row.
+
+    Attributes:
+        trace: log-probabilities of sampled tokens, oldest first, at most 4096.
+        entropy: next-token entropies in nats, oldest first, at most 4096.
+        spectrum: singular values of the newest hidden-state window, at most 4096.
+        features: (rows, cols) newest feature vectors, oldest first, at most 112 rows and 16,384 values.
+        key: the three levels of the detector key, 0 skips a level.
+        policy: id of the routing table, 0 = default.
+        alpha: the reserved level; used when `controller` is set.
+        sup: running maxima of the hypothesis before this step (detector, multivariate).
+        base: temperature, top_p, max_tokens, drift.
+        controller: whether TRIGGER may fire.
+        unit: unit of the hypothesis as a flag (0 = session).
+    """
+
+    trace: F32 = field(default_factory=lambda: _EMPTY)
+    entropy: F32 = field(default_factory=lambda: _EMPTY)
+    spectrum: F32 = field(default_factory=lambda: _EMPTY)
+    features: F32 = field(default_factory=lambda: _EMPTY.reshape(0, 0))
+    key: tuple[int, int, int] = (0, 0, 0)
+    policy: int = 0
+    alpha: float = 0.0
+    sup: tuple[float, float] = (SUP_START, SUP_START)
+    base: tuple[float, float, float, float] = (1.0, 1.0, 0.0, 0.0)
+    controller: bool = False
+    unit: Flag = SESSION
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit the contract."""
+        rows, cols = self.features.shape
+        if rows > MAX_FEATURE_ROWS or cols > MAX_FEATURE_COLS or rows * cols > MAX_FEATURE_VALUES:
+            msg = f"features {rows}x{cols}: at most {MAX_FEATURE_ROWS} rows and {MAX_FEATURE_VALUES} values"
+            raise ValueError(msg)
+        for name in ("trace", "entropy", "spectrum"):
+            if getattr(self, name).shape[0] > MAX_WINDOW:
+                msg = f"{name}: at most {MAX_WINDOW} values"
+                raise ValueError(msg)
+
+    @property
+    def widths(self) -> tuple[int, int, int, int]:
+        """Padded widths of TRACE, ENTROPY, SPECTRUM and FEATURES; rows that share them may share a batch."""
+        return (
+            bucket(len(self.trace)),
+            bucket(len(self.entropy)),
+            bucket(len(self.spectrum)),
+            bucket(self.features.size, FEATURE_BUCKETS),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """Outputs of one row, see `tcd.contract` for their meaning.
+
+    `components` has shape (C, 3) (severity, p, z); `mv` is (distance, threshold, trigger, p).
+    """
+
+    score: float
+    p_step: tuple[float, float]
+    sup: tuple[float, float]
+    components: F32
+    mv: tuple[float, float, float, float]
+    p_value: float
+    trigger: bool
+    verdict: bool
+    tier: int
+    status: int
+    route: tuple[float, float, float, float]
+    assets: tuple[int, int, int]
+
+
+class Scorer(Protocol):
+    """Whatever scores rows: the ensemble behind the micro-batcher, the library, a replay."""
+
+    async def score(self, row: ScoreRow, *, timeout: float) -> ScoreResult:
+        """Score one row within `timeout` seconds.
+
+        Raises:
+            tcd.errors.ScoringError: when no answer came, by the deadline or at all.
+        """
+        ...
+
+
+def _pad(parts: Sequence[F32], width: int) -> F32:
+    out = np.zeros((len(parts), width), np.float32)
+    for i, part in enumerate(parts):
+        out[i, : part.shape[0]] = part
+    return out
+
+
+def pack(rows: Sequence[ScoreRow]) -> Tensors:
+    """Tensors of one `tcd_diagnose` request, batch first, padded to the widest row's buckets.
+
+    Scoring does not depend on the padding; equal `widths` only keep the request small.
+    """
+    lengths = np.zeros((len(rows), len(Length)), np.int32)
+    for i, row in enumerate(rows):
+        flags = row.unit | (Flag.CONTROLLER if row.controller else SESSION)
+        lengths[i] = (len(row.trace), len(row.entropy), len(row.spectrum), *row.features.shape, int(flags))
+    trace, entropy, spectrum, features = (max(w) for w in zip(*(row.widths for row in rows), strict=True))
+    return {
+        "TRACE": _pad([row.trace for row in rows], trace),
+        "ENTROPY": _pad([row.entropy for row in rows], entropy),
+        "SPECTRUM": _pad([row.spectrum for row in rows], spectrum),
+        "FEATURES": _pad([row.features.reshape(-1) for row in rows], features),
+        "LENGTHS": lengths,
+        "KEY": np.array([row.key for row in rows], np.uint64),
+        "POLICY": np.array([[row.policy] for row in rows], np.uint64),
+        "ALPHA": np.array([[row.alpha] for row in rows], np.float64),
+        "SUP": np.array([row.sup for row in rows], np.float64),
+        "BASE": np.array([row.base for row in rows], np.float32),
+    }
+
+
+def unpack(outputs: Mapping[str, NDArray[np.generic]]) -> list[ScoreResult]:
+    """Rows of one `tcd_diagnose` response."""
+    column = {name: array.tolist() for name, array in outputs.items() if name != "COMPONENTS"}
+    components = np.asarray(outputs["COMPONENTS"], np.float32)
+    return [
+        ScoreResult(
+            score=column["SCORE"][i][0],
+            p_step=tuple(column["P_STEP"][i]),
+            sup=tuple(column["SUP_OUT"][i]),
+            components=components[i],
+            mv=tuple(column["MV"][i]),
+            p_value=column["P_VALUE"][i][0],
+            trigger=bool(column["TRIGGER"][i][0]),
+            verdict=bool(column["VERDICT"][i][0]),
+            tier=column["TIER"][i][0],
+            status=column["STATUS"][i][0],
+            route=tuple(column["ROUTE"][i]),
+            assets=tuple(column["ASSETS"][i]),
+        )
+        for i in range(components.shape[0])
+    ]

@@ -1,0 +1,55 @@
+"""What all tests share: the skip rule of CI and the place of the data that is not committed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+#: Prefixes of skip reasons that CI accepts: what its machine cannot have.
+ALLOWED_SKIPS = ("gpu:", "container:", "power-cut:")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Third-party vectors and data sets live beside the checkout and are never committed."""
+    path = ROOT.parent / "shared"
+    if not path.is_dir():
+        pytest.skip(f"shared: no {path.name}/ beside the checkout")
+    return path
+
+
+class _SkipRule:
+    """With TCD_TEST_SKIPS=forbid a skip for any other reason fails the run."""
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and isinstance(report.longrepr, tuple):
+            reason = report.longrepr[2].removeprefix("Skipped: ")
+            if not reason.startswith(ALLOWED_SKIPS):
+                self.refused.append(f"{report.nodeid}: {reason}")
+
+    @pytest.hookimpl
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped and isinstance(report.longrepr, tuple):
+            self.refused.append(f"{report.nodeid}: {report.longrepr[2]}")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.refused and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self.refused:
+            terminalreporter.write_line(f"SKIP REFUSED {line}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("TCD_TEST_SKIPS") == "forbid":
+        config.pluginmanager.register(_SkipRule(), "tcd-skip-rule")
