@@ -1,0 +1,50 @@
+"""Conformal p-values from sorted tables, and the fixed point in which statistics are compared.
+
+Pure and batch-first: elementwise operations and `searchsorted` only, so that a row's bits depend on the row.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+
+#: Steps of the fixed point: statistics are rounded to 2^-20 before any comparison.
+QUANTUM: Final = 2.0**20
+#: Statistics are clamped to this magnitude, so that they stay finite and above SUP_START.
+STATISTIC_LIMIT: Final = 1e12
+
+
+def quantise(values: F64) -> F64:
+    """Round to multiples of 2^-20, clamped to +-1e12, without a negative zero; any shape."""
+    clamped = np.clip(values, -STATISTIC_LIMIT, STATISTIC_LIMIT)
+    return np.asarray(np.rint(clamped * QUANTUM) / QUANTUM + 0.0)
+
+
+def p_value(table: F64, statistic: F64) -> F64:
+    """Conservative conformal p-values `(1 + #{calibration >= s}) / (n + 1)`.
+
+    Args:
+        table: (n,) calibration statistics, ascending. An empty table gives p = 1.
+        statistic: any shape.
+
+    Returns:
+        p-values of the statistic's shape, in (0, 1].
+
+    Source: Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005, §2.2.
+    """
+    n = table.shape[0]
+    at_least = n - np.searchsorted(table, statistic, side="left")
+    return np.asarray((1.0 + at_least) / (n + 1.0), np.float64)
+
+
+def upper_quantile(table: F64, alpha: float) -> float:
+    """Smallest calibration value `t` with `p_value(table, s) <= alpha` for every `s > t`; +1e12 when there is none."""
+    n = table.shape[0]
+    allowed = int(np.floor(alpha * (n + 1.0) + 1e-9)) - 1
+    if allowed < 0 or n == 0:
+        return STATISTIC_LIMIT
+    return float(table[max(0, n - 1 - min(allowed, n - 1))])

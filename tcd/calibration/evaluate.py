@@ -1,0 +1,172 @@
+"""What a fit does on prompts it has not seen: cross-validation over prompts, with the measures of detector.md §4."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcd.calibration.assets import DetectorAsset, MultivariateAsset
+from tcd.calibration.conformal import p_value
+from tcd.calibration.fit import FitOptions, Split, Steps, fit_traces, healthy_distances, split_prompts, steps_of
+from tcd.calibration.traces import load_traces
+from tcd.contract import Signal
+from tcd.detector.step import combine, standardise
+from tcd.detector.windows import BLOCK
+
+F64 = NDArray[np.float64]
+
+_FAULTS: Final = ("loop", "soft", "temperature", "severe", "mild", "shift")
+#: Steps after the onset whose statistics count as positives of an AUROC.
+_POSITIVE: Final = (8, 96)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One sequence scored by assets that have not seen its prompt: per step statistic, merged p, level; session p."""
+
+    steps: Steps
+    statistic: F64
+    merged: F64
+    level: float
+    session_p: float
+
+    @property
+    def alarms(self) -> NDArray[np.bool_]:
+        """Steps on which the fast alarm sounds."""
+        return np.asarray(self.merged <= self.level)
+
+
+def auroc(positive: F64, negative: F64) -> float:
+    """P(positive > negative) + P(equal) / 2; NaN when a side is empty."""
+    if not positive.shape[0] or not negative.shape[0]:
+        return float("nan")
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, side="left") + np.searchsorted(ordered, positive, side="right")
+    return float(below.mean() / 2 / negative.shape[0])
+
+
+def score_sequence(steps: Steps, detector: DetectorAsset, reference: MultivariateAsset, mask: int) -> Scored:
+    """Score every step of a sequence; steps in the warm-up have merged p = 1 and a statistic of -inf.
+
+    Raises:
+        KeyError: if the detector asset has no calibration for the mask.
+    """
+    calibration = detector.masks[mask]
+    n = steps.sequence.steps
+    statistic, merged = np.full(n, -np.inf), np.ones(n)
+    ready = np.arange(min(BLOCK - 1, n), n)
+    if ready.shape[0]:
+        statistic[ready], _ = combine(calibration, standardise(detector, steps.raw, ready))
+        merged[ready] = 2.0 * p_value(calibration.steps, statistic[ready])
+        if mask & int(Signal.FEATURES):
+            distance = healthy_distances(steps, ready, reference)
+            merged[ready] = np.minimum(merged[ready], 2.0 * p_value(reference.steps, distance))
+    top = statistic[: steps.sequence.healthy].max(initial=-np.inf)
+    session = float(p_value(calibration.sessions, np.array([top]))[0]) if np.isfinite(top) else 1.0
+    return Scored(steps, statistic, np.minimum(merged, 1.0), calibration.level, session)
+
+
+def _delays(scored: list[Scored], kind: str) -> F64:
+    """Steps from onset to the first alarm, infinity when there is none."""
+    out = []
+    for one in scored:
+        sequence = one.steps.sequence
+        if sequence.kind == kind and 0 <= sequence.onset < sequence.steps:
+            after = np.flatnonzero(one.alarms[sequence.onset :])
+            out.append(float(after[0]) if after.shape[0] else np.inf)
+    return np.array(out)
+
+
+def _positives(scored: list[Scored], kinds: tuple[str, ...]) -> F64:
+    parts = [np.zeros(0)]
+    for one in scored:
+        sequence = one.steps.sequence
+        if sequence.kind in kinds and sequence.onset >= 0:
+            first = max(sequence.onset + _POSITIVE[0], BLOCK - 1)
+            parts.append(one.statistic[first : sequence.onset + _POSITIVE[1]])
+    return np.concatenate(parts)
+
+
+def _negatives(scored: list[Scored]) -> F64:
+    return np.concatenate([np.zeros(0), *(s.statistic[BLOCK - 1 : s.steps.sequence.healthy] for s in scored)])
+
+
+def summarise(scored: list[Scored]) -> dict[str, Any]:
+    """Measures of a set of scored sequences.
+
+    Returns:
+        `alarms_per_1000` (steps) and `episodes_per_1000` (runs of alarms) on healthy steps, `healthy_steps`;
+        per kind of fault `n`, `within_32`, `within_64`, `delay` (median, None for infinite), `auroc`; `auroc` of all;
+        `auroc_loops_greedy`: loops against healthy steps of generations that ended up in loops or are greedy;
+        `session_p`: share of complete healthy sessions with p at most .1 and .2.
+    """
+    healthy = [s.alarms[BLOCK - 1 : s.steps.sequence.healthy] for s in scored]
+    count = sum(h.shape[0] for h in healthy)
+    sounded = sum(int(h.sum()) for h in healthy)
+    episodes = sum(int((np.diff(h.astype(np.int8), prepend=0) == 1).sum()) for h in healthy)
+    negatives = _negatives(scored)
+    out: dict[str, Any] = {
+        "healthy_steps": count,
+        "alarms_per_1000": 1000.0 * sounded / max(count, 1),
+        "episodes_per_1000": 1000.0 * episodes / max(count, 1),
+        "auroc": auroc(_positives(scored, _FAULTS), negatives),
+    }
+    looping = [s for s in scored if s.steps.sequence.kind in {"loop", "soft", "greedy"}]
+    out["auroc_loops_greedy"] = auroc(_positives(scored, ("loop",)), _negatives(looping))
+    for kind in _FAULTS:
+        delays = _delays(scored, kind)
+        if delays.shape[0]:
+            median = float(np.median(delays))
+            out[kind] = {
+                "n": int(delays.shape[0]),
+                "within_32": float((delays <= 32).mean()),  # noqa: PLR2004 - the targets' horizons
+                "within_64": float((delays <= 64).mean()),  # noqa: PLR2004
+                "delay": median if np.isfinite(median) else None,
+                "auroc": auroc(_positives(scored, (kind,)), negatives),
+            }
+    whole = np.array([s.session_p for s in scored if s.steps.sequence.complete])
+    out["session_p"] = {str(a): float((whole <= a).mean()) for a in (0.1, 0.2)} if whole.shape[0] else {}
+    return out
+
+
+def folds_of(prompts: tuple[str, ...], folds: int) -> list[frozenset[str]]:
+    """Prompts dealt into folds by the hash of their names."""
+    order = sorted(prompts, key=lambda p: hashlib.sha256(f"fold:{p}".encode()).digest())
+    return [frozenset(order[i::folds]) for i in range(folds)]
+
+
+def evaluate_fold(
+    steps: list[Steps], held_out: frozenset[str], *, mask: int, options: FitOptions | None = None
+) -> list[Scored]:
+    """Fit without some prompts and score exactly those.
+
+    Raises:
+        AssetError: if too few sessions are left to fit.
+    """
+    prompts = sorted({s.sequence.prompt_id for s in steps})
+    split: Split = split_prompts(prompts, held_out=held_out)
+    detector, reference = fit_traces(
+        steps, split, "fold", demo=True, options=replace(options or FitOptions(), masks=(mask,))
+    )
+    return [score_sequence(s, detector, reference, mask) for s in steps if s.sequence.prompt_id in held_out]
+
+
+def cross_validate(
+    data_dir: Path, *, folds: int = 4, mask: int = 15, options: FitOptions | None = None
+) -> dict[str, Any]:
+    """Score every prompt with a fit that has not seen it, and summarise all of them.
+
+    Raises:
+        AssetError: if the traces cannot be read or are too few.
+    """
+    traces = load_traces(data_dir)
+    steps = [steps_of(s) for s in traces.sequences]
+    scored: list[Scored] = []
+    for held_out in folds_of(traces.prompts, folds):
+        scored.extend(evaluate_fold(steps, held_out, mask=mask, options=options))
+    return {"source": traces.source, "mask": mask, "folds": folds, **summarise(scored)}

@@ -1,0 +1,112 @@
+"""`tcd calibrate`: fit assets from recorded generations, evaluate them on held-out prompts, show a directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Calibration assets: fit, evaluate, show.", no_args_is_help=True)
+
+_Data = Annotated[Path, typer.Option("--data", help="directory of recorded generations", exists=True, file_okay=False)]
+_Out = Annotated[Path, typer.Option("--out", help="asset directory", file_okay=False)]
+
+
+@app.command()
+def fit(
+    data: _Data,
+    out: _Out,
+    model_id: Annotated[str, typer.Option(help="model the generations are of")] = "smollm2-135m",
+    gpu_id: Annotated[str, typer.Option(help="part of the key below the model level")] = "gpu0",
+    task: Annotated[str, typer.Option(help="part of the key below the model level")] = "chat",
+    lang: Annotated[str, typer.Option(help="part of the key below the model level")] = "en",
+    temperature: Annotated[str, typer.Option(help="temperature bucket of the key")] = "default",
+    level: Annotated[int, typer.Option(min=0, max=2, help="key level: 0 full, 1 without temperature, 2 model")] = 2,
+    default: Annotated[bool, typer.Option(help="answer unknown keys too, as a fall-back")] = True,
+    demo: Annotated[bool, typer.Option(help="mark as a demonstration (no guarantee)")] = False,
+    projection: Annotated[str | None, typer.Option(help="digest of the projection asset of the features")] = None,
+    least: Annotated[int, typer.Option(min=1, help="fewest healthy sessions per part of the split")] = 4,
+    held_out: Annotated[str, typer.Option(help="prompt ids left out for evaluation, comma-separated")] = "",
+) -> None:
+    """Fit detector and multivariate assets and point OUT's manifest at them."""
+    from tcd.calibration.fit import FitOptions, fit_directory
+    from tcd.contract import detector_key
+
+    digest = fit_directory(
+        data,
+        out,
+        key=detector_key(model_id, gpu_id, task, lang, temperature)[level],
+        level=level,
+        default=default,
+        demo=demo,
+        projection=projection,
+        options=FitOptions(least=least),
+        held_out=[prompt for prompt in held_out.split(",") if prompt],
+    )
+    print(f"manifest {digest}")
+
+
+@app.command()
+def project(
+    out: _Out,
+    width: Annotated[int, typer.Option(help="width of the hidden states")] = 576,
+    seed: Annotated[int, typer.Option(help="torch seed the recordings used")] = 7,
+) -> None:
+    """Store the projection N(0,1)/4 of a torch seed as an asset, so that serving never needs torch's generator."""
+    import numpy as np
+    import torch
+
+    from tcd import __version__
+    from tcd.calibration.assets import ProjectionAsset, Provenance
+    from tcd.calibration.store import write_asset
+    from tcd.signals.projection import FEATURE_WIDTH
+
+    matrix = torch.randn(width, FEATURE_WIDTH, generator=torch.Generator().manual_seed(seed)) / 4
+    source = f"torch.randn({width}, {FEATURE_WIDTH}) / 4, seed {seed}"
+    provenance = Provenance(source, 0, 0, 0, f"tcd {__version__}", demo=False)
+    print(write_asset(out, ProjectionAsset("", provenance, matrix.numpy().astype(np.float64))))
+
+
+@app.command()
+def evaluate(
+    data: _Data,
+    folds: Annotated[int, typer.Option(min=2, help="cross-validation folds over prompts")] = 4,
+    mask: Annotated[
+        int, typer.Option(min=1, max=15, help="signal mask: 1 trace, 2 entropy, 4 spectrum, 8 features")
+    ] = 15,
+) -> None:
+    """Cross-validate over prompts: what a fit on these data would do on prompts it has not seen. JSON."""
+    from tcd.calibration.evaluate import cross_validate
+
+    print(json.dumps(cross_validate(data, folds=folds, mask=mask), indent=1))
+
+
+@app.command()
+def show(
+    directory: Annotated[Path | None, typer.Argument(help="asset directory; the shipped one if left out")] = None,
+) -> None:
+    """Load a directory, check every digest, print what it holds as JSON."""
+    from tcd.calibration.assets import Asset
+    from tcd.calibration.store import default_asset_dir, load_assets
+
+    assets = load_assets(directory or default_asset_dir())
+    pools: dict[str, Mapping[str, Asset]] = {
+        "detector": assets.detectors,
+        "multivariate": assets.multivariates,
+        "policy": assets.routing,
+        "projection": assets.projections,
+    }
+    body = {
+        "manifest": assets.manifest_digest,
+        "keys": {f"{key:016x}": asdict(binding) for key, binding in sorted(assets.bindings.items())},
+        "default": asdict(assets.default) if assets.default else None,
+        "assets": {
+            kind: [{"digest": a.digest, "provenance": asdict(a.provenance)} for a in pool.values()]
+            for kind, pool in pools.items()
+        },
+    }
+    print(json.dumps(body, indent=1))

@@ -1,0 +1,42 @@
+"""Spectrum and features of hidden states: singular values by Gram matrix and eigvalsh, and a fixed projection."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcd.contract import SPECTRUM_RANK
+
+F64 = NDArray[np.float64]
+
+#: The spectrum is of this many newest hidden states.
+HIDDEN_WINDOW: Final = 32
+
+
+def spectrum(hidden: NDArray[np.generic]) -> F64:
+    """Largest singular values of each row's newest 32 hidden states.
+
+    Args:
+        hidden: (N, W, D), oldest first, finite.
+
+    Returns:
+        (N, min(16, W, D)) singular values, descending, FP64; rounding below zero is clipped.
+    """
+    recent = hidden[:, -HIDDEN_WINDOW:].astype(np.float64)
+    n, depth, width = recent.shape
+    keep = min(SPECTRUM_RANK, depth, width)
+    if keep == 0:
+        return np.zeros((n, 0))
+    # stacked products of fixed shape: the bits of a row do not depend on N
+    turned = recent.transpose(0, 2, 1)
+    gram = np.matmul(recent, turned) if depth <= width else np.matmul(turned, recent)
+    values = np.linalg.eigvalsh(gram)[:, : -keep - 1 : -1]
+    return np.asarray(np.sqrt(np.maximum(values, 0.0)))
+
+
+def features(hidden: NDArray[np.generic], matrix: F64) -> F64:
+    """Projection (N, K) of each row's newest hidden state; `hidden` is (N, W, D) with W >= 1, `matrix` (D, K)."""
+    newest = hidden[:, -1:].astype(np.float64)
+    return np.asarray(np.matmul(newest, matrix)[:, 0])

@@ -1,0 +1,45 @@
+"""`tcd calibrate`: shows the shipped directory, fits another, remakes the recorded projection."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tcd.calibration import default_asset_dir, load_assets
+from tcd.calibration.store import read_asset
+from tcd.cli.calibrate import app
+
+SMALL = Path(__file__).parents[2] / "data" / "traces_small"
+
+
+def test_show_prints_every_asset() -> None:
+    result = CliRunner().invoke(app, ["show"])
+    assert result.exit_code == 0
+    body = json.loads(result.stdout)
+    assert [len(body["assets"][kind]) for kind in ("detector", "multivariate", "policy", "projection")] == [1, 1, 1, 1]
+    assert body["assets"]["detector"][0]["provenance"]["demo"] is True
+
+
+def test_fit_writes_a_directory_that_serves(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["fit", "--data", str(SMALL), "--out", str(tmp_path), "--model-id", "m", "--least", "2"]
+    )
+    assert result.exit_code == 0, result.output
+    assets = load_assets(tmp_path)
+    assert result.stdout.strip() == f"manifest {assets.manifest_digest}"
+    assert assets.default is not None
+
+
+def test_the_shipped_projection_is_the_recordings(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    result = CliRunner().invoke(app, ["project", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    made = read_asset(tmp_path, result.stdout.strip())
+    shipped = load_assets(default_asset_dir()).projection(576)
+    assert shipped is not None
+    assert made.matrix.tolist() == shipped.matrix.tolist()  # type: ignore[union-attr]
+    generator = torch.Generator().manual_seed(7)
+    assert torch.equal(torch.tensor(shipped.matrix.tolist()), torch.randn(576, 16, generator=generator) / 4)

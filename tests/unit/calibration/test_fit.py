@@ -1,0 +1,154 @@
+"""Fitting from recorded generations: labels, splits, determinism, and detection on prompts not seen."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tcd.calibration import load_assets
+from tcd.calibration.evaluate import auroc, cross_validate, evaluate_fold, folds_of, summarise
+from tcd.calibration.fit import FitOptions, fit_directory, split_prompts, steps_of
+from tcd.calibration.logistic import fit, robust_scale
+from tcd.calibration.traces import load_traces, replay
+from tcd.contract import detector_key
+from tcd.errors import AssetError
+
+SMALL = Path(__file__).parents[2] / "data" / "traces_small"
+KEY = detector_key("m", "g", "t", "l", "b")
+
+
+def test_labels_of_the_small_set() -> None:
+    sequences = load_traces(SMALL).sequences
+    assert len(sequences) == 26
+    assert {s.kind for s in sequences} == {"healthy", "loop", "soft", "temperature", "shift", "severe", "mild"}
+    for s in sequences:
+        assert 0 <= s.healthy <= s.steps
+        assert s.onset < s.steps
+        if s.kind in {"severe", "mild"}:
+            assert s.healthy == 0  # a copy of its parent up to the change
+        elif s.onset >= 0:
+            assert s.healthy <= s.onset
+
+
+def test_replay_is_what_a_caller_would_send() -> None:
+    sequence = load_traces(SMALL).sequences[0]
+    out = replay(sequence, 118, 121)
+    assert out["LENGTHS"][:, :5].tolist() == [[n, n, 16, 112, 16] for n in (119, 120, 121)]
+    assert out["TRACE"][1, :120].tolist() == sequence.trace[:120].tolist()
+    assert not out["TRACE"][1, 120:].any()
+    window = out["FEATURES"][1].reshape(-1, 16)[:112]
+    assert window.tolist() == sequence.features[8:120].tolist()
+
+
+def test_splits_are_disjoint_and_stable() -> None:
+    prompts = [f"p{i}" for i in range(21)]
+    split = split_prompts(prompts, held_out=["p3"])
+    assert not split.fit & split.conformal
+    assert split.fit | split.conformal | {"p3"} == set(prompts)
+    assert split_prompts(reversed(prompts), held_out=["p3"]) == split
+    assert split_prompts(prompts, seed=1) != split
+
+
+def test_folds_cover_every_prompt_once() -> None:
+    prompts = tuple(f"p{i}" for i in range(10))
+    folds = folds_of(prompts, 4)
+    assert sorted(p for fold in folds for p in fold) == sorted(prompts)
+
+
+def test_robust_scale_ignores_invalid_entries() -> None:
+    values = np.array([[1.0], [2.0], [3.0], [1e9]])
+    location, scale = robust_scale(values, np.array([[True], [True], [True], [False]]))
+    assert (location[0], scale[0]) == (2.0, 1.4826)
+
+
+def test_the_logistic_fit_finds_signs_and_keeps_quadratics_non_negative() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(4000, 3))
+    logit = 1.5 * z[:, 0] + 0.8 * z[:, 1] ** 2 - 0.9 * z[:, 2] ** 2 - 1
+    faulty = rng.random(4000) < 1 / (1 + np.exp(-logit))
+    intercept, linear, quadratic = fit(z, faulty, np.full(4000, 1 / 4000), ridge=1e-6)
+    assert linear[0] == pytest.approx(1.4, abs=0.3)
+    assert quadratic[1] > 0.5
+    assert quadratic[2] == 0
+    assert intercept < 0
+
+
+def test_auroc() -> None:
+    assert auroc(np.array([2.0, 3.0]), np.array([0.0, 1.0])) == 1
+    assert auroc(np.array([1.0]), np.array([1.0])) == 0.5
+    assert np.isnan(auroc(np.zeros(0), np.zeros(1)))
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("assets")
+    fit_directory(SMALL, out, key=KEY[1], level=1, demo=True, options=FitOptions(least=2, masks=(1, 15)))
+    return out
+
+
+def test_a_fitted_directory_serves_its_key(fitted: Path) -> None:
+    assets = load_assets(fitted)
+    asset, match = assets.detector_match(KEY)
+    assert asset is not None
+    assert (match.level, match.fallback) == (1, False)
+    assert asset.provenance.demo
+    assert asset.provenance.source.startswith("traces.npz sha256:")
+    assert asset.provenance.horizon == 352
+    assert asset.provenance.n_steps == asset.masks[15].steps.shape[0] > 500
+    assert asset.provenance.n_sessions == asset.masks[15].sessions.shape[0] >= 2
+    assert assets.detector(detector_key("other", "g", "t", "l", "b"))[1] == -1
+
+
+def test_a_fit_is_reproducible(fitted: Path, tmp_path: Path) -> None:
+    fit_directory(SMALL, tmp_path, key=KEY[1], level=1, demo=True, options=FitOptions(least=2, masks=(1, 15)))
+    one, other = (load_assets(path).detector(KEY)[0] for path in (fitted, tmp_path))
+    assert one is not None
+    assert other is not None
+    for number, mask in one.masks.items():
+        assert mask.linear == pytest.approx(other.masks[number].linear, abs=1e-6)
+
+
+def test_too_few_sessions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match="healthy sessions"):
+        fit_directory(SMALL, tmp_path, key=1, level=2, options=FitOptions(least=99))
+
+
+def test_a_directory_without_traces_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match=r"neither index\.parquet"):
+        load_traces(tmp_path)
+    (tmp_path / "a.json").write_text("[]")
+    np.savez(tmp_path / "a.npz", x=np.zeros(1))
+    with pytest.raises(AssetError, match="not a directory of traces"):
+        load_traces(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def recorded(shared: Path) -> Path:
+    return shared / "data" / "traces"
+
+
+def test_detection_on_prompts_not_seen(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All signals; loose floors under what was measured, see docs for the table."""
+    traces = load_traces(recorded)
+    steps = [steps_of(s) for s in traces.sequences]
+    floors = {15: 0.88, 3: 0.84, 1: 0.78}
+    for mask, floor in floors.items():
+        scored = [one for fold in folds_of(traces.prompts, 4) for one in evaluate_fold(steps, fold, mask=mask)]
+        got = summarise(scored)
+        with capsys.disabled():
+            sys.stdout.write(f"\nmask {mask}: {json.dumps(got)}\n")
+        assert got["auroc"] > floor
+        assert got["alarms_per_1000"] < 6
+        assert got["loop"]["within_64"] > 0.7
+        assert got["temperature"]["within_32"] > 0.85
+        assert got["session_p"]["0.1"] <= 0.25
+
+
+def test_cross_validation_of_the_small_set_runs() -> None:
+    got = cross_validate(SMALL, folds=5, mask=3, options=FitOptions(least=1))
+    assert got["auroc"] > 0.6
+    assert got["healthy_steps"] > 1000
