@@ -1,0 +1,218 @@
+"""What the four models have in common: requests in, one vectorised call of the library, responses out.
+
+`execute` never raises: a batch that fails is retried row by row, and a row that still fails answers
+p = 1 with FAILED in its status. Requests arrive at their own widths (ragged) and leave as views.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcd.calibration.assets import AssetSet
+from tcd.calibration.store import AssetDirectory, default_asset_dir
+from tcd.contract import MAX_FEATURE_VALUES, MAX_WINDOW, Model
+from tcd.triton.metrics import ModelMetrics
+from tcd.triton.wire import DTYPES
+
+Array = NDArray[np.generic]
+Tensors = dict[str, Array]
+
+#: A new manifest is seen within this time; looking at each execution would cost a system call.
+ASSET_CHECK_SECONDS: Final = 0.25
+#: What a count is replaced by when the row's own tensor is too short for it: no width makes it valid.
+_INVALID: Final = np.iinfo(np.int32).max
+
+
+def _to_numpy(tensor: Any) -> Array:
+    """A Triton tensor as an array; one on the GPU is copied through torch, which is imported only then."""
+    if tensor.is_cpu():
+        return cast("Array", tensor.as_numpy())
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(1)
+    return cast("Array", torch.from_dlpack(tensor.to_dlpack()).cpu().numpy())
+
+
+def magnitudes(lengths: Array) -> NDArray[np.int64]:
+    """Counts of a LENGTHS tensor; `tcd.signals` marks windows of a bad step by their complement."""
+    counts = lengths.astype(np.int64)
+    return counts ^ (counts >> 63)
+
+
+def join(parts: Sequence[Array], *, limit: int | None = None) -> Array:
+    """Concatenate along the batch, zero-padding all other axes to the widest.
+
+    Args:
+        parts: arrays of equal rank.
+        limit: values of the last axis beyond it are dropped (no count may reach them).
+    """
+    if limit is not None and any(p.shape[-1] > limit for p in parts):
+        parts = [p[..., :limit] for p in parts]
+    if len(parts) == 1:
+        return parts[0]
+    inner = {p.shape[1:] for p in parts}
+    if len(inner) == 1:
+        return np.concatenate(parts)
+    shape = tuple(max(axis) for axis in zip(*inner, strict=True))
+    out = np.zeros((sum(p.shape[0] for p in parts), *shape), parts[0].dtype)
+    row = 0
+    for part in parts:
+        inside = (slice(row, row + part.shape[0]), *(slice(0, d) for d in part.shape[1:]))
+        out[inside] = part
+        row += part.shape[0]
+    return out
+
+
+class BatchModel:
+    """Base of the Triton models; a subclass says what it computes.
+
+    Attributes:
+        model: its contract.
+        counts: tensors whose valid values LENGTHS-like columns count: tensor to (lengths tensor, columns to multiply).
+        exact: tensors that may not be padded; requests that differ in them are computed apart.
+    """
+
+    model: ClassVar[Model]
+    counts: ClassVar[Mapping[str, tuple[str, list[int]]]] = {}
+    exact: ClassVar[tuple[str, ...]] = ()
+
+    def compute(self, inputs: Tensors, assets: AssetSet) -> Mapping[str, Array]:
+        """The library's vectorised function: outputs by contract name."""
+        raise NotImplementedError
+
+    def failed(self, inputs: Tensors) -> Mapping[str, Array]:
+        """Outputs of rows that could not be computed: p = 1, FAILED."""
+        raise NotImplementedError
+
+    def status_of(self, outputs: Mapping[str, Array]) -> Array | None:
+        """Status bits of this step per row, None when the model has none."""
+        raise NotImplementedError
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Triton's hook: open the assets and make the metrics.
+
+        Raises:
+            AssetError: the asset directory cannot be read; the model does not load.
+        """
+        self._pb: Any = importlib.import_module("triton_python_backend_utils")
+        place = os.environ.get("TCD_ASSETS")
+        self._directory = AssetDirectory(Path(place) if place else default_asset_dir())
+        self._assets = self._directory.current()
+        self._refused: str | None = None
+        self._look_again = 0.0
+        self._metrics = ModelMetrics(self._pb, self.model.name)
+        declared = {t["name"] for t in json.loads(args["model_config"])["output"]} if "model_config" in args else None
+        if declared is not None and declared != {t.name for t in self.model.outputs}:
+            msg = f"config.pbtxt of {self.model.name} is not the contract's; run python -m tcd.triton.pbtxt --write"
+            raise RuntimeError(msg)
+
+    def is_ready(self) -> bool:
+        """Triton's hook (servers from 26.03 on)."""
+        return True
+
+    def finalize(self) -> None:
+        """Triton's hook: the last counts go out."""
+        self._metrics.flush()
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Triton's hook: one response per request."""
+        gathered = [self._gather(request) for request in requests]
+        groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        for index, tensors in enumerate(gathered):
+            groups.setdefault(tuple(tensors[name].shape[1:] for name in self.exact), []).append(index)
+        responses: list[Any] = [None] * len(requests)
+        assets = self._current_assets()
+        for members in groups.values():
+            sizes = [next(iter(gathered[i].values())).shape[0] for i in members]
+            outputs = self.run(self._join([gathered[i] for i in members], sizes), sum(sizes), assets)
+            row = 0
+            for index, size in zip(members, sizes, strict=True):
+                responses[index] = self._respond(outputs, row, row + size)
+                row += size
+        self._metrics.flush_if_due()
+        return responses
+
+    def run(self, inputs: Tensors, rows: int, assets: AssetSet) -> Tensors:
+        """Outputs of a batch, held to the contract's dtypes and finite; retried row by row when it raises."""
+        try:
+            outputs = self._checked(self.compute(inputs, assets), rows)
+        except Exception as error:  # noqa: BLE001 - the step's boundary: the status bit FAILED reports it
+            if rows == 1:
+                self._metrics.failure(f"{type(error).__name__}: {error}")
+                outputs = self._checked(self.failed(inputs), rows)
+            else:
+                single = [self.run({n: a[i : i + 1] for n, a in inputs.items()}, 1, assets) for i in range(rows)]
+                return {name: join([s[name] for s in single]) for name in single[0]}
+        self._metrics.batch(rows, self.status_of(outputs))
+        return outputs
+
+    def _checked(self, outputs: Mapping[str, Array], rows: int) -> Tensors:
+        checked: Tensors = {}
+        for tensor in self.model.outputs:
+            array = np.asarray(outputs[tensor.name], DTYPES[tensor.dtype], order="C")
+            if array.shape[0] != rows or array.ndim != len(tensor.dims) + 1:
+                msg = f"{tensor.name} has shape {array.shape} for {rows} rows"
+                raise ValueError(msg)
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                msg = f"{tensor.name} is not finite"
+                raise ValueError(msg)
+            checked[tensor.name] = array
+        return checked
+
+    @staticmethod
+    def _gather(request: Any) -> Tensors:
+        return {tensor.name(): _to_numpy(tensor) for tensor in request.inputs()}
+
+    def _join(self, parts: Sequence[Tensors], sizes: Sequence[int]) -> Tensors:
+        joined = {
+            tensor.name: join([p[tensor.name] for p in parts], limit=self._limit(tensor.name))
+            for tensor in self.model.inputs
+        }
+        counts: dict[str, NDArray[np.int64]] = {}
+        for name, (lengths, columns) in self.counts.items():
+            if lengths not in counts:
+                counts[lengths] = magnitudes(joined[lengths])
+            wanted = counts[lengths][:, columns[0]]
+            for column in columns[1:]:
+                wanted = wanted * counts[lengths][:, column]
+            widths = [p[name].shape[1] for p in parts]
+            over = wanted > (widths[0] if len(parts) == 1 else np.repeat(widths, sizes))
+            if over.any():
+                # Padding by a neighbour in the batch must not make a wrong count look right.
+                joined[lengths] = joined[lengths].copy()
+                joined[lengths][over, columns[0]] = _INVALID
+        return joined
+
+    def _limit(self, name: str) -> int | None:
+        """Widths above what the contract allows are cut: their counts are invalid anyway."""
+        counted = self.counts.get(name)
+        if counted is None:
+            return None
+        return MAX_WINDOW if len(counted[1]) == 1 else MAX_FEATURE_VALUES
+
+    def _respond(self, outputs: Tensors, start: int, stop: int) -> Any:
+        make: Callable[[str, Array], Any] = self._pb.Tensor
+        return self._pb.InferenceResponse(
+            output_tensors=[make(name, array[start:stop]) for name, array in outputs.items()]
+        )
+
+    def _current_assets(self) -> AssetSet:
+        """The newest assets; a manifest that cannot be loaded is refused once, and the set in use stays."""
+        now = time.monotonic()
+        if now < self._look_again:
+            return self._assets
+        self._look_again = now + ASSET_CHECK_SECONDS
+        assets = self._assets = self._directory.current()
+        if self._directory.refused != self._refused:
+            self._refused = self._directory.refused
+            if self._refused is not None:
+                self._metrics.failure(f"the assets in use stay: {self._refused}")
+        return assets

@@ -1,0 +1,91 @@
+"""Custom metrics of the models on Triton's /metrics: rows, batch sizes, failures, status bits.
+
+Each touch of a metric is a round trip to the server's process, so counts are gathered and go out at most
+every `FLUSH_SECONDS`; only the batch size is observed at each execute.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcd.contract import Status
+
+#: The health canary runs each second, so no count waits much longer than that.
+FLUSH_SECONDS: Final = 0.5
+BUCKETS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+#: Plain integers: the operators of IntFlag are slow.
+_BITS: Final = tuple((int(s), str(s.name).lower()) for s in Status if s)
+
+
+class ModelMetrics:
+    """Metric objects of one model instance."""
+
+    def __init__(self, pb: Any, model: str) -> None:
+        """Register the metrics.
+
+        Args:
+            pb: `triton_python_backend_utils`, as Triton gives it to the stub.
+            model: name of the model, the label of all series.
+        """
+        family = pb.MetricFamily
+        self._families = {
+            "rows": family("tcd_model_rows_total", "Rows computed by a model", family.COUNTER),
+            "failures": family("tcd_model_failures_total", "Rows or asset reloads that failed", family.COUNTER),
+            "status": family("tcd_model_status_total", "Rows by status bit of their step", family.COUNTER),
+            "batch": family("tcd_model_batch_rows", "Rows of one execution", family.HISTOGRAM),
+        }
+        label = {"model": model}
+        self._rows = self._families["rows"].Metric(labels=label)
+        self._failures = self._families["failures"].Metric(labels=label)
+        self._batch = self._families["batch"].Metric(labels=label, buckets=list(BUCKETS))
+        self._model = model
+        self._status: dict[str, Any] = {}
+        self._waiting_rows = 0
+        self._waiting_failures = 0
+        self._waiting_status: dict[str, int] = {}
+        self._due = 0.0
+
+    def batch(self, rows: int, status: NDArray[np.generic] | None) -> None:
+        """Count a batch of rows and the status bits of its step."""
+        self._waiting_rows += rows
+        self._batch.observe(float(rows))
+        if status is None:
+            return
+        bits = np.asarray(status, np.int32)
+        seen = int(np.bitwise_or.reduce(bits, axis=None))
+        for bit, name in _BITS:
+            if seen & bit:
+                hits = int(np.count_nonzero(bits & bit))
+                self._waiting_status[name] = self._waiting_status.get(name, 0) + hits
+
+    def failure(self, reason: str) -> None:
+        """Count a failure and write its reason to the server's log."""
+        self._waiting_failures += 1
+        sys.stderr.write(f"{self._model}: {reason}\n")
+
+    def flush_if_due(self) -> None:
+        """Send the counts when the last time is long enough ago."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + FLUSH_SECONDS
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the counts."""
+        if self._waiting_rows:
+            self._rows.increment(float(self._waiting_rows))
+            self._waiting_rows = 0
+        if self._waiting_failures:
+            self._failures.increment(float(self._waiting_failures))
+            self._waiting_failures = 0
+        for name, hits in self._waiting_status.items():
+            if name not in self._status:
+                labels = {"model": self._model, "status": name}
+                self._status[name] = self._families["status"].Metric(labels=labels)
+            self._status[name].increment(float(hits))
+        self._waiting_status.clear()

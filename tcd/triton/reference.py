@@ -1,0 +1,63 @@
+"""The tables of `docs/tensors.md`, rendered from the contract. `python -m tcd.triton.reference --write | --check`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from tcd.contract import COMPONENTS, DECODERS, MODELS, TIERS, Model, Status, Tensor
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "tensors.md"
+BEGIN: Final = "<!-- rendered from tcd/contract.py -->"
+
+
+def _rows(tensors: tuple[Tensor, ...]) -> list[str]:
+    return [
+        f"| `{t.name}` | {t.dtype} [{', '.join(map(str, t.dims))}]{' ragged' if t.ragged else ''} | {t.doc} |"
+        for t in tensors
+    ]
+
+
+def _model(model: Model) -> list[str]:
+    lines = [f"### `{model.name}`", f"{model.doc[0].upper()}{model.doc[1:]}.", ""]
+    if model.steps:
+        lines += ["Steps: " + ", ".join(f"`{step.model}`" for step in model.steps) + ".", ""]
+    for title, tensors in (("input", model.inputs), ("output", model.outputs)):
+        lines += [f"| {title} | type, dims (without the batch) | meaning |", "|---|---|---|", *_rows(tensors), ""]
+    return lines
+
+
+def render() -> str:
+    """The rendered part of the page."""
+    lines = [BEGIN, "## Models", ""]
+    ordered = sorted(MODELS.values(), key=lambda model: not model.steps)
+    for model in ordered:
+        lines += _model(model)
+    lines += ["## Codes", "", "| code | values |", "|---|---|"]
+    lines += [f"| order of `COMPONENTS` | {', '.join(COMPONENTS)} |"]
+    lines += [f"| `TIER` | {', '.join(f'{i} {name}' for i, name in enumerate(TIERS))} |"]
+    lines += [f"| `ROUTE[3]`, decoder | {', '.join(f'{i} {name}' for i, name in enumerate(DECODERS))} |"]
+    bits = ", ".join(f"{int(s)} {(s.name or '').lower()}" for s in Status if s)
+    lines += [f"| bits of each byte of `STATUS` | {bits}; in routing's byte 2 is an unknown policy |", ""]
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """The whole page: what is written by hand, then the rendered part."""
+    return PAGE.read_text().partition(BEGIN)[0] + render()
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page or check it; the exit code is 1 when it is out of date."""
+    if arguments == ["--write"]:
+        PAGE.write_text(page())
+        return 0
+    if PAGE.read_text() != page():
+        sys.stderr.write(f"{PAGE.name} is out of date: python -m tcd.triton.reference --write\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
