@@ -1,0 +1,198 @@
+"""A ledger in memory, for tests and for servers that keep no receipts across restarts. Bounded; says what it forgot."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from itertools import islice
+
+from tcd.errors import Conflict, Unavailable
+from tcd.ledger.port import (
+    Appended,
+    Batch,
+    EventPage,
+    Idempotent,
+    LedgerStats,
+    Limits,
+    StoredReceipt,
+)
+from tcd.receipts.chain import ChainState
+from tcd.receipts.issue import Receipt
+from tcd.risk_av.events import Event
+
+
+class MemoryLedger:
+    """`Ledger` in memory. Not durable: a restart loses everything, and the guarantee string must say so."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        """An empty ledger within `limits`."""
+        self._limits = limits if limits is not None else Limits()
+        self._size = 0
+        self._heads: OrderedDict[str, StoredReceipt] = OrderedDict()
+        self._bodies: deque[str] = deque()
+        self._events: deque[Event] = deque()
+        self._event_count = 0
+        self._open: dict[str, ChainState] = {}
+        self._closed: OrderedDict[str, ChainState] = OrderedDict()
+        self._members: dict[str, deque[str]] = {}
+        self._answers: OrderedDict[tuple[str, str], Idempotent] = OrderedDict()
+        self._bodies_evicted = 0
+        self._chains_evicted = 0
+        self._answers_evicted = 0
+        self._is_closed = False
+
+    async def append(self, batch: Batch, *, now_us: int, expected_size: int | None = None) -> Appended:
+        """See `Ledger.append`."""
+        self._check_open()
+        if expected_size is not None and expected_size != self._size:
+            msg = f"the ledger has {self._size} receipts, not {expected_size}"
+            raise Conflict(msg)
+        self._forget_expired(now_us)
+        chains = self._checked_chains(batch.receipts)
+        self._check_answers(batch.answers)
+        first = self._size
+        for receipt in batch.receipts:
+            self._add(receipt)
+        for chain in chains.values():
+            self._set_chain(chain)
+        self._events.extend(batch.events)
+        self._event_count += len(batch.events)
+        for answer in batch.answers:
+            self._answers[answer.tenant, answer.key] = answer
+        self._evict()
+        return Appended(self._size, self._event_count, tuple(range(first, self._size)))
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            msg = "the ledger is closed"
+            raise Unavailable(msg)
+
+    def _checked_chains(self, receipts: Sequence[Receipt]) -> dict[str, ChainState]:
+        """States of the chains after `receipts`; raises before anything is changed."""
+        after: dict[str, ChainState] = {}
+        heads: set[str] = set()
+        for receipt in receipts:
+            state = after.get(receipt.chain) or self._find_chain(receipt.chain) or ChainState(receipt.chain)
+            if state.closed or (receipt.seq, receipt.prev) != (state.seq, state.prev):
+                msg = f"receipt {receipt.seq} does not continue its chain at {state.seq}"
+                raise Conflict(msg)
+            if receipt.head_hex in self._heads or receipt.head_hex in heads:
+                msg = "a receipt is there already"
+                raise Conflict(msg)
+            heads.add(receipt.head_hex)
+            after[receipt.chain] = receipt.next()
+        touched = sum(name in self._open for name in after)
+        still_open = sum(not state.closed for state in after.values())
+        if len(self._open) - touched + still_open > self._limits.chains:
+            msg = f"more than {self._limits.chains} open chains"
+            raise Unavailable(msg, retry_after=1.0)
+        return after
+
+    def _check_answers(self, answers: Sequence[Idempotent]) -> None:
+        seen: set[tuple[str, str]] = set()
+        for answer in answers:
+            name = (answer.tenant, answer.key)
+            if name in self._answers or name in seen:
+                msg = "the idempotency key is taken"
+                raise Conflict(msg)
+            seen.add(name)
+
+    def _find_chain(self, chain: str) -> ChainState | None:
+        return self._open.get(chain) or self._closed.get(chain)
+
+    def _add(self, receipt: Receipt) -> None:
+        head = receipt.head_hex
+        self._heads[head] = StoredReceipt(self._size, head, receipt)
+        self._bodies.append(head)
+        self._members.setdefault(receipt.chain, deque()).append(head)
+        self._size += 1
+
+    def _set_chain(self, state: ChainState) -> None:
+        self._open.pop(state.id, None)
+        if state.closed:
+            self._closed[state.id] = state
+        else:
+            self._open[state.id] = state
+
+    def _forget_expired(self, now_us: int) -> None:
+        while self._answers:
+            name, oldest = next(iter(self._answers.items()))
+            if oldest.expires_us > now_us:
+                return
+            del self._answers[name]
+
+    def _evict(self) -> None:
+        limits = self._limits
+        while len(self._bodies) > limits.bodies:
+            head = self._bodies.popleft()
+            stored = self._heads[head]
+            self._heads[head] = StoredReceipt(stored.index, head, None)
+            self._bodies_evicted += 1
+            if stored.receipt is not None:
+                self._drop_member(stored.receipt.chain)
+        while len(self._heads) > limits.heads:
+            self._heads.popitem(last=False)
+        while len(self._events) > limits.events:
+            self._events.popleft()
+        while self._closed and len(self._open) + len(self._closed) > limits.chains:
+            self._closed.popitem(last=False)
+            self._chains_evicted += 1
+        while len(self._answers) > limits.answers:
+            self._answers.popitem(last=False)
+            self._answers_evicted += 1
+
+    def _drop_member(self, chain: str) -> None:
+        members = self._members[chain]
+        members.popleft()
+        if not members:
+            del self._members[chain]
+
+    async def get(self, head: str) -> StoredReceipt | None:
+        """See `Ledger.get`."""
+        self._check_open()
+        return self._heads.get(head)
+
+    async def answer(self, tenant: str, key: str, *, now_us: int) -> Idempotent | None:
+        """See `Ledger.answer`."""
+        self._check_open()
+        found = self._answers.get((tenant, key))
+        return found if found is not None and found.expires_us > now_us else None
+
+    async def chain(self, chain: str) -> ChainState | None:
+        """See `Ledger.chain`."""
+        self._check_open()
+        return self._find_chain(chain)
+
+    async def chain_records(self, chain: str, *, first: int = 0, limit: int = 1024) -> Sequence[StoredReceipt]:
+        """See `Ledger.chain_records`; only records with their bodies are kept by chain."""
+        self._check_open()
+        records = (self._heads[head] for head in self._members.get(chain, ()))
+        wanted = (record for record in records if record.receipt is not None and record.receipt.seq >= first)
+        return tuple(islice(wanted, limit))
+
+    async def events(self, *, first: int = 0, limit: int = 10_000) -> EventPage:
+        """See `Ledger.events`."""
+        self._check_open()
+        oldest = self._event_count - len(self._events)
+        start = max(first, oldest)
+        page = tuple(islice(self._events, start - oldest, start - oldest + limit))
+        return EventPage(start, page, max(0, oldest - first))
+
+    async def stats(self) -> LedgerStats:
+        """See `Ledger.stats`."""
+        return LedgerStats(
+            receipts=self._size,
+            bodies=len(self._bodies),
+            bodies_evicted=self._bodies_evicted,
+            heads_evicted=self._size - len(self._heads),
+            events=self._event_count,
+            events_evicted=self._event_count - len(self._events),
+            chains=len(self._open) + len(self._closed),
+            chains_evicted=self._chains_evicted,
+            answers=len(self._answers),
+            answers_evicted=self._answers_evicted,
+        )
+
+    async def close(self) -> None:
+        """See `Ledger.close`."""
+        self._is_closed = True

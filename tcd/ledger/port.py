@@ -1,0 +1,178 @@
+"""The ledger as a port: one atomic batch holds receipts, controller events and idempotency records.
+
+The controller's change and its receipt are durable together, or neither is. Adapters: `memory` here; SQLite and
+PostgreSQL behind the same protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tcd.receipts.chain import ChainState
+from tcd.receipts.issue import Receipt
+from tcd.risk_av.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotent:
+    """The stored answer of a request.
+
+    Attributes:
+        tenant, key: unique together.
+        payload: digest of the request; another payload under the same key is a conflict.
+        answer: the bytes that were answered.
+        head: head of the receipt in hex, or empty.
+        expires_us: when it may be forgotten, in microseconds since 1970.
+    """
+
+    tenant: str
+    key: str
+    payload: str
+    answer: bytes
+    head: str
+    expires_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What becomes durable together.
+
+    Attributes:
+        receipts: each is the next record of its chain, in order.
+        events: `Controller.take_events()`, in order.
+        answers: idempotency records.
+    """
+
+    receipts: tuple[Receipt, ...] = ()
+    events: tuple[Event, ...] = ()
+    answers: tuple[Idempotent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReceipt:
+    """A receipt of the ledger. `receipt` is None when its body was evicted; the index and head stay known.
+
+    Attributes:
+        index: position in the ledger, from 0.
+        head: in hex.
+        receipt: the receipt, or None.
+    """
+
+    index: int
+    head: str
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Result of an append.
+
+    Attributes:
+        size: receipts in the ledger, evicted ones included.
+        events: events in the ledger, evicted ones included.
+        indices: position of each receipt of the batch.
+    """
+
+    size: int
+    events: int
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerStats:
+    """How much is kept, and how much was honestly forgotten.
+
+    Attributes:
+        receipts: ever appended.
+        bodies, bodies_evicted: whole receipts kept; bodies dropped.
+        heads_evicted: receipts of which nothing is kept.
+        events, events_evicted: ever appended; dropped. Any dropped event means `events()` replays no whole state.
+        chains, chains_evicted: chains with a known head; closed ones that were forgotten.
+        answers, answers_evicted: idempotency records kept; dropped before they expired.
+    """
+
+    receipts: int = 0
+    bodies: int = 0
+    bodies_evicted: int = 0
+    heads_evicted: int = 0
+    events: int = 0
+    events_evicted: int = 0
+    chains: int = 0
+    chains_evicted: int = 0
+    answers: int = 0
+    answers_evicted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events from `first` on; `missing` counts older ones that were asked for but are evicted."""
+
+    first: int
+    events: tuple[Event, ...]
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a memory ledger; each at least 1."""
+
+    bodies: int = 10_000
+    heads: int = 1_000_000
+    events: int = 1_000_000
+    chains: int = 100_000
+    answers: int = 100_000
+
+    def __post_init__(self) -> None:
+        """Refuse empty bounds."""
+        if min(self.bodies, self.heads, self.events, self.chains, self.answers) < 1 or self.heads < self.bodies:
+            msg = "every limit is at least 1, and as many heads as bodies are kept"
+            raise ValueError(msg)
+
+
+class Ledger(Protocol):
+    """Where decisions become durable."""
+
+    async def append(self, batch: Batch, *, now_us: int, expected_size: int | None = None) -> Appended:
+        """Append a batch atomically: all of it is durable when this returns, nothing of it when it raises.
+
+        Args:
+            batch: receipts that continue their chains, events, answers.
+            now_us: time in microseconds since 1970; answers that expired are forgotten.
+            expected_size: refuse when the ledger has another number of receipts (compare and swap).
+
+        Raises:
+            tcd.errors.Conflict: a receipt does not continue its chain, a head or an unexpired idempotency key is
+                there already, or the size is another one.
+            tcd.errors.Unavailable: no room that may be freed.
+        """
+        ...
+
+    async def get(self, head: str) -> StoredReceipt | None:
+        """The receipt of a head (hex), None when it was never there or nothing of it is kept."""
+        ...
+
+    async def answer(self, tenant: str, key: str, *, now_us: int) -> Idempotent | None:
+        """The stored answer of an idempotency key that has not expired."""
+        ...
+
+    async def chain(self, chain: str) -> ChainState | None:
+        """State of a chain after its last record; None for an unknown (or evicted, closed) one."""
+        ...
+
+    async def chain_records(self, chain: str, *, first: int = 0, limit: int = 1024) -> Sequence[StoredReceipt]:
+        """Records of a chain from number `first` on, oldest first, as far as something is kept of them."""
+        ...
+
+    async def events(self, *, first: int = 0, limit: int = 10_000) -> EventPage:
+        """Controller events from position `first` on."""
+        ...
+
+    async def stats(self) -> LedgerStats:
+        """Sizes and evictions."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of resources; further calls raise `tcd.errors.Unavailable`."""
+        ...

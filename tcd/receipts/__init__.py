@@ -1,0 +1,40 @@
+"""Receipts v2: canonical bodies, heads, Ed25519 signatures, chains, witness segments, verification."""
+
+from __future__ import annotations
+
+from tcd.receipts.body import MAX_BODY, SUITE, VERSION, check_body, head_of, signature_input
+from tcd.receipts.chain import ChainState, chain_id, subject_digest
+from tcd.receipts.eproc import replay_step, snapshot_digest
+from tcd.receipts.issue import Issuer, Receipt
+from tcd.receipts.keys import KeySet, PinnedKey, SigningKey, key_id
+from tcd.receipts.report import CheckResult, Report, VerifyPolicy
+from tcd.receipts.verify import Anchor, verify_single
+from tcd.receipts.verify_chain import verify_chain
+from tcd.receipts.witness import segment
+
+__all__ = [
+    "MAX_BODY",
+    "SUITE",
+    "VERSION",
+    "Anchor",
+    "ChainState",
+    "CheckResult",
+    "Issuer",
+    "KeySet",
+    "PinnedKey",
+    "Receipt",
+    "Report",
+    "SigningKey",
+    "VerifyPolicy",
+    "chain_id",
+    "check_body",
+    "head_of",
+    "key_id",
+    "replay_step",
+    "segment",
+    "signature_input",
+    "snapshot_digest",
+    "subject_digest",
+    "verify_chain",
+    "verify_single",
+]

@@ -1,0 +1,301 @@
+r"""The body of a receipt, `tcd.receipt/2`: its schema, its head, and what its signature covers.
+
+A body is a tcd-jcs-1 object (`canonical`), at most 16 KiB. Notation: *hex64* a real (`risk_av.exact`), *digest*
+`sha256:` and 64 hex digits, *u64* a decimal string, all integers >= 0 unless said. No member may be absent
+unless marked `?`; no other member is allowed; null is never a value.
+
+Every body::
+
+    v        "tcd.receipt/2"
+    typ      open | decision | gap | close | admin | ack
+    suite    "Ed25519"
+    kid      32 hex digits, id of the signing key
+    origin   issuer's name, 1..128 characters
+    chain    {id: digest, seq: integer, prev: 64 hex digits}   seq 0, prev zeros and typ open go together
+    ts_us    microseconds since 1970 (the issuer's clock; not trusted by itself)
+    nonce    32 hex digits, random: the head of a guessable body cannot be confirmed
+    tenant   1..128 characters
+    config   digest of the settings in force
+    policy   digest of the policy in force
+
+typ open, one of::
+
+    open {scope: "session", subject: digest, model, pins: {keys: [u64 x3], mask: 0..15, assets: [u64 x3],
+          weight: hex64}, unit}
+    open {scope: "epoch", stream: digest, epoch: integer, claim_level: hex64, terms}
+          terms: {alpha, alpha_e, cusum_arl, from_spent, kappa: hex64, from_index: integer, rule: "rai",
+                  schedule: "uniform" and size: integer | schedule: "omega" and size: hex64}
+
+typ decision::
+
+    subject     keyed digest of (tenant, user, session): not the raw user
+    model       {id, gpu, task, lang: 0..128 characters}
+    req         digest of the RFC 8785 form of the validated request object
+    comp        digest of the RFC 8785 form of the answer's `components`
+    e           digest of the RFC 8785 form of the answer's e-object (`components.av`)
+    decision    {verdict, trigger: boolean, score, threshold: hex64, action, enforced: an action,
+                 cause: detector|av|policy|budget|degraded|"", step: integer, status: integer,
+                 tags: at most 16 strings of 1..64}
+                actions: allow|degrade|block|throttle|ask_for_review|escalate_to_human
+    route       {temperature_e6, top_p_e6, max_tokens: integer, decoder, tier: names of `tcd.contract`}
+    components  at most 16 of name: {triggered: boolean, severity, p, z: hex64}
+    av          {unit: session|request|block|none, stream: digest, hypothesis: digest, epoch, index, seq, known:
+                 integer, alloc, spent, wealth, p, p_floor: hex64, sup: [hex64, hex64] as sent, exhausted: boolean}
+    eproc       the newest folded snapshot of the stream, see below
+    witness     at most 8 segments of different names {name: trace|entropy|spectrum|features, n: 0..16384,
+                q: "affine-u32/1", lo, hi: hex64, salt: 32 hex digits, digest}
+    guarantee   the claim in force, 1..512 characters
+    evidence    "shim" | "caller"
+    assets      [u64 x3] ids of the detector, multivariate and policy assets used
+
+eproc (`risk_av.views.EprocSnapshot`)::
+
+    {kind: "restart-mixture/1", stream, params, prev: digest, claim, step, epoch, index, known: integer,
+     x, alloc, spent, wealth, threshold: hex64, s, e, c: hex64 mantissas in [1, 2) or 0,
+     s_exp2, e_exp2, c_exp2: integer of either sign, trigger: boolean}
+
+typ gap    `gap {from, to: integer, reason: 1..128}`: a signed admission of loss
+typ close  `close {reason: end|idle|horizon|pin_changed|abandoned|epoch_roll|shutdown, count: records of the
+           chain with this one}`, `eproc`?
+typ admin  `admin {action, actor: 1..128, object: digest}`
+typ ack    `ack {actor: 1..128, stream: digest, claim: integer, terms}`
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+from tcd.contract import DECODERS, TIERS
+from tcd.receipts.errors import LimitExceeded, UnknownVersion
+from tcd.receipts.schema import (
+    Check,
+    boolean,
+    digest,
+    hexadecimal,
+    integer,
+    listing,
+    mapping,
+    one_of,
+    real,
+    record,
+    refuse,
+    text,
+    u64,
+)
+from tcd.receipts.witness import MAX_VALUES, NAMES, QUANTISER
+from tcd.risk_av.views import CLOSE_REASONS, SNAPSHOT_KIND
+
+VERSION: Final = "tcd.receipt/2"
+SUITE: Final = "Ed25519"
+MAX_BODY: Final = 16_384
+NO_PREV: Final = "0" * 64
+ACTIONS: Final = ("allow", "degrade", "block", "throttle", "ask_for_review", "escalate_to_human")
+CAUSES: Final = ("detector", "av", "policy", "budget", "degraded", "")
+TYPES: Final = ("open", "decision", "gap", "close", "admin", "ack")
+_HEAD: Final = b"tcd/receipt/v2/head\0"
+_SIG: Final = b"tcd/receipt/v2/sig\0"
+
+_COUNT: Final = integer()
+_NAME: Final = text(128, 1)
+_SIGNED: Final = integer(-(2**53 - 1))
+_IDS: Final = listing(u64, 3, 3)
+_UNIT: Final = one_of("session", "request", "block", "none")
+_MODEL: Final = record({name: text(128) for name in ("id", "gpu", "task", "lang")})
+_TERMS_BASE: Final = {
+    **dict.fromkeys(("alpha", "alpha_e", "cusum_arl", "from_spent", "kappa"), real),
+    "from_index": _COUNT,
+    "rule": one_of("rai"),
+}
+_TERMS_BY_SCHEDULE: Final = {
+    "uniform": record({**_TERMS_BASE, "schedule": one_of("uniform"), "size": integer(1)}),
+    "omega": record({**_TERMS_BASE, "schedule": one_of("omega"), "size": real}),
+}
+_EPROC: Final = record(
+    {
+        "kind": one_of(SNAPSHOT_KIND),
+        **dict.fromkeys(("stream", "params", "prev"), digest),
+        **dict.fromkeys(("claim", "step", "epoch", "index", "known"), _COUNT),
+        **dict.fromkeys(("x", "alloc", "spent", "wealth", "threshold", "s", "e", "c"), real),
+        **dict.fromkeys(("s_exp2", "e_exp2", "c_exp2"), _SIGNED),
+        "trigger": boolean,
+    }
+)
+_SEGMENT: Final = record(
+    {
+        "name": one_of(*NAMES),
+        "n": integer(0, MAX_VALUES),
+        "q": one_of(QUANTISER),
+        "lo": real,
+        "hi": real,
+        "salt": hexadecimal(16),
+        "digest": digest,
+    }
+)
+
+
+_SEGMENTS: Final = listing(_SEGMENT, 8)
+
+
+def _terms(value: Any) -> None:
+    schedule = value.get("schedule") if type(value) is dict else None
+    _chosen(_TERMS_BY_SCHEDULE, schedule, "/schedule")(value)
+
+
+def _chosen(table: dict[str, Check], name: Any, pointer: str) -> Check:
+    check = table.get(name) if type(name) is str else None
+    if check is None:
+        raise refuse(why=f"not one of {', '.join(table)}", pointer=pointer)
+    return check
+
+
+_SCOPES: Final = {
+    "session": record(
+        {
+            "scope": one_of("session"),
+            "subject": digest,
+            "model": _MODEL,
+            "pins": record({"keys": _IDS, "mask": integer(0, 15), "assets": _IDS, "weight": real}),
+            "unit": _UNIT,
+        }
+    ),
+    "epoch": record(
+        {"scope": one_of("epoch"), "stream": digest, "epoch": _COUNT, "claim_level": real, "terms": _terms}
+    ),
+}
+
+
+def _open(value: Any) -> None:
+    scope = value.get("scope") if type(value) is dict else None
+    _chosen(_SCOPES, scope, "/scope")(value)
+
+
+def _segments(value: Any) -> None:
+    _SEGMENTS(value)
+    if len({segment["name"] for segment in value}) != len(value):
+        raise refuse(why="two segments of one name")
+
+
+_DECISION: Final = record(
+    {
+        **dict.fromkeys(("verdict", "trigger"), boolean),
+        **dict.fromkeys(("score", "threshold"), real),
+        **{name: one_of(*ACTIONS) for name in ("action", "enforced")},
+        "cause": one_of(*CAUSES),
+        "step": _COUNT,
+        "status": _COUNT,
+        "tags": listing(text(64, 1), 16),
+    }
+)
+_ROUTE: Final = record(
+    {
+        **dict.fromkeys(("temperature_e6", "top_p_e6", "max_tokens"), _COUNT),
+        "decoder": one_of(*DECODERS),
+        "tier": one_of(*TIERS),
+    }
+)
+_AV: Final = record(
+    {
+        "unit": _UNIT,
+        **dict.fromkeys(("stream", "hypothesis"), digest),
+        **dict.fromkeys(("epoch", "index", "seq", "known"), _COUNT),
+        **dict.fromkeys(("alloc", "spent", "wealth", "p", "p_floor"), real),
+        "sup": listing(real, 2, 2),
+        "exhausted": boolean,
+    }
+)
+_BASE: Final[dict[str, Check]] = {
+    "v": one_of(VERSION),
+    "typ": one_of(*TYPES),
+    "suite": one_of(SUITE),
+    "kid": hexadecimal(16),
+    "origin": _NAME,
+    "chain": record({"id": digest, "seq": _COUNT, "prev": hexadecimal(32)}),
+    "ts_us": _COUNT,
+    "nonce": hexadecimal(16),
+    "tenant": _NAME,
+    "config": digest,
+    "policy": digest,
+}
+_BY_TYPE: Final[dict[str, Check]] = {
+    "open": record({**_BASE, "open": _open}),
+    "decision": record(
+        {
+            **_BASE,
+            **dict.fromkeys(("subject", "req", "comp", "e"), digest),
+            "model": _MODEL,
+            "decision": _DECISION,
+            "route": _ROUTE,
+            "components": mapping(record({"triggered": boolean, **dict.fromkeys(("severity", "p", "z"), real)}), 16),
+            "av": _AV,
+            "eproc": _EPROC,
+            "witness": _segments,
+            "guarantee": text(512, 1),
+            "evidence": one_of("shim", "caller"),
+            "assets": _IDS,
+        }
+    ),
+    "gap": record({**_BASE, "gap": record({"from": _COUNT, "to": _COUNT, "reason": _NAME})}),
+    "close": record(
+        {
+            **_BASE,
+            "close": record({"reason": one_of(*CLOSE_REASONS, "epoch_roll", "shutdown"), "count": integer(1)}),
+        },
+        {"eproc": _EPROC},
+    ),
+    "admin": record({**_BASE, "admin": record({"action": _NAME, "actor": _NAME, "object": digest})}),
+    "ack": record({**_BASE, "ack": record({"actor": _NAME, "stream": digest, "claim": _COUNT, "terms": _terms})}),
+}
+
+
+def check_eproc(value: Any) -> None:
+    """Check a snapshot by itself.
+
+    Raises:
+        SchemaMismatch: it is none.
+    """
+    _EPROC(value)
+
+
+def check_body(value: Any) -> None:
+    """Check a parsed body against the schema of its version and type.
+
+    Raises:
+        UnknownVersion: `v` or `suite` is not known to this verifier.
+        SchemaMismatch: anything else; `pointer` names the member.
+    """
+    if type(value) is not dict:
+        raise refuse(pointer="", why="not an object")
+    for name, known in (("v", VERSION), ("suite", SUITE)):
+        if type(value.get(name)) is str and value[name] != known:
+            msg = f"{name} {value[name][:40]!r} is not {known}"
+            raise UnknownVersion(msg)
+    _chosen(_BY_TYPE, value.get("typ"), "/typ")(value)
+    chain = value["chain"]
+    if len({chain["seq"] == 0, chain["prev"] == NO_PREV, value["typ"] == "open"}) != 1:
+        raise refuse(pointer="/chain", why="seq 0, prev zeros and typ open go together")
+    if value["typ"] == "close" and value["close"]["count"] != chain["seq"] + 1:
+        raise refuse(pointer="/close/count", why="not the number of records of the chain")
+    if value["typ"] == "gap" and value["gap"]["from"] > value["gap"]["to"]:
+        raise refuse(pointer="/gap", why="from is after to")
+
+
+def head_of(body: bytes) -> bytes:
+    r"""SHA-256("tcd/receipt/v2/head\\0" || body): the head of a receipt, its entry in the log."""
+    return hashlib.sha256(_HEAD + body).digest()
+
+
+def signature_input(*, suite: str, kid: str, head: bytes) -> bytes:
+    r"""What the signature covers: "tcd/receipt/v2/sig\\0" || suite || 0 || kid (16 bytes) || head."""
+    return _SIG + suite.encode() + b"\0" + bytes.fromhex(kid) + head
+
+
+def check_issued_size(body: bytes) -> None:
+    """Refuse a body over 16 KiB.
+
+    Raises:
+        LimitExceeded: it is longer.
+    """
+    if len(body) > MAX_BODY:
+        msg = f"body of {len(body)} bytes: at most {MAX_BODY}"
+        raise LimitExceeded(msg)

@@ -1,0 +1,136 @@
+"""Issuing receipts: members in, canonical body, head and signature out. No clock and no randomness inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tcd.receipts import canonical
+from tcd.receipts.body import SUITE, VERSION, check_body, check_issued_size, head_of, signature_input
+from tcd.receipts.chain import ChainState
+from tcd.receipts.keys import PinnedKey, SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """An issued receipt.
+
+    Attributes:
+        head: 32 bytes, see `body.head_of`.
+        body: canonical bytes.
+        sig: 64 bytes.
+        kid: id of the signing key, hex.
+        typ, tenant, chain, seq, prev, ts_us: members of the body, for stores.
+    """
+
+    head: bytes
+    body: bytes
+    sig: bytes
+    kid: str
+    typ: str
+    tenant: str
+    chain: str
+    seq: int
+    prev: str
+    ts_us: int
+
+    @property
+    def head_hex(self) -> str:
+        """The head as an answer carries it (`receipt`)."""
+        return self.head.hex()
+
+    @property
+    def body_text(self) -> str:
+        """The body as an answer carries it (`receipt_body`)."""
+        return self.body.decode("utf-8")
+
+    @property
+    def sig_hex(self) -> str:
+        """The signature as an answer carries it (`receipt_sig`)."""
+        return self.sig.hex()
+
+    def next(self) -> ChainState:
+        """State of its chain after it."""
+        return ChainState(self.chain, self.seq, self.prev).after(head=self.head, typ=self.typ, ts_us=self.ts_us)
+
+
+class Issuer:
+    """Signs receipts of one origin with one key."""
+
+    __slots__ = ("_key", "origin")
+
+    def __init__(self, key: SigningKey, *, origin: str) -> None:
+        """An issuer.
+
+        Args:
+            key: signing key of purpose `receipt`.
+            origin: name of the issuer, 1..128 characters.
+        """
+        self._key = key
+        self.origin = origin
+
+    @property
+    def kid(self) -> str:
+        """Id of the signing key."""
+        return self._key.kid
+
+    @property
+    def verify_key_hex(self) -> str:
+        """Public key as an answer carries it (`verify_key`): a hint, never a trust root."""
+        return self._key.public.hex()
+
+    def pinned(self, **restrictions: Any) -> PinnedKey:
+        """The public key for a verifier's key set; `restrictions` are options of `PinnedKey`."""
+        return PinnedKey(self._key.public, "receipt", self.origin, **restrictions)
+
+    def issue(
+        self,
+        *,
+        chain: ChainState,
+        typ: str,
+        tenant: str,
+        config: str,
+        policy: str,
+        members: Mapping[str, Any],
+        ts_us: int,
+        nonce: bytes,
+    ) -> Receipt:
+        """Issue the next record of a chain; `receipt.next()` is the chain's state after it.
+
+        Args:
+            chain: state of the chain before this record.
+            typ: open, decision, gap, close, admin or ack.
+            tenant: whose record it is.
+            config: digest of the settings in force.
+            policy: digest of the policy in force.
+            members: the other members of this type, see `tcd.receipts.body` and `tcd.receipts.records`.
+            ts_us: now, in microseconds since 1970; an earlier time than the last record's is replaced by that.
+            nonce: 16 random bytes, never used before.
+
+        Raises:
+            ChainMismatch: the record cannot come next in its chain.
+            BadNumber, BadString, LimitExceeded, NotCanonical, SchemaMismatch: it cannot be written.
+        """
+        chain.check_next(typ)
+        ts_us = max(ts_us, chain.ts_us)
+        value = {
+            **members,
+            "v": VERSION,
+            "typ": typ,
+            "suite": SUITE,
+            "kid": self._key.kid,
+            "origin": self.origin,
+            "chain": {"id": chain.id, "seq": chain.seq, "prev": chain.prev},
+            "ts_us": ts_us,
+            "nonce": nonce.hex(),
+            "tenant": tenant,
+            "config": config,
+            "policy": policy,
+        }
+        check_body(value)
+        body = canonical.write(value)
+        check_issued_size(body)
+        head = head_of(body)
+        sig = self._key.sign(signature_input(suite=SUITE, kid=self._key.kid, head=head))
+        return Receipt(head, body, sig, self._key.kid, typ, tenant, chain.id, chain.seq, chain.prev, ts_us)

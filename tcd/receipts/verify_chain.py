@@ -1,0 +1,183 @@
+"""Verifying a run of records of one chain: links, numbers, time, start and end; signatures when given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tcd.errors import InvalidRequest, TooLarge, ValidationFailed, VerificationError
+from tcd.receipts.errors import BY_CODE, ChainMismatch, Fork, HeadMismatch, PrevMismatch, SeqGap, TimeOrder, Truncated
+from tcd.receipts.report import CHAIN, Checks, Report, Trust, VerifyPolicy
+from tcd.receipts.verify import Anchor, check_head, check_key, check_signature, read_body, resolve_key
+
+MAX_RECORDS: Final = 1024
+MAX_BYTES: Final = 4 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Run:
+    """State while walking: the first error of each check with the index of its record."""
+
+    bad: dict[str, tuple[int, VerificationError]] = field(default_factory=dict)
+
+    def note(self, check: str, index: int, error: VerificationError) -> None:
+        self.bad.setdefault(check, (index, error))
+
+
+def _refuse_undecidable(bodies: Sequence[str | bytes], heads: Sequence[str], sigs: Sequence[str] | None) -> None:
+    if not bodies or len(bodies) != len(heads) or (sigs is not None and len(sigs) != len(bodies)):
+        msg = "heads, bodies and signatures must be arrays of one length, not empty"
+        raise InvalidRequest(msg)
+    if len(bodies) > MAX_RECORDS:
+        msg = f"{len(bodies)} records: at most {MAX_RECORDS}"
+        raise ValidationFailed(msg)
+    if sum(len(body) if isinstance(body, bytes) else len(body.encode(errors="replace")) for body in bodies) > MAX_BYTES:
+        msg = f"the bodies are over {MAX_BYTES} bytes"
+        raise TooLarge(msg)
+
+
+def _link(before: tuple[dict[str, Any], str], value: dict[str, Any], head: str) -> None:
+    last, last_head = before
+    chain, last_chain = value["chain"], last["chain"]
+    if chain["id"] != last_chain["id"] or value["tenant"] != last["tenant"] or value["origin"] != last["origin"]:
+        msg = "a record of another chain"
+        raise ChainMismatch(msg)
+    if chain["seq"] == last_chain["seq"] and head != last_head:
+        msg = f"two records {chain['seq']}"
+        raise Fork(msg)
+    if last["typ"] == "close" or chain["seq"] != last_chain["seq"] + 1:
+        msg = f"record {chain['seq']} after {last['typ']} {last_chain['seq']}"
+        raise SeqGap(msg)
+    if chain["prev"] != last_head:
+        msg = "prev is not the head before"
+        raise PrevMismatch(msg)
+
+
+def _start(value: dict[str, Any], start: Anchor | None) -> None:
+    chain = value["chain"]
+    expected = 0 if start is None else start.seq + 1
+    if chain["seq"] != expected:
+        msg = f"the first record is {chain['seq']}, not {expected}"
+        raise SeqGap(msg)
+    if start is not None and chain["prev"] != start.head:
+        msg = "the first record does not link to the start anchor"
+        raise PrevMismatch(msg)
+
+
+def _tail(value: dict[str, Any], head: str, end: Anchor | None, checks: Checks) -> VerificationError | None:
+    """Whether the run is complete: by the end anchor, else by a close record, else it cannot be told."""
+    seq = value["chain"]["seq"]
+    if end is None:
+        if value["typ"] == "close":
+            checks.passed("tail")
+        else:
+            checks.missing("tail", "no close record and no end anchor: whether records follow cannot be told")
+        return None
+    if seq < end.seq:
+        return Truncated(f"the last record is {seq}, not {end.seq}")
+    if seq != end.seq or head != end.head:
+        return Fork(f"the last record {seq} is not the end anchor {end.seq}")
+    checks.passed("tail")
+    return None
+
+
+def _signed(value: dict[str, Any], head: str, sig: str, policy: VerifyPolicy, run: _Run, index: int) -> None:
+    try:
+        key = resolve_key(value, policy, None)
+        check_key(key, value, policy)
+    except VerificationError as error:
+        run.note("key", index, error)
+        return
+    try:
+        check_signature(key, value, head, sig, policy)
+    except VerificationError as error:
+        run.note("signature", index, error)
+
+
+def _walk(
+    bodies: Sequence[str | bytes], heads: Sequence[str], sigs: Sequence[str] | None, policy: VerifyPolicy, run: _Run
+) -> list[tuple[dict[str, Any], str]]:
+    """Records that parse, with their true heads; errors go to `run`. Stops at a record that cannot be read."""
+    records: list[tuple[dict[str, Any], str]] = []
+    for index, (body, head) in enumerate(zip(bodies, heads, strict=True)):
+        reading = Checks(set())
+        raw, value = read_body(reading, body)
+        if value is None:
+            bad = reading.results[-1]
+            run.note("records", index, BY_CODE[bad.code](bad.detail))
+            break
+        try:
+            check_head(raw, head)
+        except HeadMismatch as error:
+            run.note("head", index, error)
+        if records:
+            try:
+                _link(records[-1], value, head)
+            except VerificationError as error:
+                run.note("links", index, error)
+            if value["ts_us"] < records[-1][0]["ts_us"]:
+                run.note("time", index, TimeOrder("time goes backwards"))
+        if sigs is not None:
+            _signed(value, head, sigs[index], policy, run, index)
+        records.append((value, head))
+    return records
+
+
+def verify_chain(
+    bodies: Sequence[str | bytes],
+    *,
+    heads: Sequence[str],
+    policy: VerifyPolicy,
+    sigs: Sequence[str] | None = None,
+    start: Anchor | None = None,
+    end: Anchor | None = None,
+) -> Report:
+    """Verify consecutive records of one chain; `first_bad` is the index of the first bad one.
+
+    Without a start anchor the first record must be the `open` record. Without an end anchor only a `close` record
+    shows that nothing is missing at the end; otherwise the check `tail` is `absent`, which says so.
+
+    Args:
+        bodies: as received, oldest first.
+        heads: 64 lower-case hex digits each.
+        policy: what is demanded and which keys are pinned.
+        sigs: signatures in hex; without them the links are checked and the issuer is not.
+        start: the record before the first one.
+        end: the last record.
+
+    Raises:
+        tcd.errors.InvalidRequest: arrays empty, of different lengths, or in reverse order.
+        tcd.errors.ValidationFailed: more than 1,024 records.
+        tcd.errors.TooLarge: over 4 MiB, or a body over 512,000 characters.
+    """
+    _refuse_undecidable(bodies, heads, sigs)
+    requested = {"records", "head", "links", "time", "start"} | policy.require_chain
+    requested |= {"key", "signature"} if sigs is not None else set()
+    requested |= {"tail"} if end is not None else set()
+    checks = Checks(requested)
+    run = _Run()
+    records = _walk(bodies, heads, sigs, policy, run)
+    numbers = [value["chain"]["seq"] for value, _ in records]
+    if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[0] - len(numbers), -1)):
+        msg = "the records are in reverse order"
+        raise InvalidRequest(msg)
+    if records:
+        try:
+            _start(records[0][0], start)
+        except VerificationError as error:
+            run.note("start", 0, error)
+    if len(records) == len(bodies):
+        incomplete = _tail(*records[-1], end, checks)
+        if incomplete is not None:
+            run.note("tail", len(bodies) - 1, incomplete)
+    ran = ["records", "head", "links", "time", "start", *(["key", "signature"] if sigs is not None else [])]
+    for name in (*ran, "tail"):
+        if name in run.bad:
+            checks.failed(name, run.bad[name][1])
+        elif name != "tail" and (records or name == "records"):
+            checks.passed(name)
+    trust: Trust = "server" if sigs is not None and not run.bad else "none"
+    first = min((index for index, _ in run.bad.values()), default=None)
+    last = records[-1][0] if records else None
+    return checks.report(CHAIN, policy=policy.digest, trust=trust, body=last, first_bad=first)

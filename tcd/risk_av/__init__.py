@@ -1,0 +1,61 @@
+"""Anytime-valid risk control: reserve -> score -> settle, e-process and e-CUSUM, replayable bit for bit."""
+
+from __future__ import annotations
+
+from tcd.risk_av.controller import Controller
+from tcd.risk_av.eprocess import e_value
+from tcd.risk_av.errors import LevelMismatch, ReplayError
+from tcd.risk_av.events import (
+    Acknowledged,
+    Closed,
+    Configured,
+    EpochOpened,
+    Event,
+    Failed,
+    Reserved,
+    Settled,
+    event_from_json,
+    event_to_json,
+)
+from tcd.risk_av.exact import hex64, unhex64
+from tcd.risk_av.guarantee import (
+    check_epoch_length,
+    epoch_length_auto,
+    guarantee,
+    merged_p_floor,
+    sessions_needed,
+)
+from tcd.risk_av.params import ControllerParams, Terms
+from tcd.risk_av.views import CloseReason, EprocSnapshot, Reservation, Settlement, StreamView, stream_digest
+
+__all__ = [
+    "Acknowledged",
+    "CloseReason",
+    "Closed",
+    "Configured",
+    "Controller",
+    "ControllerParams",
+    "EpochOpened",
+    "EprocSnapshot",
+    "Event",
+    "Failed",
+    "LevelMismatch",
+    "ReplayError",
+    "Reservation",
+    "Reserved",
+    "Settled",
+    "Settlement",
+    "StreamView",
+    "Terms",
+    "check_epoch_length",
+    "e_value",
+    "epoch_length_auto",
+    "event_from_json",
+    "event_to_json",
+    "guarantee",
+    "hex64",
+    "merged_p_floor",
+    "sessions_needed",
+    "stream_digest",
+    "unhex64",
+]

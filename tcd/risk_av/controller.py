@@ -1,0 +1,304 @@
+"""The controller: reserve -> score -> settle for all streams, as a fold over an event log.
+
+A level depends only on what was known before the p-value exists, so any interleaving, retry, latency or crash
+keeps the guarantee. Every mutator is synchronous: it checks, makes events, applies them, and cannot fail half-way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from tcd.errors import Conflict, NotFound
+from tcd.risk_av.errors import LevelMismatch, ReplayError
+from tcd.risk_av.events import (
+    Acknowledged,
+    Closed,
+    Configured,
+    EpochOpened,
+    Event,
+    Failed,
+    Reserved,
+    Settled,
+)
+from tcd.risk_av.params import ControllerParams
+from tcd.risk_av.stream import Epoch, Hypothesis, Stream
+from tcd.risk_av.views import CLOSE_REASONS, CloseReason, Reservation, Settlement, StreamView
+
+
+class Controller:
+    """In-memory state of all streams.
+
+    Hypothesis ids are unique within a stream for as long as the stream remembers them (`keep_closed`): a new
+    generation needs a new id. Not thread-safe; one event loop or one lock owns it. After each call `take_events`
+    hands over the events that must be durable before the call is answered.
+    """
+
+    def __init__(self, params: ControllerParams | None = None) -> None:
+        """A controller without streams.
+
+        Args:
+            params: of streams that are opened by their first reservation.
+        """
+        self.params = params if params is not None else ControllerParams()
+        self._streams: dict[str, Stream] = {}
+        self._pending: list[Event] = []
+
+    # -- reserve, settle, close --------------------------------------------------------------------------
+
+    def reserve(self, *, stream: str, hypothesis: str, user: str = "") -> Reservation:
+        """Reserve the level of a hypothesis; the first call debits, later calls return the same level.
+
+        Opens the stream at its first reservation and, with `epoch_roll="auto"`, the next epoch when the schedule
+        is used up.
+
+        Args:
+            stream: the ordered hypotheses that share the budget.
+            hypothesis: id, unique in the stream.
+            user: whose rejections `credit_cap` counts; empty = not counted.
+        """
+        state = self._streams.get(stream)
+        if state is not None:
+            known = state.find(hypothesis)
+            if known is not None:
+                return state.reservation(known, new=False)
+        state, epoch = self._with_room(stream)
+        level = epoch.rule.level()
+        event = Reserved(
+            stream, hypothesis, user, epoch.number, epoch.rule.index + 1, state.seq + 1, level.cost, level.alpha
+        )
+        reserved = state.apply_reserve(event)
+        self._pending.append(event)
+        return state.reservation(reserved, new=True)
+
+    def settle(self, *, stream: str, hypothesis: str, p: float, trigger: bool) -> Settlement:
+        """Record the newest p-value of a hypothesis. Folded by minimum; a rejection counts once.
+
+        Args:
+            stream: of the reservation.
+            hypothesis: of the reservation.
+            p: p-value of the hypothesis (P_VALUE), in [0, 1].
+            trigger: the scorer's comparison of `p` with the reserved level (TRIGGER).
+
+        Raises:
+            tcd.errors.NotFound: the hypothesis was never reserved, or is forgotten.
+            tcd.errors.Conflict: it is closed with another p-value.
+            LevelMismatch: `trigger` is not `p <= alpha`, bit for bit.
+            ValueError: `p` is no p-value.
+        """
+        p = float(p)
+        if not 0.0 <= p <= 1.0:
+            msg = f"p-value {p!r} is outside [0, 1]"
+            raise ValueError(msg)
+        state, h = self._known(stream, hypothesis)
+        if bool(trigger) is not (p <= h.level.alpha):
+            msg = f"trigger={trigger} but p={p.hex()} and alpha={h.level.alpha.hex()}"
+            raise LevelMismatch(msg)
+        if h.reason:
+            if p != h.p:
+                msg = f"hypothesis {hypothesis} is closed ({h.reason})"
+                raise Conflict(msg)
+            return state.settlement(h)
+        if h.p is not None and p >= h.p:
+            return state.settlement(h)
+        first = bool(trigger) and not h.rejected
+        event = Settled(stream, hypothesis, p, first)
+        credited = state.apply_settle(event)
+        self._pending.append(event)
+        return state.settlement(h, first=first, credited=credited)
+
+    def fail(self, *, stream: str, hypothesis: str) -> None:
+        """A step of the hypothesis produced no evidence; the cost is kept. No-op when it is closed.
+
+        Raises:
+            tcd.errors.NotFound: the hypothesis was never reserved, or is forgotten.
+        """
+        _, h = self._known(stream, hypothesis)
+        if not h.reason:
+            self._emit(Failed(stream, hypothesis))
+
+    def close(self, *, stream: str, hypothesis: str, reason: CloseReason) -> Settlement | None:
+        """End a hypothesis and fold the e-process in reservation order. Closing twice is a no-op.
+
+        Its evidence is its last settled p-value whatever the reason; e = kappa when none was settled.
+
+        Args:
+            stream: of the reservation.
+            hypothesis: of the reservation.
+            reason: `end`, `idle`, `horizon`, `pin_changed` or `abandoned`.
+
+        Returns:
+            The final settlement, with the snapshots that the fold made; None for an unknown hypothesis.
+        """
+        if reason not in CLOSE_REASONS:
+            msg = f"unknown reason {reason!r}"
+            raise ValueError(msg)
+        state = self._streams.get(stream)
+        h = state.find(hypothesis) if state is not None else None
+        if state is None or h is None:
+            return None
+        if h.reason:
+            return state.settlement(h)
+        event = Closed(stream, hypothesis, reason)
+        folded = state.apply_close(event)
+        self._pending.append(event)
+        return state.settlement(h, folded=folded)
+
+    # -- operators ---------------------------------------------------------------------------------------
+
+    def configure(self, params: ControllerParams, *, stream: str = "") -> None:
+        """Hot reload: a new alpha counts at once for what is not reserved yet, the rest from the next epoch on.
+
+        The change must not depend on evidence. The claim of the running epoch becomes max(alpha', spent).
+
+        Args:
+            params: the new parameters.
+            stream: one stream, or empty for all streams present and to come.
+        """
+        self._emit(Configured(stream, params))
+
+    def roll(self, *, stream: str) -> None:
+        """Open the next epoch of a stream now. A logged act of an operator, not to be driven by evidence.
+
+        Raises:
+            tcd.errors.NotFound: no such stream.
+        """
+        state = self._stream(stream)
+        self._emit(EpochOpened(stream, 1 if state.epoch is None else state.epoch.number + 1, state.params))
+
+    def acknowledge(self, *, stream: str) -> int:
+        """Clear the alarms of a stream; a new e-process with a new alpha_e claim begins.
+
+        Returns:
+            Number of the new claim.
+
+        Raises:
+            tcd.errors.NotFound: no such stream.
+        """
+        claim = self._stream(stream).claim + 1
+        self._emit(Acknowledged(stream, claim))
+        return claim
+
+    # -- views -------------------------------------------------------------------------------------------
+
+    def state(self, stream: str) -> StreamView:
+        """View of a stream; of an unused one when it has none yet."""
+        known = self._streams.get(stream)
+        return (known if known is not None else Stream(stream, self.params)).view()
+
+    def find(self, *, stream: str, hypothesis: str) -> Settlement | None:
+        """A hypothesis as of now, or None when it is unknown or forgotten."""
+        state = self._streams.get(stream)
+        h = state.find(hypothesis) if state is not None else None
+        return state.settlement(h) if state is not None and h is not None else None
+
+    def open_hypotheses(self, stream: str) -> tuple[str, ...]:
+        """Open hypotheses of a stream in reservation order."""
+        state = self._streams.get(stream)
+        return () if state is None else tuple(h.name for h in state.queue if not h.reason)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the streams in the order of their opening."""
+        return tuple(self._streams)
+
+    def digest(self) -> str:
+        """Digest of all of the state, bit for bit."""
+        text = json.dumps([self.params.to_json(), [s.dump() for s in self._streams.values()]], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    # -- the event log -----------------------------------------------------------------------------------
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Events since the last `take_events`."""
+        return tuple(self._pending)
+
+    def take_events(self) -> tuple[Event, ...]:
+        """Hand over the events since the last call; they must be durable before anything is answered."""
+        events = tuple(self._pending)
+        self._pending.clear()
+        return events
+
+    @classmethod
+    def replay(cls, events: Iterable[Event], params: ControllerParams | None = None) -> Controller:
+        """The state after `events`, equal to the live one bit for bit.
+
+        Args:
+            events: a whole log, oldest first.
+            params: those the controller was made with.
+
+        Raises:
+            ReplayError: when an event does not follow from the ones before.
+        """
+        controller = cls(params)
+        for event in events:
+            controller._apply(event)
+        return controller
+
+    def _emit(self, event: Event) -> None:
+        self._apply(event)
+        self._pending.append(event)
+
+    def _apply(self, event: Event) -> None:
+        if isinstance(event, Configured):
+            self._apply_params(event)
+            return
+        state = self._streams.get(event.stream)
+        if isinstance(event, EpochOpened):
+            if state is None:
+                state = self._streams[event.stream] = Stream(event.stream, event.params)
+            state.apply_epoch(event)
+            return
+        if state is None:
+            msg = f"stream {event.stream} has no epoch"
+            raise ReplayError(msg)
+        match event:
+            case Reserved():
+                state.apply_reserve(event)
+            case Settled():
+                state.apply_settle(event)
+            case Failed():
+                state.open_hypothesis(event.hypothesis).failures += 1
+            case Closed():
+                state.apply_close(event)
+            case Acknowledged():
+                state.apply_acknowledge(event)
+
+    def _apply_params(self, event: Configured) -> None:
+        if event.stream:
+            if event.stream not in self._streams:
+                self._streams[event.stream] = Stream(event.stream, event.params)
+            self._streams[event.stream].apply_params(event.params)
+            return
+        self.params = event.params
+        for state in self._streams.values():
+            state.apply_params(event.params)
+
+    def _with_room(self, stream: str) -> tuple[Stream, Epoch]:
+        """The stream and its current epoch, both opened when there is none or it is used up."""
+        state = self._streams.get(stream)
+        epoch = None if state is None else state.epoch
+        if state is None or epoch is None or (epoch.rule.full and state.params.epoch_roll == "auto"):
+            params = self.params if state is None else state.params
+            number = 1 if epoch is None else epoch.number + 1
+            self._emit(EpochOpened(stream, number, params))
+            state = self._streams[stream]
+            epoch = state.epochs[number]
+        return state, epoch
+
+    def _stream(self, stream: str) -> Stream:
+        state = self._streams.get(stream)
+        if state is None:
+            msg = f"no stream {stream}"
+            raise NotFound(msg)
+        return state
+
+    def _known(self, stream: str, hypothesis: str) -> tuple[Stream, Hypothesis]:
+        state = self._streams.get(stream)
+        h = state.find(hypothesis) if state is not None else None
+        if state is None or h is None:
+            msg = f"hypothesis {hypothesis} has no reservation"
+            raise NotFound(msg)
+        return state, h

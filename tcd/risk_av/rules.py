@@ -1,0 +1,134 @@
+"""Online testing rules: what the next reservation costs and which level it gets.
+
+A rule sees only what was known before the p-value exists: earlier reservations and settlements. RAI is the
+rule of the e-GAI family (arXiv 2506.01452) with settled rejections only (Zrnic, Ramdas, Jordan 2021).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from tcd.risk_av.params import Terms
+
+
+class Level(NamedTuple):
+    """What one reservation gets: its cost, its level, the budget spent after it, rejections known before it."""
+
+    cost: float
+    alpha: float
+    spent: float
+    known: int
+
+
+class EpochRule(Protocol):
+    """State of a rule in one epoch. Indices of reservations start at 1."""
+
+    @property
+    def terms(self) -> Terms:
+        """The terms in force."""
+        ...
+
+    @property
+    def index(self) -> int:
+        """Reservations so far."""
+        ...
+
+    @property
+    def known(self) -> int:
+        """Rejections credited so far."""
+        ...
+
+    @property
+    def spent(self) -> float:
+        """Budget debited so far."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether the schedule has no reservation left."""
+        ...
+
+    def level(self) -> Level:
+        """What the next reservation would get; changes nothing."""
+        ...
+
+    def reserve(self) -> Level:
+        """Debit the next reservation."""
+        ...
+
+    def rejected(self, index: int) -> None:
+        """Reservation `index` was settled as a rejection."""
+        ...
+
+    def closed(self, index: int, p: float | None) -> None:
+        """Reservation `index` is over, with its last p-value or none."""
+        ...
+
+    def change(self, terms: Terms) -> None:
+        """Go on under new terms; they start at the present index and spent budget."""
+        ...
+
+
+def rai_level(terms: Terms, index: int, spent: float, known: int) -> Level:
+    """Level of reservation `index` (from 1) under RAI, in exactly this order of operations.
+
+    Uniform schedule: c = alpha/L once per epoch, B = index * c, alpha_t = min(1, c (known + 1)). After a hot
+    reload c = max(0, alpha' - B')/(L - t') and B = B' + (index - t') c. Omega schedule: c = omega (alpha - B),
+    alpha_t = c (known + 1), B accumulates c.
+
+    Args:
+        terms: the terms in force.
+        index: number of this reservation in its epoch.
+        spent: budget spent before it (used by the omega schedule).
+        known: credited rejections known before it.
+    """
+    kind, size = terms.schedule
+    if kind == "uniform":
+        left = int(size) - terms.from_index
+        share = max(0.0, terms.alpha - terms.from_spent) / left if left > 0 else 0.0
+        cost = share if index <= size else 0.0
+        total = terms.from_spent + max(0, min(index, int(size)) - terms.from_index) * share
+        return Level(cost, min(1.0, cost * (known + 1)), total, known)
+    cost = max(0.0, size * (terms.alpha - spent))
+    return Level(cost, min(1.0, cost * (known + 1)), spent + cost, known)
+
+
+class Rai:
+    """RAI in one epoch; see `rai_level`."""
+
+    __slots__ = ("index", "known", "spent", "terms")
+
+    def __init__(self, terms: Terms) -> None:
+        """Start an epoch under `terms`."""
+        self.terms = terms
+        self.index = 0
+        self.known = 0
+        self.spent = 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether the uniform schedule has no reservation left."""
+        kind, size = self.terms.schedule
+        return kind == "uniform" and self.index >= size
+
+    def level(self) -> Level:
+        """What the next reservation would get."""
+        return rai_level(self.terms, self.index + 1, self.spent, self.known)
+
+    def reserve(self) -> Level:
+        """Debit the next reservation; never refunded."""
+        level = self.level()
+        self.index += 1
+        self.spent = level.spent
+        return level
+
+    def rejected(self, index: int) -> None:  # noqa: ARG002 - RAI counts rejections, whichever they are
+        """Credit one rejection."""
+        self.known += 1
+
+    def closed(self, index: int, p: float | None) -> None:
+        """RAI learns nothing from a hypothesis that was not rejected."""
+
+    def change(self, terms: Terms) -> None:
+        """Go on under new terms."""
+        self.terms = terms
