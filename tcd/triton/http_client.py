@@ -10,7 +10,7 @@ import asyncio
 import json
 import ssl
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from tcd.contract import DIAGNOSE, Model
@@ -86,8 +86,8 @@ class _Connection(asyncio.Protocol):
         self.answering = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker; TCP gives no other
-        self._transport = transport
+        # a TCP transport is one, though uvloop's does not say so by its class
+        self._transport = cast("asyncio.Transport", transport)
         self.open = True
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
 
 from tcd.contract import DIAGNOSE
 from tcd.errors import ScoringError, ScoringTimeout
@@ -372,3 +373,15 @@ def test_other_urls_are_refused(url: str) -> None:
 def test_connect_knows_both_transports() -> None:
     clients: list[InferenceClient] = [connect("http://127.0.0.1:8000"), connect("grpc://127.0.0.1:8001")]
     assert [type(c).__name__ for c in clients] == ["HttpClient", "GrpcClient"]
+
+
+def test_it_runs_on_uvloop_whose_transports_are_of_another_class() -> None:
+    async def ask() -> Tensors:
+        async with serving(always(good())) as client:
+            return await client.infer(batch(), timeout=5)
+
+    loop = uvloop.new_event_loop()
+    try:
+        assert loop.run_until_complete(ask())["P_VALUE"].tolist() == [[0.0], [0.125]]
+    finally:
+        loop.close()

@@ -1,0 +1,1 @@
+"""Benchmarks that print their peers beside us; never assertions on wall time."""

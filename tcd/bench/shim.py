@@ -1,0 +1,195 @@
+"""Load on /diagnose through a real Triton, beside a no-op route of the same style, in one run.
+
+Rates depend on the machine; the ratios of rates and of server CPU per request are what to compare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tcd.bench.load import Load, body, wrk
+from tcd.bench.proc import cpu_seconds, tree
+from tcd.errors import LauncherError
+
+_START = 120.0
+_WARM_UP = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server under load: where it listens and its processes by part."""
+
+    url: str
+    parts: dict[str, set[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: the load's own figures and CPU microseconds per request of each part."""
+
+    server: str
+    concurrency: int
+    load: Load
+    cpu_us: dict[str, float]
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path, pattern: str) -> str:
+    until = time.monotonic() + _START
+    while time.monotonic() < until and process.poll() is None:
+        text = log.read_text(errors="replace")
+        if re.search(pattern, text):
+            return text
+        time.sleep(0.05)
+    msg = f"the server under test did not start: {log.read_text(errors='replace')[-500:]}"
+    raise LauncherError(msg)
+
+
+@contextlib.contextmanager
+def _process(command: list[str], log: Path, *, stdin: bytes = b"") -> Iterator[subprocess.Popen[bytes]]:
+    source = log.with_suffix(".in")
+    source.write_bytes(stdin)
+    with source.open("rb") as into, log.open("wb") as out:
+        process = subprocess.Popen(command, stdin=into, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@contextlib.contextmanager
+def shim(folder: Path, name: str, env: dict[str, str]) -> Iterator[Server]:
+    """`tcd serve` on free ports, with settings from `env`; logs of decisions are off."""
+    log = folder / f"{name}.log"
+    command = [sys.executable, "-m", "tcd.cli.main", "serve", "--port", "0", "--triton-port", "0"]
+    with _environment(env), _process(command, log) as process:
+        text = _wait(process, log, r"(?m)^ready ")
+        found = re.search(r"(?m)^shim +(\S+)", text)
+        assert found is not None  # noqa: S101 - the line comes before `ready`
+        everything = tree(process.pid)
+        yield Server(found[1], {"shim": {process.pid}, "triton": everything - {process.pid}})
+
+
+@contextlib.contextmanager
+def noop(folder: Path, answer: bytes) -> Iterator[Server]:
+    """The floor: same server, same decoding, a fixed answer."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    log = folder / "noop.log"
+    with _process([sys.executable, "-m", "tcd.bench.noop", str(port)], log, stdin=answer) as process:
+        until = time.monotonic() + _START
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+                break
+            time.sleep(0.05)
+        yield Server(f"http://127.0.0.1:{port}", {"shim": {process.pid}})
+
+
+@contextlib.contextmanager
+def _environment(env: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(env)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def one_answer(url: str) -> bytes:
+    """A real answer, for the floor to repeat."""
+    request = urllib.request.Request(  # noqa: S310 - a server on loopback that was started here
+        f"{url}/diagnose", json.dumps(body()).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - the same
+        content: bytes = response.read()
+    return content
+
+
+def drive(name: str, server: Server, *, concurrency: int, seconds: float, label: str) -> Run:
+    """One run of the load and the CPU that each part spent on it."""
+    before = {part: cpu_seconds(pids) for part, pids in server.parts.items()}
+    load = wrk(server.url, concurrency=concurrency, seconds=seconds, run=label)
+    spent = {part: cpu_seconds(pids) - before[part] for part, pids in server.parts.items()}
+    return Run(name, concurrency, load, {part: 1e6 * cpu / load.requests for part, cpu in spent.items()})
+
+
+def measure(*, concurrencies: tuple[int, ...], seconds: float, rounds: int) -> list[Run]:
+    """Interleaved runs of the shim, the shim without receipts and the floor."""
+    runs: list[Run] = []
+    quiet = {"TCD_LOG_LEVEL": "warning"}
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        folder = Path(directory)
+        full = stack.enter_context(shim(folder, "shim", quiet))
+        bare = stack.enter_context(shim(folder, "bare", quiet | {"TCD_RECEIPTS_ENABLE": "0"}))
+        floor = stack.enter_context(noop(folder, one_answer(full.url)))
+        servers = {"shim": full, "no receipts": bare, "no-op route": floor}
+        for name, server in servers.items():
+            drive(name, server, concurrency=8, seconds=_WARM_UP, label="warm")
+        for number in range(rounds):
+            for concurrency in concurrencies:
+                for name, server in servers.items():
+                    label = f"{number}-{concurrency}"
+                    runs.append(drive(name, server, concurrency=concurrency, seconds=seconds, label=label))
+    return runs
+
+
+def summary(runs: list[Run]) -> list[dict[str, Any]]:
+    """Medians over the rounds, and ratios to the floor of the same concurrency."""
+    keys = sorted({(run.concurrency, run.server) for run in runs})
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    for concurrency, server in keys:
+        mine = [run for run in runs if (run.concurrency, run.server) == (concurrency, server)]
+        rows[concurrency, server] = {
+            "server": server,
+            "concurrency": concurrency,
+            "rate": median(run.load.rate for run in mine),
+            **{q: median(getattr(run.load, q) for run in mine) for q in ("p50", "p99", "p999", "max")},
+            "errors": sum(run.load.errors for run in mine),
+            **{f"cpu_{part}": median(run.cpu_us[part] for run in mine) for part in mine[0].cpu_us},
+        }
+    for (concurrency, _), row in rows.items():
+        floor = rows[concurrency, "no-op route"]
+        row["rate_ratio"] = row["rate"] / floor["rate"]
+        row["cpu_ratio"] = row["cpu_shim"] / floor["cpu_shim"]
+    return list(rows.values())
+
+
+_COLUMNS = ("server", "c", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "errors")
+_COSTS = ("shim CPU us", "Triton CPU us", "rate / no-op", "shim CPU / no-op")
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The summary as a table."""
+    titles = _COLUMNS + _COSTS
+    lines = [_line(titles), "|" + "---|" * len(titles)]
+    for r in rows:
+        figures = (f"{r['rate']:.0f}", f"{r['p50']:.1f}", f"{r['p99']:.1f}", f"{r['p999']:.1f}", f"{r['max']:.0f}")
+        triton = f"{r['cpu_triton']:.0f}" if "cpu_triton" in r else "-"
+        costs = (f"{r['cpu_shim']:.0f}", triton, f"{r['rate_ratio']:.2f}", f"{r['cpu_ratio']:.2f}")
+        lines.append(_line((r["server"], str(r["concurrency"]), *figures, str(r["errors"]), *costs)))
+    return "\n".join(lines)
+
+
+def raw(runs: list[Run]) -> list[dict[str, Any]]:
+    """The runs as JSON values."""
+    return [asdict(run) for run in runs]

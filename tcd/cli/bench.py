@@ -1,0 +1,38 @@
+"""`tcd bench`: loads that print their peers beside us."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+app = typer.Typer(help="Benchmarks beside their floors.", no_args_is_help=True)
+
+
+@app.callback()
+def root() -> None:
+    """Benchmarks beside their floors."""
+
+
+@app.command()
+def shim(
+    seconds: float = typer.Option(3.0, help="Length of one run."),
+    rounds: int = typer.Option(3, min=1, help="Rounds; medians are printed."),
+    concurrency: list[int] = typer.Option([1, 8, 32, 64], help="Connections; repeat the option for several."),
+    json_path: Path | None = typer.Option(None, "--json", help="Write the runs and the summary to this file."),
+) -> None:
+    """Load POST /diagnose with wrk, beside the shim without receipts and a no-op route of the same style."""
+    from tcd.bench import shim as bench
+    from tcd.errors import TcdError
+
+    try:
+        runs = bench.measure(concurrencies=tuple(concurrency), seconds=seconds, rounds=rounds)
+    except TcdError as error:
+        typer.echo(f"tcd bench: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+    rows = bench.summary(runs)
+    print(bench.markdown(rows))
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps({"summary": rows, "runs": bench.raw(runs)}, indent=1))

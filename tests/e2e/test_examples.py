@@ -1,0 +1,58 @@
+"""Every console example of the README and the documentation runs as it stands, against a real stack."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stack import Stack
+
+pytestmark = pytest.mark.triton
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for number, block in enumerate(re.findall(r"(?ms)^```console\n(.*?)^```", page.read_text())):
+            script = re.sub(r"(?m)^\$ ", "", block)
+            yield f"{page.name}-{number}", script
+
+
+EXAMPLES = dict(examples())
+
+
+def test_there_are_examples() -> None:
+    assert {"README.md", "tensors.md", "http.md"} <= {name.rpartition("-")[0] for name in EXAMPLES}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name: str, stack: Stack, tmp_path: Path) -> None:
+    script = EXAMPLES[name].replace("http://127.0.0.1:8080", stack.shim)
+    script = script.replace("http://127.0.0.1:8000", stack.triton).replace(
+        "http://127.0.0.1:8002/metrics", stack.triton_metrics
+    )
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if "/metrics" in script:
+        assert re.search(r"(?m)^(tcd|nv)_\w+", done.stdout), done.stdout
+        return
+    answer = json.loads(done.stdout.strip().splitlines()[-1])
+    expected = {"/verify": "ok", "/v2/models": "outputs", "/diagnose": "verdict", "/version": "version"}
+    member = next(member for path, member in expected.items() if path in script)
+    assert member in answer, answer
+    if member == "ok":
+        assert answer["ok"] is True, answer
