@@ -1,0 +1,1 @@
+"""The shim: one service object behind thin surfaces."""

@@ -1,0 +1,259 @@
+"""`create_app`: settings and a scorer in, an ASGI app out. Nothing is made at import."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sidecar_api.budget import Budget, controller_params
+from sidecar_api.commit import Committer
+from sidecar_api.decision import Rules
+from sidecar_api.http.auth import Tokens
+from sidecar_api.http.runtime import Runtime
+from sidecar_api.http.surface import ShimApp
+from sidecar_api.idempotency import Idempotency
+from sidecar_api.pins import Assets, Resolver, Shape, resolve
+from sidecar_api.receipting import Receipts
+from sidecar_api.service import Parts, Service
+from sidecar_api.sessions import SessionTable
+from sidecar_api.settle import Judge, JudgeRules
+from sidecar_api.state import StateService
+from sidecar_api.subjects import Subjects
+from sidecar_api.verification import Verifier
+from sidecar_api.windows import HoldRules
+from tcd import __version__
+from tcd.config import Settings
+from tcd.errors import ConfigError
+from tcd.ledger import Ledger, Limits, MemoryLedger
+from tcd.rate_limit import Limit, TokenBuckets
+from tcd.receipts import Issuer, KeySet, SigningKey, VerifyPolicy
+from tcd.risk_av import Controller, check_epoch_length
+from tcd.rows import Scorer
+from tcd.telemetry import Exporter, LogWriter
+from tcd.telemetry.logs import QueueHandler
+
+#: Settings that are policy: their digest is what receipts name.
+POLICY_FIELDS: Final = frozenset(
+    {
+        *("alpha", "alpha_e", "unit", "schedule", "omega", "epoch_length", "epoch_roll", "credit_cap", "mode"),
+        *("on_failure", "static_action", "sanitize", "hysteresis_on", "hysteresis_off", "cooldown_steps"),
+        *("entropy_floor", "hard_fail_on_floor", "http_rate_cap", "http_rate_refill", "token_cost_divisor"),
+        *("rate_overrides", "session_busy"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Where time, randomness and the outside come in; tests bring their own.
+
+    Attributes:
+        now_us: wall clock, microseconds since 1970.
+        random: random bytes.
+        ledger: None = in memory.
+        controller: None = a new one.
+        exporter: None = a new one; the launcher shares it with the batcher.
+        checks: name to a function that says "" when ready, else why not.
+        triton: what `/version` says of the server.
+    """
+
+    now_us: Callable[[], int] = lambda: time.time_ns() // 1000
+    random: Callable[[int], bytes] = os.urandom
+    ledger: Ledger | None = None
+    controller: Controller | None = None
+    exporter: Exporter | None = None
+    checks: Mapping[str, Callable[[], str]] | None = None
+    triton: Mapping[str, Any] | None = None
+
+
+def policy_digest(settings: Settings) -> str:
+    """`sha256:` digest of the settings that are policy."""
+    value = settings.model_dump(mode="json", include=set(POLICY_FIELDS))
+    return "sha256:" + hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def make_exporter(settings: Settings) -> Exporter:
+    """The metrics of an app, for whoever needs them before it is made."""
+    return Exporter(
+        version=__version__,
+        config_hash=settings.config_hash,
+        policy="default",
+        slo_seconds=settings.slo_ms / 1000.0,
+    )
+
+
+def _epoch_length(settings: Settings, assets: Assets) -> int:
+    """The configured length of an epoch, 1 where it follows from the calibration.
+
+    Raises:
+        ConfigError: no calibration here carries it; says how many sessions it would need.
+    """
+    if settings.epoch_length == "auto" or settings.schedule == "omega":
+        return 1
+    known = assets.current()
+    floors = [
+        resolve(known, (binding.key, 0, 0), Shape(mask, detector.features, short=False), alpha=settings.alpha).p_floor
+        for binding in (*known.bindings.values(), *([known.default] if known.default is not None else []))
+        if binding.detector is not None
+        for detector in [known.detectors[binding.detector]]
+        for mask in detector.masks
+    ]
+    try:
+        check_epoch_length(settings.epoch_length, settings.alpha, min(floors, default=1.0))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return settings.epoch_length
+
+
+def _signing_key(settings: Settings, random: Callable[[int], bytes], logs: LogWriter) -> SigningKey:
+    if settings.attest_sk_hex is not None:
+        return SigningKey.from_hex(settings.attest_sk_hex.get_secret_value())
+    key = SigningKey.generate(random)
+    logs.write("warning", "the receipt key is ephemeral: set TCD_ATTEST_SK_HEX", kid=key.kid)
+    return key
+
+
+def _subject_key(settings: Settings, random: Callable[[int], bytes]) -> bytes:
+    if settings.subject_key_hex is not None:
+        return bytes.fromhex(settings.subject_key_hex.get_secret_value())
+    if settings.attest_sk_hex is not None:
+        seed = bytes.fromhex(settings.attest_sk_hex.get_secret_value())
+        return hashlib.sha256(b"tcd/subject-key/v1\0" + seed).digest()
+    return random(32)
+
+
+def _judge_rules(settings: Settings, policy: str, *, durable: bool) -> JudgeRules:
+    return JudgeRules(
+        decision=Rules(
+            mode=settings.mode,
+            on_failure=settings.on_failure,
+            static_action=settings.static_action,
+            hard_fail_on_floor=settings.hard_fail_on_floor,
+        ),
+        hold=HoldRules(settings.hysteresis_on, settings.hysteresis_off, settings.cooldown_steps),
+        entropy_floor=settings.entropy_floor,
+        unit=settings.unit,
+        durable=durable,
+        policy_ref=f"default@1#{policy[7:19]}",
+        config_hash=settings.config_hash,
+    )
+
+
+def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -> Runtime:
+    logs = LogWriter(level=settings.log_level, limit=settings.log_queue)
+    exporter = edges.exporter or make_exporter(settings)
+    ledger = edges.ledger or MemoryLedger(Limits(answers=settings.idempotency_entries))
+    policy = policy_digest(settings)
+    receipts: Receipts | None = None
+    verifier: Verifier | None = None
+    if settings.receipts_enable:
+        issuer = Issuer(_signing_key(settings, edges.random, logs), origin=settings.origin)
+        receipts = Receipts(
+            issuer=issuer,
+            config=settings.config_hash,
+            policy=policy,
+            unit=settings.unit,
+            witness=settings.witness,
+            now_us=edges.now_us,
+            random=edges.random,
+        )
+        verifier = Verifier(VerifyPolicy(KeySet([issuer.pinned()])), now_us=edges.now_us)
+    length = _epoch_length(settings, assets)
+    params = controller_params(
+        alpha=settings.alpha,
+        alpha_e=settings.alpha_e,
+        schedule=settings.schedule,
+        omega=settings.omega,
+        length=length,
+        epoch_roll=settings.epoch_roll,
+        credit_cap=settings.credit_cap,
+    )
+    auto = settings.epoch_length == "auto" and settings.schedule == "uniform"
+    controller = edges.controller or Controller(params)
+    budget = Budget(controller, auto_length=auto, max_streams=settings.max_streams)
+    idempotency = Idempotency(ledger, ttl=settings.idempotency_ttl_s)
+    judge = Judge(
+        _judge_rules(settings, policy, durable=not isinstance(ledger, MemoryLedger)),
+        budget=budget,
+        receipts=receipts,
+        committer=Committer(ledger, now_us=edges.now_us),
+        idempotency=idempotency,
+        observer=exporter,
+        now_us=edges.now_us,
+    )
+    parts = Parts(
+        settings=settings,
+        scorer=scorer,
+        resolver=Resolver(assets, alpha=settings.alpha),
+        budget=budget,
+        judge=judge,
+        sessions=SessionTable(
+            limit=settings.sessions_max,
+            limit_bytes=settings.sessions_max_bytes,
+            idle=settings.session_idle_s,
+            min_idle=settings.session_min_idle_s,
+        ),
+        idempotency=idempotency,
+        subjects=Subjects(_subject_key(settings, edges.random)),
+        observer=exporter,
+        now_us=edges.now_us,
+        random=edges.random,
+    )
+    service = Service(parts)
+
+    def loaded(digest: str, sessions: int) -> None:
+        logs.write("warning", "state loaded", digest=digest, sessions=sessions)
+
+    return Runtime(
+        settings=settings,
+        service=service,
+        state=StateService(service, receipts=receipts, log=loaded),
+        verifier=verifier,
+        exporter=exporter,
+        logs=logs,
+        tokens=Tokens(settings.api_tokens),
+        edge=TokenBuckets(Limit(settings.edge_rate_cap, settings.edge_rate_refill), max_keys=settings.rate_subjects),
+        checks=edges.checks or {},
+        triton=edges.triton,
+        config_hash=settings.config_hash.encode(),
+    )
+
+
+def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edges | None = None) -> ShimApp:
+    """The shim's ASGI app.
+
+    Args:
+        settings: in force until the process ends.
+        scorer: the ensemble behind the micro-batcher, or the library.
+        assets: the asset directory that the ensemble reads too.
+        edges: clock, randomness, ledger, readiness; defaults are the real ones.
+
+    Raises:
+        ConfigError: the settings do not fit the assets.
+    """
+    runtime = _runtime(settings, scorer, assets, edges or Edges())
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        runtime.logs.start()
+        handler = QueueHandler(runtime.logs)
+        roots = [logging.getLogger("tcd"), logging.getLogger("sidecar_api")]
+        for root in roots:
+            root.addHandler(handler)
+        runtime.service.start()
+        try:
+            yield
+        finally:
+            await runtime.service.stop(timeout=settings.drain_timeout_s)
+            for root in roots:
+                root.removeHandler(handler)
+            runtime.logs.stop()
+
+    return ShimApp(runtime, lifespan=lifespan)

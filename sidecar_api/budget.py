@@ -1,0 +1,120 @@
+"""The controller as the dataplane uses it: bounded streams, an epoch length per stream, views that are cheap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tcd.errors import Unavailable
+from tcd.risk_av import CloseReason, Controller, ControllerParams, Event, Reservation, Settlement, StreamView
+
+
+@dataclass(slots=True)
+class _Known:
+    tenant: str
+    calibrated: bool
+
+
+class Budget:
+    """Streams, reservations and settlements. Synchronous: no step of another request comes between."""
+
+    def __init__(self, controller: Controller, *, auto_length: bool, max_streams: int) -> None:
+        """Use a controller.
+
+        Args:
+            controller: in-memory state of all streams; its params are those of new streams.
+            auto_length: whether a stream's epoch length follows from its calibration.
+            max_streams: streams at most.
+        """
+        self.controller = controller
+        self._auto = auto_length
+        self._max = max_streams
+        self._streams: dict[str, _Known] = {}
+        self._views: dict[str, StreamView] = {}
+
+    def tenant(self, stream: str) -> str:
+        """Tenant of a stream."""
+        return self._streams[stream].tenant
+
+    def open(self, stream: str, tenant: str) -> None:
+        """Make a stream known.
+
+        Raises:
+            Unavailable: there are too many.
+        """
+        if stream in self._streams:
+            return
+        if len(self._streams) >= self._max:
+            msg = f"{self._max} tenants have a budget already"
+            raise Unavailable(msg, retry_after=60.0)
+        self._streams[stream] = _Known(tenant, calibrated=False)
+
+    def reserve(self, stream: str, hypothesis: str, *, user: str, length: int) -> Reservation:
+        """Reserve the level of a hypothesis.
+
+        Args:
+            stream: a known stream.
+            hypothesis: id.
+            user: for the cap of credits.
+            length: epoch length that the hypothesis's calibration carries, 0 = too small for any. The first
+                calibrated hypothesis fixes the stream's; that is before any of its evidence.
+        """
+        known = self._streams[stream]
+        if self._auto and length and not known.calibrated:
+            known.calibrated = True
+            params = replace(self.controller.params, schedule=("uniform", length))
+            if params != self.controller.params:
+                self.controller.configure(params, stream=stream)
+        reservation = self.controller.reserve(stream=stream, hypothesis=hypothesis, user=user)
+        self._views.pop(stream, None)
+        return reservation
+
+    def settle(self, stream: str, hypothesis: str, *, p: float, trigger: bool) -> Settlement:
+        """Record the newest p-value; see `Controller.settle` for what it raises."""
+        settlement = self.controller.settle(stream=stream, hypothesis=hypothesis, p=p, trigger=trigger)
+        if settlement.first:
+            self._views.pop(stream, None)
+        return settlement
+
+    def fail(self, stream: str, hypothesis: str) -> None:
+        """A step gave no evidence; the cost is kept."""
+        self.controller.fail(stream=stream, hypothesis=hypothesis)
+
+    def close(self, stream: str, hypothesis: str, reason: CloseReason) -> Settlement | None:
+        """End a hypothesis."""
+        self._views.pop(stream, None)
+        return self.controller.close(stream=stream, hypothesis=hypothesis, reason=reason)
+
+    def view(self, stream: str) -> StreamView:
+        """The stream as of now; computed anew only after it changed."""
+        found = self._views.get(stream)
+        if found is None:
+            found = self._views[stream] = self.controller.state(stream)
+        return found
+
+    def take_events(self) -> tuple[Event, ...]:
+        """Events that must become durable with the next commit."""
+        return self.controller.take_events()
+
+    def __len__(self) -> int:
+        """Number of streams."""
+        return len(self._streams)
+
+
+def controller_params(
+    *,
+    alpha: float,
+    alpha_e: float,
+    schedule: str,
+    omega: float,
+    length: int,
+    epoch_roll: str,
+    credit_cap: int,
+) -> ControllerParams:
+    """Parameters of new streams from the settings."""
+    return ControllerParams(
+        alpha=alpha,
+        alpha_e=alpha_e,
+        schedule=("omega", omega) if schedule == "omega" else ("uniform", length),
+        epoch_roll="auto" if epoch_roll == "auto" else "manual",
+        credit_cap=credit_cap,
+    )

@@ -1,0 +1,112 @@
+"""Group commit: whatever is ready in one tick of the loop becomes durable in one append.
+
+A commit that is waited for by nobody any more (a cancelled client) still happens. Events of a commit that
+failed are carried to the next one: the controller's log has no holes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tcd.errors import TcdError, Unavailable
+from tcd.ledger import Batch, Idempotent, Ledger
+from tcd.receipts import Receipt
+from tcd.risk_av import Event
+
+
+@dataclass(slots=True)
+class _Item:
+    batch: Batch
+    done: asyncio.Future[None]
+
+
+class Committer:
+    """One writer before a ledger."""
+
+    def __init__(self, ledger: Ledger, *, now_us: Callable[[], int]) -> None:
+        """Write to `ledger`; `now_us` is the wall clock in microseconds."""
+        self._ledger = ledger
+        self._now_us = now_us
+        self._waiting: list[_Item] = []
+        self._carried: tuple[Event, ...] = ()
+        self._task: asyncio.Task[None] | None = None
+        self.failures = 0
+
+    def put(
+        self,
+        *,
+        receipts: tuple[Receipt, ...] = (),
+        events: tuple[Event, ...] = (),
+        answers: tuple[Idempotent, ...] = (),
+    ) -> asyncio.Future[None]:
+        """Hand over what becomes durable together; the order of calls is the order in the ledger.
+
+        Returns:
+            A future that is done when it is durable, with `TcdError` when it will not be.
+        """
+        loop = asyncio.get_running_loop()
+        item = _Item(Batch(receipts, events, answers), loop.create_future())
+        self._waiting.append(item)
+        if self._task is None:
+            self._task = loop.create_task(self._run())
+        return item.done
+
+    async def flush(self) -> None:
+        """Wait until nothing waits."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                items, self._waiting = self._waiting, []
+                await self._append(items)
+        finally:
+            self._task = None
+            for item in self._waiting:
+                _finish(item, Unavailable("the ledger's writer was stopped"))
+            self._waiting = []
+
+    async def _append(self, items: list[_Item]) -> None:
+        error = await self._try(items)
+        if error is not None and len(items) > 1:
+            for item in items:
+                alone = await self._try([item])
+                self._finish_one(item, alone)
+            return
+        for item in items:
+            self._finish_one(item, error)
+
+    def _finish_one(self, item: _Item, error: TcdError | None) -> None:
+        if error is not None:
+            self.failures += 1
+            self._carried += item.batch.events
+        _finish(item, error)
+
+    async def _try(self, items: list[_Item]) -> TcdError | None:
+        merged = Batch(
+            receipts=tuple(r for item in items for r in item.batch.receipts),
+            events=self._carried + tuple(e for item in items for e in item.batch.events),
+            answers=tuple(a for item in items for a in item.batch.answers),
+        )
+        try:
+            await self._ledger.append(merged, now_us=self._now_us())
+        except TcdError as error:
+            return error
+        except OSError as error:
+            return Unavailable(f"the ledger cannot be written: {error.strerror or type(error).__name__}")
+        self._carried = ()
+        return None
+
+
+def _finish(item: _Item, error: TcdError | None) -> None:
+    if item.done.done():
+        return
+    if error is None:
+        item.done.set_result(None)
+    else:
+        item.done.set_exception(error)
+        # nobody may be waiting any more: then nobody has to hear of it
+        item.done.exception()

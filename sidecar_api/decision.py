@@ -1,0 +1,136 @@
+"""From what is known about a step to an action and a route. Pure, and monotone: more risk is never milder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from sidecar_api.schemas import Action, Cause
+from tcd.calibration.assets import RoutingPolicy
+
+RouteTuple = tuple[float, float, float, float]
+ACTIONS: Final[tuple[Action, Action, Action]] = ("allow", "degrade", "block")
+_DEGRADE: Final = 1
+_BLOCK: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that decisions follow from."""
+
+    mode: Literal["enforce", "monitor"] = "enforce"
+    on_failure: Literal["closed", "open", "static"] = "closed"
+    static_action: Literal["allow", "degrade", "block"] = "degrade"
+    hard_fail_on_floor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known about a step.
+
+    Attributes:
+        tier: of the routing model, 0 when there is no answer.
+        route: of the routing model, None when there is no answer.
+        trigger: the session's hypothesis was rejected (latched).
+        alarm: the fast alarm, of this step or held.
+        held: route of the step that began a held alarm.
+        floor: the newest entropy is under the floor.
+        exhausted: there is no budget left that could trigger.
+        failed: a part that the decision needs did not work.
+    """
+
+    tier: int = 0
+    route: RouteTuple | None = None
+    trigger: bool = False
+    alarm: bool = False
+    held: RouteTuple | None = None
+    floor: bool = False
+    exhausted: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The decision about a step; `tier` indexes `tcd.contract.TIERS`."""
+
+    verdict: bool
+    trigger: bool
+    action: Action
+    enforced: Action
+    cause: Cause
+    tier: int
+    route: RouteTuple
+    tags: tuple[str, ...]
+
+
+def route_of(policy: RoutingPolicy, tier: int, base: RouteTuple) -> RouteTuple:
+    """The route of a tier by policy, as the routing model computes it.
+
+    Args:
+        policy: the routing policy.
+        tier: 0 normal, 1 cautious, 2 strict.
+        base: temperature, top_p, max_tokens (0 = no limit named); the fourth value is not used.
+    """
+    rule = policy.tiers[tier]
+    temperature, top_p, max_tokens, _ = base
+    if rule.temperature is not None:
+        low, high = rule.temperature
+        temperature = min(max(temperature, low), high)
+    if rule.top_p is not None:
+        top_p = min(top_p, rule.top_p)
+    if rule.max_tokens is not None:
+        max_tokens = min(max_tokens, rule.max_tokens) if max_tokens > 0 else rule.max_tokens
+    return temperature, top_p, max(max_tokens, 0.0), float(rule.decoder)
+
+
+def _rank(rules: Rules, facts: Facts) -> int:
+    ranks = [0, _DEGRADE if facts.tier or facts.alarm or facts.floor or facts.exhausted else 0]
+    if facts.trigger or (facts.floor and rules.hard_fail_on_floor):
+        ranks.append(_BLOCK)
+    if facts.exhausted or (facts.failed and rules.on_failure == "static"):
+        ranks.append(ACTIONS.index(rules.static_action))
+    if facts.failed and rules.on_failure == "closed":
+        ranks.append(_BLOCK)
+    return max(ranks)
+
+
+def _cause(facts: Facts, rank: int) -> Cause:
+    causes: tuple[tuple[bool, Cause], ...] = (
+        (facts.failed, "degraded"),
+        (facts.trigger, "av"),
+        (facts.exhausted, "budget"),
+        (facts.floor, "policy"),
+        (facts.alarm, "detector"),
+        (rank > 0, "policy"),
+    )
+    return next((cause for there, cause in causes if there), "")
+
+
+def decide(rules: Rules, facts: Facts, *, policy: RoutingPolicy, base: RouteTuple) -> Decision:
+    """The decision about a step.
+
+    Args:
+        rules: the settings.
+        facts: what is known.
+        policy: for routes that the routing model did not give.
+        base: temperature, top_p, max_tokens as the caller uses them.
+    """
+    rank = _rank(rules, facts)
+    if facts.route is not None and facts.tier == rank:
+        route = facts.route
+    elif rank == _DEGRADE and facts.held is not None:
+        route = facts.held
+    else:
+        route = route_of(policy, rank, base)
+    action = ACTIONS[rank]
+    cause = _cause(facts, rank)
+    return Decision(
+        verdict=facts.trigger or facts.alarm or facts.floor,
+        trigger=facts.trigger,
+        action=action,
+        enforced=action if rules.mode == "enforce" else "allow",
+        cause=cause,
+        tier=rank,
+        route=route,
+        tags=(action, cause) if rank and cause else (),
+    )

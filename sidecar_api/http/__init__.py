@@ -1,0 +1,1 @@
+"""The HTTP surface: raw ASGI for the hot routes, FastAPI for the rest."""

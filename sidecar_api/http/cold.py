@@ -1,0 +1,106 @@
+"""The routes that are not hot, on FastAPI: health, readiness, version, metrics, schema, state."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from sidecar_api.decode import check_content_type
+from sidecar_api.http.body import check_length, read_body
+from sidecar_api.http.cold_schemas import Health, Live, Loaded, Ready, StateIn, StateOut, Version
+from sidecar_api.http.openapi import document
+from sidecar_api.http.runtime import Runtime
+from sidecar_api.snapshot import MAX_BYTES, Key
+from sidecar_api.strict import decode_strict
+from tcd import __version__
+from tcd.errors import ValidationFailed
+
+_encode: Final = msgspec.json.Encoder().encode
+_state: Final = msgspec.json.Decoder(StateIn, strict=True)
+_KEY: Final = {"model_id": "model0", "gpu_id": "gpu0", "task": "chat", "lang": "en"}
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(_encode(value), status, media_type="application/json")
+
+
+def router(runtime: Runtime) -> APIRouter:
+    """The routes over `runtime`."""
+    routes = APIRouter()
+    settings, config_hash = runtime.settings, runtime.settings.config_hash
+    prom = settings.prom_port != 0
+
+    @routes.get("/healthz")
+    async def healthz() -> Response:
+        receipts = settings.receipts_enable
+        return _json(Health(ok=True, config_hash=config_hash, otel=False, prom=True, receipts=receipts, trust_os=False))
+
+    @routes.get("/livez")
+    async def livez() -> Response:
+        return _json(Live(ok=True))
+
+    @routes.get("/readyz")
+    async def readyz(request: Request) -> Response:
+        found = {name: check() for name, check in runtime.checks.items()}
+        if runtime.service.draining:
+            found["service"] = "stopping"
+        ready = not any(found.values())
+        verbose = "verbose" in request.query_params
+        checks = {name: why or "ok" for name, why in found.items()} if verbose else None
+        return _json(Ready(ready=ready, prom_http=prom, checks=checks), 200 if ready else 503)
+
+    @routes.get("/version")
+    async def version() -> Response:
+        triton = dict(runtime.triton) if runtime.triton is not None else None
+        return _json(
+            Version(
+                version=__version__,
+                config_version="1",
+                alpha=settings.alpha,
+                slo_latency_ms=settings.slo_ms,
+                config_hash=config_hash,
+                triton=triton,
+            )
+        )
+
+    @routes.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        page, content_type = runtime.exporter.expose(
+            request.headers.get("accept", ""),
+            sessions=len(runtime.service.sessions),
+            dropped=runtime.logs.dropped,
+        )
+        return Response(page, headers={"content-type": content_type})
+
+    @routes.get("/openapi.json")
+    async def openapi() -> Response:
+        return _json(document())
+
+    @routes.get("/state/get")
+    async def state_get(request: Request) -> Response:
+        runtime.tokens.require(request.headers.get("authorization"), "state:read")
+        return _json(StateOut(detector=runtime.state.get(_key(request))))
+
+    @routes.post("/state/load")
+    async def state_load(request: Request) -> Response:
+        runtime.tokens.require(request.headers.get("authorization"), "state:load")
+        length = request.headers.get("content-length")
+        check_length(length.encode() if length is not None else None, MAX_BYTES)
+        check_content_type(request.headers.get("content-type"), request.headers.get("content-encoding"))
+        body = await read_body(request.receive, MAX_BYTES, timeout=settings.body_timeout_s)
+        value = decode_strict(body, _state)
+        key = Key(model_id=value.model_id, gpu_id=value.gpu_id, task=value.task, lang=value.lang)
+        loaded = runtime.state.load(key, value.detector)
+        return _json(Loaded(ok=True, sessions=loaded, digest=value.detector.digest))
+
+    return routes
+
+
+def _key(request: Request) -> Key:
+    values = {name: request.query_params.get(name, default) for name, default in _KEY.items()}
+    try:
+        return msgspec.convert(values, Key, strict=True)
+    except msgspec.ValidationError as error:
+        raise ValidationFailed(str(error).replace("`", ""), pointer="") from None

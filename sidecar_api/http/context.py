@@ -1,0 +1,152 @@
+"""A request's headers, read once: ids, trace context, deadline; and the headers every answer carries."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sidecar_api.outcome import Quota, Stages
+from tcd.errors import InvalidRequest
+from tcd.rate_limit import Limit
+
+Scope = MutableMapping[str, Any]
+Header = tuple[bytes, bytes]
+POLICY: Final = "subject"
+EDGE: Final = "edge"
+_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
+_TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_DEADLINE: Final = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,3})?")
+_WANTED: Final = frozenset(
+    {
+        *(b"content-type", b"content-length", b"content-encoding", b"x-request-id", b"idempotency-key"),
+        *(b"x-deadline-ms", b"traceparent", b"authorization", b"accept"),
+    }
+)
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """The envelope of one HTTP request.
+
+    Attributes:
+        headers: those that are used.
+        client: address of the peer.
+        request_id: given or made; `given` says which.
+        trace_id, span_id, flags: W3C trace context; the span is ours.
+        config_hash: of the settings.
+        extra: further headers of the answer.
+    """
+
+    headers: dict[bytes, bytes]
+    client: str
+    request_id: str
+    given: bool
+    trace_id: str
+    span_id: str
+    flags: str
+    config_hash: bytes
+    extra: list[Header] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, scope: Scope, *, config_hash: bytes) -> RequestContext:
+        """Read a scope; whatever is malformed is replaced here and refused by `check`."""
+        headers = {name: value for name, value in scope["headers"] if name in _WANTED}
+        peer = scope.get("client")
+        random = os.urandom(40).hex()
+        given = headers.get(b"x-request-id")
+        valid = given is not None and _ID.fullmatch(given) is not None
+        trace_id, span_id, flags = random[32:64], random[64:80], "00"
+        parent = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
+        # W3C trace context: version ff, zero ids, and a longer form of version 00 are invalid
+        if (
+            parent
+            and parent[1] != b"ff"
+            and int(parent[2], 16)
+            and int(parent[3], 16)
+            and not (parent[1] == b"00" and parent[5])
+        ):
+            trace_id, flags = parent[2].decode(), parent[4].decode()
+        return cls(
+            headers=headers,
+            client=str(peer[0]) if peer else "local",
+            request_id=given.decode() if valid and given is not None else random[:32],
+            given=valid,
+            trace_id=trace_id,
+            span_id=span_id,
+            flags=flags,
+            config_hash=config_hash,
+        )
+
+    def text(self, name: bytes) -> str | None:
+        """A header as text."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def check(self) -> None:
+        """Refuse malformed ids.
+
+        Raises:
+            InvalidRequest: `X-Request-Id` or `Idempotency-Key` is no 1..128 visible ASCII characters.
+        """
+        for name in (b"x-request-id", b"idempotency-key"):
+            value = self.headers.get(name)
+            if value is not None and _ID.fullmatch(value) is None:
+                msg = f"{name.decode()} is not 1 to 128 visible ASCII characters"
+                raise InvalidRequest(msg)
+
+    def deadline_ms(self) -> float | None:
+        """`X-Deadline-Ms`.
+
+        Raises:
+            InvalidRequest: not a positive number.
+        """
+        value = self.headers.get(b"x-deadline-ms")
+        if value is None:
+            return None
+        if _DEADLINE.fullmatch(value) is None or float(value) <= 0:
+            msg = "x-deadline-ms is not a positive number of milliseconds"
+            raise InvalidRequest(msg)
+        return float(value)
+
+    def answer_headers(self, content_type: bytes, length: int) -> list[Header]:
+        """The headers of an answer."""
+        return [
+            (b"content-type", content_type),
+            (b"content-length", b"%d" % length),
+            (b"x-request-id", self.request_id.encode()),
+            (b"x-tcd-config-hash", self.config_hash),
+            (b"traceparent", f"00-{self.trace_id}-{self.span_id}-{self.flags}".encode()),
+            *self.extra,
+        ]
+
+
+def quota_headers(quota: Quota, *, name: str = POLICY) -> list[Header]:
+    """`RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) of a bucket."""
+    limit, grant = quota.limit, quota.grant
+    return [
+        (b"ratelimit", f'"{name}";r={math.floor(grant.remaining)};t={math.ceil(grant.reset)}'.encode()),
+        (b"ratelimit-policy", policy_header(limit, name=name)),
+    ]
+
+
+def policy_header(limit: Limit, *, name: str) -> bytes:
+    """`RateLimit-Policy` of a bucket: its size as quota, the seconds to fill it as window."""
+    return f'"{name}";q={max(1, math.floor(limit.capacity))};w={max(1, math.ceil(limit.window))}'.encode()
+
+
+def timing_header(stages: Stages) -> Header:
+    """`Server-Timing`, milliseconds per stage."""
+    parts = ", ".join([f"{name};dur={seconds * 1000:.3f}" for name, seconds in stages.seconds.items()])
+    return (b"server-timing", parts.encode())
+
+
+def session_header(session: str) -> Header:
+    """`X-Session-Id`; what a header cannot carry is percent-encoded."""
+    if session.isascii() and session == session.strip():
+        return (b"x-session-id", session.encode())
+    encoded = "".join(c if c.isascii() and c not in "% " else "".join(f"%{b:02X}" for b in c.encode()) for c in session)
+    return (b"x-session-id", encoded.encode())

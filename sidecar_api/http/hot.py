@@ -1,0 +1,160 @@
+"""The hot routes as raw ASGI: /diagnose and /verify, one decode, one encode, no framework in between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any, Final
+
+import msgspec
+
+from sidecar_api.decode import MAX_DIAGNOSE, MAX_VERIFY, check_content_type, decode_diagnose, decode_verify
+from sidecar_api.http.body import Disconnected, check_length, read_body
+from sidecar_api.http.context import Header, RequestContext, Scope, quota_headers, session_header, timing_header
+from sidecar_api.http.problems import EdgeQuotaExceeded, InternalError, MethodNotAllowed, problem
+from sidecar_api.http.runtime import Runtime
+from sidecar_api.outcome import Call, SubjectQuotaExceeded
+from tcd.errors import QuotaExceeded, TcdError, Unavailable, ValidationFailed
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+_JSON: Final = b"application/json"
+_LOG: Final = logging.getLogger(__name__)
+_encode: Final = msgspec.json.Encoder().encode
+
+
+async def respond(send: Send, status: int, headers: list[Header], body: bytes) -> None:
+    """Send a whole answer."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def refuse(send: Send, error: TcdError, context: RequestContext, runtime: Runtime, surface: str) -> None:
+    """Send an error as a problem and count it."""
+    status, headers, body = problem(error, context)
+    await respond(send, status, headers, body)
+    exporter = runtime.exporter
+    exporter.request(surface=surface, outcome=error.code)
+    if isinstance(error, SubjectQuotaExceeded):
+        exporter.throttled(zone="subject")
+    elif isinstance(error, QuotaExceeded):
+        exporter.throttled(zone="edge")
+
+
+def charge_edge(runtime: Runtime, context: RequestContext) -> None:
+    """Take one token of the client's address.
+
+    Raises:
+        EdgeQuotaExceeded: there is none.
+    """
+    grant = runtime.edge.take(context.client, 1.0, now=asyncio.get_running_loop().time())
+    if not grant.allowed:
+        msg = "the rate limit of this address is reached"
+        raise EdgeQuotaExceeded(msg, retry_after=grant.retry_after)
+
+
+class HotRoute:
+    """Common to the hot routes: limits, errors, the body."""
+
+    limit: int
+    surface = "http"
+
+    def __init__(self, runtime: Runtime) -> None:
+        """Serve from `runtime`."""
+        self.runtime = runtime
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        runtime = self.runtime
+        context = RequestContext.of(scope, config_hash=runtime.config_hash)
+        try:
+            self._admit(scope)
+            runtime.in_flight += 1
+            try:
+                body = await self._body(context, receive)
+                await self.answer(context, body, send)
+            finally:
+                runtime.in_flight -= 1
+        except TcdError as error:
+            await refuse(send, error, context, runtime, self.surface)
+        except Disconnected:
+            runtime.exporter.request(surface=self.surface, outcome="disconnected")
+        except Exception:  # noqa: BLE001 - the boundary: a defect is logged with its request id and answered
+            _LOG.exception("request %s failed", context.request_id)
+            await refuse(send, InternalError(), context, runtime, self.surface)
+
+    def _admit(self, scope: Scope) -> None:
+        runtime = self.runtime
+        if scope["method"] != "POST":
+            allowed = "POST"
+            raise MethodNotAllowed(allowed)
+        if runtime.in_flight >= runtime.settings.max_inflight:
+            runtime.exporter.throttled(zone="inflight")
+            msg = f"{runtime.in_flight} requests are in work already"
+            raise Unavailable(msg, retry_after=0.1)
+
+    async def _body(self, context: RequestContext, receive: Receive) -> bytes:
+        charge_edge(self.runtime, context)
+        headers = context.headers
+        context.check()
+        check_length(headers.get(b"content-length"), self.limit)
+        check_content_type(context.text(b"content-type"), context.text(b"content-encoding"))
+        return await read_body(receive, self.limit, timeout=self.runtime.settings.body_timeout_s)
+
+    async def answer(self, context: RequestContext, body: bytes, send: Send) -> None:
+        """Answer a body."""
+        raise NotImplementedError
+
+
+class Diagnose(HotRoute):
+    """POST /diagnose."""
+
+    limit = MAX_DIAGNOSE
+
+    async def answer(self, context: RequestContext, body: bytes, send: Send) -> None:
+        """See `HotRoute.answer`."""
+        runtime, settings = self.runtime, self.runtime.settings
+        # uvloop's clock has milliseconds: enough for deadlines, not for timings
+        began, now = perf_counter(), asyncio.get_running_loop().time()
+        request, sanitized = decode_diagnose(body, sanitize=settings.sanitize == "zero")
+        if request.request_id is not None:
+            context.request_id, context.given = request.request_id, True
+        asked = request.deadline_ms or context.deadline_ms() or settings.deadline_ms
+        call = Call(
+            request_id=context.request_id,
+            given=context.given,
+            deadline=now + min(asked, settings.deadline_max_ms) / 1000.0,
+            idempotency_key=context.text(b"idempotency-key"),
+            sanitized=sanitized,
+            trace_id=context.trace_id,
+            decode=perf_counter() - began,
+        )
+        context.extra.append(session_header(request.session))
+        answer = await runtime.service.diagnose(request, call)
+        answer.stages.add("total", perf_counter() - began)
+        context.extra.extend((*quota_headers(answer.quota), timing_header(answer.stages)))
+        await respond(send, 200, context.answer_headers(_JSON, len(answer.body)), answer.body)
+        runtime.exporter.request(surface=self.surface, outcome="ok")
+        if answer.observation is not None:
+            runtime.observe(answer.observation)
+
+
+class Verify(HotRoute):
+    """POST /verify."""
+
+    limit = MAX_VERIFY
+    surface = "verify"
+
+    async def answer(self, context: RequestContext, body: bytes, send: Send) -> None:
+        """See `HotRoute.answer`."""
+        runtime = self.runtime
+        if runtime.verifier is None:
+            msg = "receipts are switched off: there is no pinned key"
+            raise ValidationFailed(msg)
+        report = await runtime.verifier.verify(decode_verify(body), len(body))
+        out = _encode(report.to_json())
+        await respond(send, 200, context.answer_headers(_JSON, len(out)), out)
+        runtime.exporter.request(surface=self.surface, outcome="ok")
+        runtime.exporter.verified(code=report.code)

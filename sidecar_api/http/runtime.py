@@ -1,0 +1,71 @@
+"""What the HTTP surface works with: the service and its neighbours, made once per app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar_api.http.auth import Tokens
+from sidecar_api.outcome import Observation
+from sidecar_api.service import Service
+from sidecar_api.state import StateService
+from sidecar_api.verification import Verifier
+from tcd.config import Settings
+from tcd.rate_limit import TokenBuckets
+from tcd.telemetry import Exporter, LogWriter
+
+
+@dataclass(slots=True)
+class Runtime:
+    """All parts of one app.
+
+    Attributes:
+        settings: in force.
+        service: the dataplane.
+        state: snapshots.
+        verifier: None with receipts off.
+        exporter, logs: telemetry.
+        tokens: of the state routes.
+        edge: buckets by client address.
+        checks: name to a function that says "" when ready, else why not.
+        triton: what `/version` says of the server.
+        config_hash: as a header value.
+        in_flight: requests in work.
+    """
+
+    settings: Settings
+    service: Service
+    state: StateService
+    verifier: Verifier | None
+    exporter: Exporter
+    logs: LogWriter
+    tokens: Tokens
+    edge: TokenBuckets
+    checks: Mapping[str, Callable[[], str]]
+    triton: Mapping[str, Any] | None
+    config_hash: bytes
+    in_flight: int = field(default=0)
+
+    def observe(self, seen: Observation) -> None:
+        """Count and log a decision, after it was answered."""
+        self.exporter.decision(seen)
+        if self.settings.log_decisions and self.logs.enabled("info"):
+            self.logs.write(
+                "info",
+                "decision",
+                request_id=seen.request_id,
+                trace_id=seen.trace_id,
+                subject=seen.subject,
+                action=seen.action,
+                enforced=seen.enforced,
+                cause=seen.cause,
+                verdict=seen.verdict,
+                trigger=seen.trigger,
+                score=seen.score,
+                p_value=seen.p_value,
+                step=seen.step,
+                degraded=seen.degraded,
+                receipt=seen.receipt,
+                ms=round(seen.seconds * 1000, 3),
+            )

@@ -1,0 +1,113 @@
+"""The ASGI app: hot paths go straight to their handlers, the rest through FastAPI."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sidecar_api.http.cold import router
+from sidecar_api.http.context import RequestContext, Scope
+from sidecar_api.http.hot import Diagnose, Receive, Send, Verify, charge_edge, refuse
+from sidecar_api.http.problems import InternalError, MethodNotAllowed, problem
+from sidecar_api.http.runtime import Runtime
+from tcd import __version__
+from tcd.errors import InvalidRequest, NotFound, QuotaExceeded, TcdError
+
+_LOG: Final = logging.getLogger(__name__)
+_NOT_ALLOWED: Final = 405
+Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
+
+
+class ShimApp(FastAPI):
+    """FastAPI with a short cut for the hot paths and one envelope around all answers."""
+
+    def __init__(self, runtime: Runtime, *, lifespan: Lifespan) -> None:
+        """Make the app over `runtime`."""
+        super().__init__(
+            title="tcd",
+            version=__version__,
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+            lifespan=lifespan,
+        )
+        self.runtime = runtime
+        diagnose, verify = Diagnose(runtime), Verify(runtime)
+        self._hot: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
+            "/diagnose": diagnose,
+            "/v1/diagnose": diagnose,
+            "/verify": verify,
+            "/v1/verify": verify,
+        }
+        self.include_router(router(runtime))
+        self.add_exception_handler(TcdError, _tcd_error)
+        self.add_exception_handler(HTTPException, _http_error)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        hot = self._hot.get(scope["path"])
+        if hot is not None:
+            await hot(scope, receive, send)
+            return
+        await self._cold(scope, receive, send)
+
+    async def _cold(self, scope: Scope, receive: Receive, send: Send) -> None:
+        runtime = self.runtime
+        context = RequestContext.of(scope, config_hash=runtime.config_hash)
+        scope["tcd"] = context
+        started = False
+
+        async def wrapped(message: Any) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                have = {name.lower() for name, _ in message["headers"]}
+                extra = [h for h in context.answer_headers(b"", 0) if h[0] not in have and h[0] != b"content-length"]
+                message = {**message, "headers": [*message["headers"], *extra]}
+                outcome = "ok" if message["status"] < 400 else str(message["status"])  # noqa: PLR2004
+                runtime.exporter.request(surface="http_cold", outcome=outcome)
+            await send(message)
+
+        try:
+            context.check()
+            charge_edge(runtime, context)
+            await super().__call__(scope, receive, wrapped)
+        except (InvalidRequest, QuotaExceeded) as error:
+            await refuse(send, error, context, runtime, "http_cold")
+        except Exception:  # noqa: BLE001 - the boundary: a defect is logged with its request id and answered
+            _LOG.exception("request %s failed", context.request_id)
+            if not started:
+                await refuse(send, InternalError(), context, runtime, "http_cold")
+
+
+def _response(request: Request, error: TcdError) -> Response:
+    status, headers, body = problem(error, request.scope["tcd"])
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response
+
+
+async def _tcd_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TcdError)  # noqa: S101 - for the type checker: registered for it
+    return _response(request, error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker: registered for it
+    if error.status_code == _NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "GET")
+        return _response(request, MethodNotAllowed(allowed))
+    if 400 <= error.status_code < 500 and error.status_code != 404:  # noqa: PLR2004
+        return _response(request, InvalidRequest(str(error.detail)))
+    return _response(request, NotFound("no such path"))

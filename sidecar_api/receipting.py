@@ -1,0 +1,237 @@
+"""Receipts of decisions: one chain per hypothesis of a session, one per epoch of a stream.
+
+A chain's state moves when a record is issued; a commit that fails makes the session look its chain up again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sidecar_api.decision import Decision
+from sidecar_api.digests import digest, request_digest
+from sidecar_api.pins import Pins
+from sidecar_api.schemas import Components, DiagnoseRequest
+from sidecar_api.sessions import Session
+from sidecar_api.windows import Staged
+from tcd.contract import COMPONENT_DETAIL, COMPONENTS, DECODERS, TIERS
+from tcd.receipts import ChainState, Issuer, Receipt, chain_id, records, segment
+from tcd.risk_av import CloseReason, EpochOpened, EprocSnapshot, Event, Terms, stream_digest
+
+SALT_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a decision record says beside the session and the decision.
+
+    Attributes:
+        request, staged: what came in and the windows it made.
+        components: of the answer.
+        decision: what was decided.
+        score, threshold: of the answer.
+        step, status: number of the step; status bits of the ensemble.
+        av: member `av` of the record.
+        eproc: newest snapshot of the stream.
+        guarantee: the claim in force.
+        assets: ids that scored the row.
+    """
+
+    request: DiagnoseRequest
+    staged: Staged
+    components: Components
+    decision: Decision
+    score: float
+    threshold: float
+    step: int
+    status: int
+    av: dict[str, Any]
+    eproc: EprocSnapshot
+    guarantee: str
+    assets: Sequence[int]
+
+
+@dataclass(slots=True)
+class _EpochChain:
+    epoch: int
+    state: ChainState
+
+
+@dataclass(slots=True)
+class Receipts:
+    """Issues records.
+
+    Attributes:
+        issuer: signs.
+        config, policy: digests that every record names.
+        unit: of the hypotheses.
+        witness: whether decisions carry witness segments.
+        now_us: wall clock in microseconds.
+        random: random bytes.
+    """
+
+    issuer: Issuer
+    config: str
+    policy: str
+    unit: str
+    witness: bool
+    now_us: Callable[[], int]
+    random: Callable[[int], bytes]
+    _epochs: dict[str, _EpochChain] = field(default_factory=dict)
+    _acts: ChainState | None = None
+
+    def _issue(self, chain: ChainState, typ: str, tenant: str, members: dict[str, Any]) -> Receipt:
+        return self.issuer.issue(
+            chain=chain,
+            typ=typ,
+            tenant=tenant,
+            config=self.config,
+            policy=self.policy,
+            members=members,
+            ts_us=self.now_us(),
+            nonce=self.random(SALT_BYTES),
+        )
+
+    def epochs(self, events: Sequence[Event], tenant: Callable[[str], str]) -> list[Receipt]:
+        """Records of the epochs that `events` open: the terms are committed before any data of theirs."""
+        out: list[Receipt] = []
+        for event in events:
+            if not isinstance(event, EpochOpened):
+                continue
+            owner = tenant(event.stream)
+            last = self._epochs.get(event.stream)
+            if last is not None:
+                count = last.state.seq + 1
+                members = records.close_members(reason="epoch_roll", count=count)
+                out.append(self._issue(last.state, "close", owner, members))
+            members = records.open_epoch_members(
+                stream=event.stream, epoch=event.epoch, claim_level=event.params.alpha, terms=Terms.of(event.params)
+            )
+            # the nonce keeps the chains of two runs of a server apart
+            chain = chain_id("epoch", stream_digest(event.stream), str(event.epoch), self.random(8).hex())
+            opened = self._issue(ChainState(chain), "open", owner, members)
+            out.append(opened)
+            self._epochs[event.stream] = _EpochChain(event.epoch, opened.next())
+        return out
+
+    def forget_epochs(self) -> None:
+        """A commit failed: the epochs' chains may not be where they seem; new ones begin."""
+        self._epochs.clear()
+
+    def admin(self, action: str, acted_on: str) -> tuple[Receipt, ...]:
+        """The records of an operator's act on an object's digest, in a chain of its own."""
+        out: list[Receipt] = []
+        if self._acts is None:
+            members = records.open_session_members(
+                subject=chain_id("admin", self.issuer.kid),
+                model=records.Model("-"),
+                unit="none",
+                keys=(0, 0, 0),
+                mask=0,
+                assets=(0, 0, 0),
+                weight=0.0,
+            )
+            chain = ChainState(chain_id("admin", self.issuer.kid, self.random(8).hex()))
+            out.append(self._issue(chain, "open", "-", members))
+            self._acts = out[-1].next()
+        members = records.admin_members(action=action, actor="state token", object_digest=acted_on)
+        out.append(self._issue(self._acts, "admin", "-", members))
+        self._acts = out[-1].next()
+        return tuple(out)
+
+    def forget_acts(self) -> None:
+        """A commit failed: the next act begins a new chain."""
+        self._acts = None
+
+    def open(self, session: Session, pins: Pins | None) -> Receipt:
+        """The first record of a session's chain: what is pinned for all of it."""
+        model = records.Model(*session.names)
+        members = records.open_session_members(
+            subject=session.digest,
+            model=model,
+            unit=self.unit if pins is not None else "none",
+            keys=pins.key if pins is not None else (0, 0, 0),
+            mask=pins.mask if pins is not None else 0,
+            assets=pins.ids if pins is not None else (0, 0, 0),
+            weight=pins.weight if pins is not None else 0.0,
+        )
+        chain = ChainState(chain_id("session", session.digest, session.names[0], self.random(8).hex()))
+        receipt = self._issue(chain, "open", session.subject[0], members)
+        session.chain = receipt.next()
+        return receipt
+
+    def decision(self, session: Session, facts: Facts) -> Receipt:
+        """The record of a decision; the session's chain is open."""
+        assert session.chain is not None  # noqa: S101 - for the type checker: `open` came before
+        decision = facts.decision
+        components = facts.components
+        members = records.decision_members(
+            subject=session.digest,
+            model=records.Model(*session.names),
+            req=request_digest(facts.request),
+            # the only string in them is the unit, one of a few words
+            comp=digest(components),
+            e=digest(components.av),
+            decision=records.Decision(
+                verdict=decision.verdict,
+                trigger=decision.trigger,
+                score=facts.score,
+                threshold=facts.threshold,
+                action=decision.action,
+                enforced=decision.enforced,
+                cause=decision.cause,
+                step=facts.step,
+                status=facts.status,
+                tags=decision.tags,
+            ),
+            route=records.Route(
+                temperature=decision.route[0],
+                top_p=decision.route[1],
+                max_tokens=int(decision.route[2]),
+                decoder=DECODERS[int(decision.route[3])],
+                tier=TIERS[decision.tier],
+            ),
+            components=_components(components),
+            av=facts.av,
+            eproc=facts.eproc,
+            witness=self._witness(facts.staged) if self.witness else (),
+            guarantee=facts.guarantee,
+            assets=facts.assets,
+        )
+        receipt = self._issue(session.chain, "decision", session.subject[0], members)
+        session.chain = receipt.next()
+        return receipt
+
+    def close(self, session: Session, reason: CloseReason, eproc: EprocSnapshot | None) -> Receipt | None:
+        """The last record of a session's chain, None when it has none."""
+        chain = session.chain
+        if chain is None or not chain.seq or chain.closed:
+            return None
+        members = records.close_members(reason=reason, count=chain.seq + 1, eproc=eproc)
+        receipt = self._issue(chain, "close", session.subject[0], members)
+        session.chain = None
+        return receipt
+
+    def _witness(self, staged: Staged) -> list[dict[str, Any]]:
+        signals = (
+            ("trace", staged.trace),
+            ("entropy", staged.entropy),
+            ("spectrum", staged.spectrum),
+            ("features", staged.features),
+        )
+        return [
+            segment(name, values.astype(np.float64), self.random(SALT_BYTES)) for name, values in signals if values.size
+        ]
+
+
+def _components(components: Components) -> dict[str, records.Component]:
+    out: dict[str, records.Component] = {}
+    for name, detail in zip(COMPONENTS, COMPONENT_DETAIL, strict=True):
+        found = getattr(components, name)
+        out[name] = records.Component(found.triggered, found.severity, found.p_value, found.details[detail])
+    monitor = components.multivariate
+    out["multivariate"] = records.Component(monitor.triggered, monitor.severity, monitor.p_value, monitor.distance)
+    return out

@@ -1,0 +1,367 @@
+"""The one dataplane: rate limit -> idempotency -> window -> reserve -> score -> settle -> decide -> commit.
+
+All state changes happen between two awaits, so no step of another request comes between; surfaces only
+translate to and from this object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from time import perf_counter
+
+from sidecar_api.background import end
+from sidecar_api.budget import Budget
+from sidecar_api.cutoff import Cutoff
+from sidecar_api.decode import float32, float32_rows
+from sidecar_api.idempotency import Claim, Idempotency, payload_digest
+from sidecar_api.outcome import Answer, Call, Observer, Quota, Stages, SubjectQuotaExceeded
+from sidecar_api.pins import Resolver, Shape
+from sidecar_api.schemas import DiagnoseRequest
+from sidecar_api.sessions import Session, SessionTable
+from sidecar_api.settle import Judge, Turn
+from sidecar_api.subjects import Subjects
+from sidecar_api.windows import Staged
+from tcd.config import Settings
+from tcd.contract import SUP_START, Flag, detector_key, temperature_bucket
+from tcd.errors import Conflict, ScoringError, ScoringTimeout, Unavailable
+from tcd.ledger import Idempotent
+from tcd.rate_limit import Limit, TokenBuckets, token_cost
+from tcd.risk_av import CloseReason, Reservation
+from tcd.rows import Scorer, ScoreResult, ScoreRow
+
+_LOG = logging.getLogger(__name__)
+#: Share of a deadline, and seconds of it, that are kept back for settling and answering.
+_MARGIN_SHARE = 0.1
+_MARGIN = 0.02
+_SWEEP_SECONDS = 1.0
+_SWEEP_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the dataplane is made of; each part is made by `sidecar_api.app`."""
+
+    settings: Settings
+    scorer: Scorer
+    resolver: Resolver
+    budget: Budget
+    judge: Judge
+    sessions: SessionTable
+    idempotency: Idempotency
+    subjects: Subjects
+    observer: Observer
+    now_us: Callable[[], int]
+    random: Callable[[int], bytes]
+
+
+class Service:
+    """Decides. Bound to one event loop."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Assemble."""
+        settings = parts.settings
+        self.settings = settings
+        self.sessions = parts.sessions
+        self.resolver = parts.resolver
+        self.judge = parts.judge
+        self.budget = parts.budget
+        self.subjects = parts.subjects
+        self._parts = parts
+        self._scorer = parts.scorer
+        self._limit = Limit(settings.http_rate_cap, settings.http_rate_refill)
+        self._buckets = TokenBuckets(self._limit, max_keys=settings.rate_subjects)
+        self._overrides = {(o.tenant, o.model_id): o for o in settings.rate_overrides}
+        self._numbers = itertools.count(1)
+        self._boot = parts.random(8).hex()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
+        self.in_flight = 0
+        self.draining = False
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to close idle sessions; inside a running loop."""
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def drain(self, *, timeout: float) -> bool:
+        """Refuse new steps and wait for those in flight; whether all of them ended in time."""
+        self.draining = True
+        if not self.in_flight:
+            return True
+        self._settled.clear()
+        await asyncio.wait([asyncio.ensure_future(self._settled.wait())], timeout=timeout)
+        return not self.in_flight
+
+    async def stop(self, *, timeout: float) -> None:
+        """Drain, stop closing sessions, make everything durable."""
+        await self.drain(timeout=timeout)
+        if self._sweeper is not None:
+            await end(self._sweeper)
+        self.judge.put(())
+        await self.judge.flush()
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(_SWEEP_SECONDS, self.settings.session_idle_s / 2))
+            for _ in range(_SWEEP_BATCH):
+                session = self.sessions.expired(loop.time())
+                if session is None:
+                    break
+                self.end(session, "idle")
+                self.sessions.remove(session)
+
+    def end(self, session: Session, reason: CloseReason) -> None:
+        """Close a session's hypothesis and its chain of receipts."""
+        self.judge.close(session, reason)
+        self._parts.observer.closed(reason=reason)
+
+    # -- the call ------------------------------------------------------------------------------------------
+
+    async def diagnose(self, request: DiagnoseRequest, call: Call) -> Answer:
+        """Decide about one step.
+
+        Raises:
+            SubjectQuotaExceeded: the subject's bucket is empty.
+            Conflict: the step is out of order, another one is in flight, or the idempotency key is another's.
+            ValidationFailed: the step does not fit the session.
+            Unavailable: overloaded or stopping.
+            ScoringTimeout: the deadline passed before anything was reserved.
+        """
+        if self.draining:
+            msg = "the server is stopping"
+            raise Unavailable(msg, retry_after=1.0)
+        quota = self._charge(request)
+        key = call.idempotency_key or request.idempotency_key or (call.request_id if call.given else None)
+        self.in_flight += 1
+        try:
+            if key is None:
+                return await self._turn(request, call, quota, None)
+            return await self._once(request, call, quota, key)
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._settled.set()
+
+    def _charge(self, request: DiagnoseRequest) -> Quota:
+        overrides, tenant, model = self._overrides, request.tenant, request.model_id
+        limit, divisor = self._limit, self.settings.token_cost_divisor
+        key: tuple[str, ...] = (tenant, request.user, request.session)
+        if overrides:
+            names = ((tenant, model), (tenant, None), (None, model))
+            found = next((overrides[name] for name in names if name in overrides), None)
+            if found is not None:
+                limit = Limit(found.capacity, found.refill)
+                divisor = found.divisor or divisor
+                # a bucket has one size: another limit is another bucket
+                key = (*key, found.tenant or "", found.model_id or "")
+        cost = token_cost(request.tokens_delta, divisor=divisor, per_step=True)
+        grant = self._buckets.take(key, cost, now=asyncio.get_running_loop().time(), limit=limit)
+        if not grant.allowed:
+            raise SubjectQuotaExceeded(Quota(limit, grant))
+        return Quota(limit, grant)
+
+    async def _once(self, request: DiagnoseRequest, call: Call, quota: Quota, key: str) -> Answer:
+        payload = payload_digest(request)
+        idempotency = self._parts.idempotency
+        with Cutoff(call.deadline, "the first request of this idempotency key is still in flight"):
+            found = await idempotency.begin(request.tenant, key, payload, now_us=self._parts.now_us())
+        if isinstance(found, Idempotent):
+            return Answer(found.answer, request.session, quota, Stages({"decode": call.decode}))
+        try:
+            return await self._turn(request, call, quota, found)
+        finally:
+            idempotency.release(found)
+
+    async def _turn(self, request: DiagnoseRequest, call: Call, quota: Quota, claim: Claim | None) -> Answer:
+        settings = self.settings
+        loop = asyncio.get_running_loop()
+        began, started = loop.time(), perf_counter()
+        session = self.session(request, began)
+        left = call.deadline - began
+        if left <= 0:
+            msg = "the deadline passed before the step began"
+            raise ScoringTimeout(msg)
+        wait = min(settings.session_wait_ms / 1000.0, left) if settings.session_busy == "wait" else 0.0
+        await session.acquire(wait=wait, waiters=settings.session_waiters)
+        try:
+            stages = Stages({"decode": call.decode, "queue": perf_counter() - started})
+            turn = Turn(session, request, call, quota, claim, stages, started - call.decode)
+            return await self._step(turn)
+        finally:
+            session.release()
+            self.sessions.measure(session)
+
+    def session(self, request: DiagnoseRequest, now: float) -> Session:
+        """The live session of a request's subject, made when there is none.
+
+        Raises:
+            Unavailable: there is no room for another one.
+        """
+        subject = (request.tenant, request.user, request.session)
+        session = self.sessions.get(subject, now)
+        if session is not None:
+            return session
+        names = self.subjects
+        stream = (
+            names.tenant(request.tenant)
+            if self.settings.unit == "session"
+            else names.user(request.tenant, request.user)
+        )
+        self.budget.open(stream, request.tenant)
+        while self.sessions.full:
+            victim = self.sessions.victim(now)
+            self.end(victim, "abandoned")
+            self.sessions.remove(victim)
+        session = Session(
+            subject=subject,
+            digest=names.subject(*subject),
+            stream=stream,
+            user=names.user(request.tenant, request.user),
+            names=_names(request),
+            touched=now,
+        )
+        self.sessions.add(session)
+        return session
+
+    # -- the step ------------------------------------------------------------------------------------------
+
+    async def _step(self, turn: Turn) -> Answer:
+        session, request = turn.session, turn.request
+        self._order(session, request)
+        staged = self._stage(session, request)
+        bucket = temperature_bucket(_context(request, "temperature"))
+        key = _key(*_names(request), bucket)
+        shape = Shape.of(staged.mask, staged.features.shape[1], staged.spectrum.shape[0])
+        turn.staged = staged
+        turn.base = (
+            _context(request, "temperature", 1.0) or 0.0,
+            _context(request, "top_p", 1.0) or 0.0,
+            _context(request, "max_tokens", 0.0) or 0.0,
+            request.drift_score,
+        )
+        for attempt in (1, 2):
+            turn.pins = self.resolver.pins(key, shape)
+            reservation = self._pin(turn)
+            row = self._row(turn, reservation)
+            result, failure = await self._evidence(turn, row)
+            if failure == "assets" and attempt == 1 and self.resolver.pins(key, shape).ids != turn.pins.ids:
+                continue
+            break
+        return await self.judge.conclude(turn, row, result, failure)
+
+    @staticmethod
+    def _order(session: Session, request: DiagnoseRequest) -> None:
+        step = request.step_id
+        if step is not None and step > 0 and session.last_step is not None and step <= session.last_step:
+            msg = f"step {step} is not above {session.last_step}, the last one of this session"
+            raise Conflict(msg)
+
+    def _stage(self, session: Session, request: DiagnoseRequest) -> Staged:
+        if request.step_id == 0 and (session.steps or session.last_step is not None):
+            self.end(session, "end")
+            session.restart()
+        if not session.steps and request.step_id and not session.notes:
+            # its beginning was not seen here: a restart, an eviction, or a client that starts in the middle
+            session.notes = ("session joined in the middle",)
+        trace, spectrum = float32(request.trace_vector), float32(request.spectrum)
+        if request.window == "full":
+            entropies = request.entropy_window or ([] if request.entropy is None else [request.entropy])
+            rows = request.feature_window or ([request.features] if request.features else [])
+            return session.window.whole(trace, float32(entropies), spectrum, float32_rows(rows))
+        entropy = float32([] if request.entropy is None else [request.entropy])
+        features = float32_rows([request.features] if request.features else [])
+        return session.window.stage(trace, entropy, spectrum, features)
+
+    def _pin(self, turn: Turn) -> Reservation | None:
+        """Reserve the session's hypothesis, or go on with it; None when this step is under none."""
+        session, pins, tokens = turn.session, turn.pins, turn.staged.tokens
+        if not pins.mask:
+            return None
+        known = session.pins
+        # a chain's first record names the pins: other ones are another chain, also the first after none
+        if known.identity != pins.identity if known is not None else session.chain is not None:
+            self.end(session, "pin_changed")
+            session.sup = (SUP_START, SUP_START)
+            session.p = 1.0
+            session.hypothesis = ""
+            session.reservation = None
+            session.beyond = False
+        session.names = _names(turn.request)
+        session.pins = pins
+        if pins.horizon and tokens > pins.horizon and not session.beyond:
+            if session.hypothesis:
+                self.budget.close(session.stream, session.hypothesis, "horizon")
+            session.beyond = True
+        if session.beyond or pins.p_floor >= 1.0:
+            return None
+        if session.reservation is None:
+            session.hypothesis = f"{session.digest[7:23]}.{self._boot}.{next(self._numbers)}"
+            session.reservation = self.budget.reserve(
+                session.stream, session.hypothesis, user=session.user, length=pins.length
+            )
+            turn.cost += session.reservation.cost
+        return session.reservation
+
+    def _row(self, turn: Turn, reservation: Reservation | None) -> ScoreRow:
+        staged = turn.staged
+        turn.reservation = reservation
+        return ScoreRow(
+            trace=staged.trace,
+            entropy=staged.entropy,
+            spectrum=staged.spectrum,
+            features=staged.features,
+            key=turn.pins.key,
+            alpha=reservation.alpha if reservation is not None else 0.0,
+            sup=turn.session.sup,
+            base=turn.base,
+            controller=reservation is not None,
+            unit=Flag.UNIT_REQUEST if self.settings.unit == "request" else Flag(0),
+        )
+
+    async def _evidence(self, turn: Turn, row: ScoreRow) -> tuple[ScoreResult | None, str]:
+        """The ensemble's answer, or None and why there is none. Whatever ends the wait, the cost is kept."""
+        loop = asyncio.get_running_loop()
+        began, started = loop.time(), perf_counter()
+        left = turn.call.deadline - began
+        left -= min(_MARGIN, _MARGIN_SHARE * max(left, 0.0))
+        result: ScoreResult | None = None
+        failure = "cancelled"
+        try:
+            with Cutoff(began + left, "the row was not scored by its deadline"):
+                result = await self._scorer.score(row, timeout=left)
+            failure = self.judge.problem(turn, row, result)
+        except ScoringTimeout:
+            failure = "timeout"
+        except ScoringError:
+            failure = "scoring"
+        except Unavailable:
+            failure = "overload"
+            raise
+        except Exception:  # noqa: BLE001 - the boundary of the scoring step: reported in the answer, counted, logged
+            _LOG.exception("the scorer failed")
+            failure = "scoring"
+        finally:
+            turn.stages.add("score", perf_counter() - started)
+            if failure and turn.reservation is not None:
+                self.budget.fail(turn.session.stream, turn.session.hypothesis)
+        return (None if failure else result), failure
+
+
+#: Three SHA-256 per distinct key, not per step.
+_key = lru_cache(maxsize=4096)(detector_key)
+
+
+def _names(request: DiagnoseRequest) -> tuple[str, str, str, str]:
+    return request.model_id, request.gpu_id, request.task, request.lang
+
+
+def _context(request: DiagnoseRequest, name: str, default: float | None = None) -> float | None:
+    value = request.context.get(name)
+    return float(value) if isinstance(value, int | float) else default

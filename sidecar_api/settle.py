@@ -1,0 +1,423 @@
+"""From evidence to a durable answer: settle, decide, sign, commit, encode.
+
+`conclude` changes all of a step's state without an await; then it waits for the commit, and degrades the
+answer when there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import msgspec
+
+from sidecar_api import answer, claims, evidence
+from sidecar_api.budget import Budget
+from sidecar_api.commit import Committer
+from sidecar_api.cutoff import Cutoff
+from sidecar_api.decision import Decision, Facts, RouteTuple, Rules, decide
+from sidecar_api.idempotency import Claim, Idempotency
+from sidecar_api.outcome import Answer, Call, Observation, Observer, Quota, Stages
+from sidecar_api.pins import Pins
+from sidecar_api.receipting import Facts as ReceiptFacts
+from sidecar_api.receipting import Receipts
+from sidecar_api.schemas import Check, Components, DiagnoseRequest
+from sidecar_api.sessions import Session
+from sidecar_api.windows import HoldRules, Staged
+from tcd.contract import Status, pack_status
+from tcd.errors import Conflict, NotFound, TcdError, VerificationError
+from tcd.ledger import Idempotent
+from tcd.receipts import Receipt
+from tcd.receipts.records import av_members, av_off
+from tcd.risk_av import CloseReason, LevelMismatch, Reservation, Settlement
+from tcd.rows import ScoreResult, ScoreRow
+
+_ANY_FAILED = pack_status(int(Status.FAILED), int(Status.FAILED), int(Status.FAILED))
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass(slots=True)
+class Turn:
+    """One step on its way through the dataplane; the members without a default are known from the start."""
+
+    session: Session
+    request: DiagnoseRequest
+    call: Call
+    quota: Quota
+    claim: Claim | None
+    stages: Stages
+    began: float
+    staged: Staged = field(init=False)
+    pins: Pins = field(init=False)
+    base: RouteTuple = field(init=False)
+    reservation: Reservation | None = None
+    cost: float = 0.0
+    first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRules:
+    """The settings that a conclusion follows from."""
+
+    decision: Rules
+    hold: HoldRules
+    entropy_floor: float | None
+    unit: str
+    durable: bool
+    policy_ref: str
+    config_hash: str
+
+
+class Judge:
+    """Concludes steps and closes sessions."""
+
+    def __init__(
+        self,
+        rules: JudgeRules,
+        *,
+        budget: Budget,
+        receipts: Receipts | None,
+        committer: Committer,
+        idempotency: Idempotency,
+        observer: Observer,
+        now_us: Callable[[], int],
+    ) -> None:
+        """Assemble; `receipts` None = receipts are off."""
+        self.rules = rules
+        self.receipts = receipts
+        self._budget = budget
+        self._committer = committer
+        self._idempotency = idempotency
+        self._observer = observer
+        self._now_us = now_us
+
+    # -- evidence ------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def problem(turn: Turn, row: ScoreRow, result: ScoreResult) -> str:
+        """Why a result cannot be settled, or empty: `assets`, `answer` or `step_failed`."""
+        if evidence.problem(row, result, turn.pins):
+            return "answer"
+        if evidence.foreign_assets(result, turn.pins):
+            return "assets"
+        return "step_failed" if result.status & _ANY_FAILED else ""
+
+    def _settle(self, turn: Turn, result: ScoreResult) -> str:
+        """Move the session by one step; a reason when the controller does not accept the evidence."""
+        session = turn.session
+        settlement: Settlement | None = None
+        if turn.reservation is not None:
+            try:
+                settlement = self._budget.settle(
+                    session.stream, session.hypothesis, p=result.p_value, trigger=result.trigger
+                )
+            except (LevelMismatch, Conflict, NotFound, ValueError):
+                self._budget.fail(session.stream, session.hypothesis)
+                return "answer"
+            session.sup = result.sup
+            session.p = settlement.p
+            session.triggered = session.triggered or settlement.trigger
+            turn.first = settlement.first
+        session.window.commit(turn.staged)
+        session.hold = session.hold.step(self.rules.hold, score=result.score, alarm=result.verdict, route=result.route)
+        session.steps += 1
+        if turn.request.step_id is not None:
+            session.last_step = turn.request.step_id
+        return ""
+
+    # -- conclusion ----------------------------------------------------------------------------------------
+
+    async def conclude(self, turn: Turn, row: ScoreRow, result: ScoreResult | None, failure: str) -> Answer:
+        """Settle, decide, commit and answer."""
+        began = perf_counter()
+        session = turn.session
+        step = turn.request.step_id if turn.request.step_id is not None else session.steps
+        if result is not None:
+            failure = self._settle(turn, result)
+            result = None if failure else result
+        facts = self._facts(turn, result, failure)
+        decision = decide(self.rules.decision, facts, policy=turn.pins.policy, base=turn.base)
+        draft = _Draft(self, turn, row, result, failure, decision, step)
+        receipt, state = draft.receipt()
+        body = draft.encode(receipt, state, "")
+        committed = self._commit(turn, receipt, body)
+        turn.stages.add("settle", perf_counter() - began)
+        began = perf_counter()
+        lost = await self._durable(turn, committed)
+        seconds = perf_counter() - began
+        turn.stages.add("commit", seconds)
+        if lost:
+            failure = failure or "ledger"
+            decision = decide(self.rules.decision, replace(facts, failed=True), policy=turn.pins.policy, base=turn.base)
+            draft = _Draft(self, turn, row, result, failure, decision, step)
+            receipt, state = None, "failed"
+            body = draft.encode(None, state, lost)
+        else:
+            self._observer.commit(seconds=seconds)
+        seen = draft.observation(receipt, state, perf_counter() - turn.began)
+        return Answer(body, turn.request.session, turn.quota, turn.stages, seen)
+
+    def _facts(self, turn: Turn, result: ScoreResult | None, failure: str) -> Facts:
+        session, floor = turn.session, self.rules.entropy_floor
+        entropy = turn.staged.entropy
+        return Facts(
+            tier=result.tier if result is not None else 0,
+            route=result.route if result is not None else None,
+            trigger=session.triggered,
+            alarm=session.hold.on or (result is not None and result.verdict),
+            held=session.hold.route,
+            floor=floor is not None and entropy.size > 0 and float(entropy[-1]) < floor,
+            exhausted=turn.reservation is not None and turn.reservation.exhausted,
+            failed=bool(failure),
+        )
+
+    def _commit(self, turn: Turn, receipts: tuple[Receipt, ...] | None, body: bytes) -> asyncio.Future[None]:
+        answers: tuple[Idempotent, ...] = ()
+        if turn.claim is not None:
+            head = receipts[-1].head_hex if receipts else ""
+            answers = (self._idempotency.record(turn.claim, body, head, now_us=self._now_us()),)
+        session = turn.session
+        return self.put(receipts or (), answers=answers, lost=lambda: _lose_chain(session))
+
+    def put(
+        self,
+        receipts: tuple[Receipt, ...],
+        *,
+        answers: tuple[Idempotent, ...] = (),
+        lost: Callable[[], None] | None = None,
+    ) -> asyncio.Future[None]:
+        """Hand records, and all events of the controller so far, to the ledger."""
+        events = self._budget.take_events()
+        issuer = self.receipts
+        epochs = issuer.epochs(events, self._budget.tenant) if issuer is not None and events else []
+        done = self._committer.put(receipts=(*epochs, *receipts), events=events, answers=answers)
+
+        def check(future: asyncio.Future[None]) -> None:
+            if future.cancelled() or future.exception() is not None:
+                if issuer is not None:
+                    issuer.forget_epochs()
+                if lost is not None:
+                    self._observer.gap()
+                    lost()
+
+        done.add_done_callback(check)
+        return done
+
+    async def flush(self) -> None:
+        """Wait until everything that was put is durable, or failed."""
+        await self._committer.flush()
+
+    async def _durable(self, turn: Turn, committed: asyncio.Future[None]) -> str:
+        """Empty when the step is durable, else why it is not (in time)."""
+        try:
+            with Cutoff(max(turn.call.deadline, asyncio.get_running_loop().time() + 0.001), "not durable in time"):
+                # a client that goes away must not take the commit with it
+                await asyncio.shield(committed)
+        except TcdError as error:
+            return error.detail
+        return ""
+
+    def close(self, session: Session, reason: CloseReason) -> None:
+        """End a session's hypothesis and chain."""
+        if session.hypothesis:
+            self._budget.close(session.stream, session.hypothesis, reason)
+        receipts: tuple[Receipt, ...] = ()
+        if self.receipts is not None:
+            snapshot = self._budget.view(session.stream).snapshot
+            closed = self.receipts.close(session, reason, snapshot)
+            receipts = (closed,) if closed is not None else ()
+        self.put(receipts)
+
+    # -- parts of an answer, for the draft -----------------------------------------------------------------
+
+    @property
+    def budget(self) -> Budget:
+        """The controller's front."""
+        return self._budget
+
+
+def _lose_chain(session: Session) -> None:
+    """Its last record never became durable: a new chain begins with the next one."""
+    session.chain = None
+
+
+class _Draft:
+    """An answer in the making; encoded once, or twice when the commit fails."""
+
+    __slots__ = (
+        *("_claim", "_components", "_decision", "_failure", "_judge", "_result", "_row", "_situation", "_step"),
+        *("_step_facts", "_turn"),
+    )
+    _components: Components
+    _step_facts: answer.StepFacts
+
+    def __init__(
+        self,
+        judge: Judge,
+        turn: Turn,
+        row: ScoreRow,
+        result: ScoreResult | None,
+        failure: str,
+        decision: Decision,
+        step: int,
+    ) -> None:
+        self._judge = judge
+        self._turn = turn
+        self._row = row
+        self._result = result
+        self._failure = failure
+        self._decision = decision
+        self._step = step
+        self._situation = claims.Situation(
+            pins=turn.pins,
+            status=result.status if result is not None else None,
+            reserved=turn.reservation is not None,
+            beyond=turn.session.beyond,
+            notes=turn.session.notes,
+            degraded=failure,
+        )
+        self._step_facts = self._facts()
+        self._components = answer.components(self._step_facts)
+        self._claim = self._guarantee()
+
+    def _facts(self) -> answer.StepFacts:
+        turn, session = self._turn, self._turn.session
+        return answer.StepFacts(
+            result=self._result,
+            pins=turn.pins,
+            reservation=turn.reservation,
+            view=self._judge.budget.view(session.stream),
+            p=session.p,
+            trigger=session.triggered,
+            unit=self._judge.rules.unit,
+            sanitized=turn.call.sanitized,
+            mask=turn.pins.mask,
+            tokens=session.window.tokens,
+        )
+
+    def _guarantee(self) -> str:
+        rules, reservation = self._judge.rules, self._turn.reservation
+        view = self._judge.budget.view(self._turn.session.stream)
+        return claims.claim(
+            self._situation,
+            alpha=view.claim_level,
+            unit=rules.unit,
+            epoch=reservation.epoch if reservation is not None else view.epoch,
+            durable=rules.durable,
+        )
+
+    def receipt(self) -> tuple[tuple[Receipt, ...] | None, str]:
+        """The records of the step, and how that went: issued, failed or disabled."""
+        turn, session, writer = self._turn, self._turn.session, self._judge.receipts
+        if writer is None:
+            return None, "disabled"
+        view = self._judge.budget.view(session.stream)
+        used = self._result.assets if self._result is not None else (0, 0, 0)
+        if turn.reservation is None:
+            av = av_off(session.stream)
+        else:
+            settled = self._judge.budget.controller.find(stream=session.stream, hypothesis=session.hypothesis)
+            av = av_members(
+                turn.reservation,
+                settled,
+                unit=self._judge.rules.unit,
+                p_floor=turn.pins.p_floor,
+                sup=self._row.sup,
+            )
+        facts = ReceiptFacts(
+            request=turn.request,
+            staged=turn.staged,
+            components=self._components,
+            decision=self._decision,
+            score=self._result.score if self._result is not None else 0.0,
+            threshold=turn.pins.threshold,
+            step=self._step,
+            status=self._result.status if self._result is not None else 0,
+            av=av,
+            eproc=view.snapshot,
+            guarantee=self._claim,
+            assets=used,
+        )
+        try:
+            opened = () if session.chain is not None else (writer.open(session, session.pins),)
+            return (*opened, writer.decision(session, facts)), "issued"
+        except VerificationError:
+            # the record cannot be written within its limits; the decision stands and says so
+            session.chain = None
+            return None, "failed"
+
+    def encode(self, receipts: tuple[Receipt, ...] | None, state: str, why: str) -> bytes:
+        """The answer's bytes."""
+        turn, judge = self._turn, self._judge
+        reservation = turn.reservation
+        controller = "" if reservation is not None else "no hypothesis"
+        if reservation is not None and reservation.exhausted:
+            controller = "budget exhausted"
+        ran = claims.Ran(
+            controller=controller,
+            receipt=state,
+            receipt_reason=why,
+            idempotent=turn.claim is not None,
+            tokens=bool(turn.request.token_ids),
+            extra=self._extra(),
+        )
+        labels = answer.Labels(
+            request_id=turn.call.request_id,
+            policy_ref=judge.rules.policy_ref,
+            config_hash=judge.rules.config_hash,
+            guarantee=self._claim,
+            step=self._step,
+            checks=claims.checks(self._situation, ran),
+        )
+        writer = judge.receipts
+        response = answer.build(
+            self._step_facts,
+            self._components,
+            self._decision,
+            labels,
+            receipts[-1] if receipts else None,
+            writer.issuer.verify_key_hex if writer is not None else None,
+        )
+        return _encoder.encode(response)
+
+    def _extra(self) -> tuple[Check, ...]:
+        rules = self._judge.rules
+        out: list[Check] = []
+        if rules.entropy_floor is not None:
+            there = self._turn.staged.entropy.size > 0
+            out.append(
+                Check(name="entropy_floor", status="ran" if there else "skipped", reason="" if there else "absent")
+            )
+        if rules.hold.cooldown:
+            out.append(Check(name="hysteresis", status="ran"))
+        return tuple(out)
+
+    def observation(self, receipts: tuple[Receipt, ...] | None, state: str, seconds: float) -> Observation:
+        """The decision as metrics and logs see it."""
+        turn, decision, av = self._turn, self._decision, self._components.av
+        return Observation(
+            request_id=turn.call.request_id,
+            trace_id=turn.call.trace_id,
+            surface=turn.call.surface,
+            subject=turn.session.digest,
+            action=decision.action,
+            enforced=decision.enforced,
+            cause=decision.cause,
+            verdict=decision.verdict,
+            trigger=decision.trigger,
+            score=self._result.score if self._result is not None else 0.0,
+            p_value=turn.session.p,
+            e_value_log10=av.e_value_log10,
+            wealth_ratio=av.budget_remaining / av.alpha,
+            cost=turn.cost,
+            first=turn.first,
+            exhausted=av.exhausted,
+            degraded=self._failure,
+            receipt=state,
+            receipt_bytes=len(receipts[-1].body) if receipts else 0,
+            seconds=seconds,
+            stages=turn.stages.seconds,
+            step=self._step,
+        )

@@ -1,0 +1,72 @@
+"""/state/get and /state/load over the live sessions of a service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from sidecar_api.pins import Shape
+from sidecar_api.receipting import Receipts
+from sidecar_api.schemas import DiagnoseRequest
+from sidecar_api.service import Service
+from sidecar_api.sessions import Session
+from sidecar_api.snapshot import MAX_SESSIONS, Key, Snapshot, check, dump, load_session
+from tcd.contract import detector_key, temperature_bucket
+from tcd.errors import Conflict
+
+
+class StateService:
+    """Moves live sessions between servers."""
+
+    def __init__(self, service: Service, *, receipts: Receipts | None, log: Callable[[str, int], None]) -> None:
+        """Serve the sessions of `service`; `log` is told the digest and size of each snapshot loaded."""
+        self._service = service
+        self._receipts = receipts
+        self._log = log
+
+    def get(self, key: Key) -> Snapshot:
+        """Snapshot of the key's sessions that are not in flight, newest use last, a page at most."""
+        resolver = self._service.resolver
+        level = detector_key(*key.names, temperature_bucket(None))
+        pins = resolver.pins(level, Shape.of(0b1111, 0, 0))
+        mine = [s for s in self._service.sessions if s.names == key.names and s.idle and s.steps]
+        return dump(
+            key,
+            mine[:MAX_SESSIONS],
+            manifest=resolver.current().manifest_digest,
+            assets=pins.ids,
+            more=len(mine) > MAX_SESSIONS,
+        )
+
+    def load(self, key: Key, snapshot: Snapshot) -> int:
+        """Load a snapshot of the same key; the number of sessions.
+
+        Raises:
+            ValidationFailed: another version, altered, or no possible state.
+            Conflict: of another key or other assets, or a step of a session is in flight.
+            Unavailable: there is no room.
+        """
+        check(snapshot)
+        if snapshot.key != key:
+            msg = "the snapshot is of another key"
+            raise Conflict(msg, pointer="/detector/key")
+        if snapshot.manifest != self._service.resolver.current().manifest_digest:
+            msg = "the snapshot was made with other assets"
+            raise Conflict(msg, pointer="/detector/manifest")
+        now = asyncio.get_running_loop().time()
+
+        def make(subject: tuple[str, str, str]) -> Session:
+            tenant, user, session = subject
+            model, gpu, task, lang = key.names
+            request = DiagnoseRequest(
+                tenant=tenant, user=user, session=session, model_id=model, gpu_id=gpu, task=task, lang=lang
+            )
+            return self._service.session(request, now)
+
+        for index, state in enumerate(snapshot.sessions):
+            load_session(state, make, index)
+        self._log(snapshot.digest, len(snapshot.sessions))
+        if self._receipts is not None:
+            acts = self._receipts.admin("state.load", snapshot.digest)
+            self._service.judge.put(acts, lost=self._receipts.forget_acts)
+        return len(snapshot.sessions)

@@ -1,0 +1,269 @@
+"""`tcd serve`: Triton with the ensemble, the shim before it, and a clean way down for both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sidecar_api.http.surface import ShimApp
+    from tcd.config import Settings
+    from tcd.triton.client import InferenceClient
+    from tcd.triton.launcher import TritonServer
+
+#: A request with which anybody can see the shim answer.
+_EXAMPLE = '{"trace_vector": [-1.2], "entropy": 1.5, "step_id": 0}'
+
+
+def command(
+    port: int | None = typer.Option(None, help="Port of the shim; 0 picks a free one. [default: 8080]"),
+    host: str | None = typer.Option(None, help="Address of the shim. [default: 127.0.0.1]"),
+    triton_url: str | None = typer.Option(
+        None, help="Use a running server at http://host:port or grpc://host:port instead of starting one."
+    ),
+    triton_port: int | None = typer.Option(
+        None, help="HTTP port of the server that is started, gRPC and metrics next to it; 0 picks free ones."
+    ),
+    assets: Path | None = typer.Option(None, help="Directory of calibration assets; default: the demo assets."),
+    config: Path | None = typer.Option(None, help="TOML file; default TCD_CONFIG_PATH."),
+) -> None:
+    """Start Triton and the shim on loopback, print their URLs, and drain both on SIGTERM."""
+    from tcd.config import load
+    from tcd.errors import AssetError, ConfigError, LauncherError
+
+    ports: dict[str, Any] = {}
+    if triton_port is not None:
+        ports = {
+            "triton_http_port": triton_port,
+            "triton_grpc_port": triton_port and triton_port + 1,
+            "triton_metrics_port": triton_port and triton_port + 2,
+        }
+    given = {"http_port": port, "http_host": host, "triton_url": triton_url, "assets": assets, **ports}
+    try:
+        settings = load(os.environ, cli=given, path=config).settings
+        with _listen(settings) as sock:
+            _run(settings, sock)
+    except (ConfigError, AssetError, LauncherError) as error:
+        print(f"tcd serve: {error.detail}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
+def _listen(settings: Settings) -> Generator[socket.socket, None, None]:
+    """The shim's socket, taken before anything slow is started.
+
+    Raises:
+        ConfigError: the port is taken or the address is not this machine's; says the remedy.
+    """
+    from tcd.errors import ConfigError
+
+    host, port = settings.http_host, settings.http_port
+    sock = None
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind, proto)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(2048)
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        msg = f"port {port} on {host} cannot be had: {error.strerror or error}; remedy: stop what listens there, "
+        msg += "or choose another with --port (0 picks a free one)"
+        raise ConfigError(msg) from None
+    with sock:
+        yield sock
+
+
+def _run(settings: Settings, sock: socket.socket) -> None:
+    import uvloop
+
+    if sys.version_info >= (3, 11):
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, sock))
+    else:
+        uvloop.install()
+        asyncio.run(_serve(settings, sock))
+
+
+@dataclass(frozen=True, slots=True)
+class _Triton:
+    """The server that is used, and how."""
+
+    client: InferenceClient
+    server: TritonServer | None
+    url: str
+
+
+@contextlib.asynccontextmanager
+async def _triton(settings: Settings) -> AsyncIterator[_Triton]:
+    """A running server: the given one, or one that is started here and stopped in the end."""
+    from tcd.errors import ConfigError
+    from tcd.triton.client import connect
+    from tcd.triton.launcher import LaunchOptions, TritonServer
+
+    async with contextlib.AsyncExitStack() as stack:
+        server: TritonServer | None = None
+        if settings.triton_url is not None:
+            url = settings.triton_url if "://" in settings.triton_url else f"http://{settings.triton_url}"
+        else:
+            print("triton    starting ...", flush=True)
+            options = LaunchOptions(
+                http_port=settings.triton_http_port,
+                grpc_port=settings.triton_grpc_port,
+                metrics_port=settings.triton_metrics_port,
+                assets=settings.assets,
+            )
+            server = await stack.enter_async_context(TritonServer(options))
+            url = server.http_url if settings.triton_transport == "http" else f"grpc://{server.grpc_url}"
+        try:
+            client = connect(url)
+        except ValueError as error:
+            msg = f"triton_url: {error}"
+            raise ConfigError(msg) from None
+        stack.push_async_callback(client.close)
+        yield _Triton(client, server, url)
+
+
+async def _serve(settings: Settings, sock: socket.socket) -> None:
+    from sidecar_api.app import Edges, create_app, make_exporter
+    from sidecar_api.background import running
+    from tcd.calibration.store import AssetDirectory, default_asset_dir
+    from tcd.triton.batcher import MicroBatcher
+    from tcd.triton.health import HealthMonitor
+
+    stop = _Stop()
+    directory = AssetDirectory(settings.assets or default_asset_dir())
+    exporter = make_exporter(settings)
+    async with _triton(settings) as triton:
+        server = triton.server
+        batcher = MicroBatcher(triton.client, observer=exporter)
+        heal = None if server is None else lambda: asyncio.to_thread(server.heal)
+        monitor = HealthMonitor(triton.client, heal=heal)
+        edges = Edges(
+            exporter=exporter,
+            checks={
+                "triton": lambda: "" if monitor.ready else monitor.state.error or "not ready",
+                "assets": lambda: directory.refused or "",
+            },
+            triton={"url": triton.url, "started": server is not None},
+        )
+        app = create_app(settings, scorer=batcher, assets=directory, edges=edges)
+        async with running(monitor.run()):
+            with _prometheus(settings, app):
+                await _http(settings, sock, app, stop, triton)
+            await batcher.drain(timeout=settings.drain_timeout_s)
+
+
+class _Stop:
+    """SIGTERM and SIGINT: before serving they cancel the start, afterwards they drain."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.serving = False
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker: made inside a coroutine
+        self._task = task
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._signal)
+
+    def _signal(self) -> None:
+        if not self.serving:
+            self._task.cancel()
+        self.event.set()
+
+
+@contextlib.contextmanager
+def _prometheus(settings: Settings, app: ShimApp) -> Generator[None, None, None]:
+    """The extra Prometheus server of `prom_port`.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    if not settings.prom_port:
+        yield
+        return
+    from prometheus_client import start_http_server
+
+    from tcd.errors import ConfigError
+
+    try:
+        server, thread = start_http_server(
+            settings.prom_port, settings.http_host, registry=app.runtime.exporter.registry
+        )
+    except OSError as error:
+        msg = f"prom_port {settings.prom_port} cannot be had: {error.strerror}; remedy: choose another TCD_PROM_PORT"
+        raise ConfigError(msg) from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(2.0)
+
+
+async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _Stop, triton: _Triton) -> None:
+    """Run uvicorn until a signal, then drain."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Leaves the signals to `_Stop`: readiness has to go first."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Generator[None, None, None]:
+            yield
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            _announce(sock, settings, triton)
+
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+    )
+    server = Server(config)
+    running = asyncio.ensure_future(server.serve(sockets=[sock]))
+    stop.serving = True
+    try:
+        waiting = asyncio.ensure_future(stop.event.wait())
+        await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not running.done():
+            print("stopping: requests in flight finish, new ones get 503", flush=True)
+            await app.runtime.service.drain(timeout=settings.drain_timeout_s)
+    finally:
+        server.should_exit = True
+        await running
+    print("stopped", flush=True)
+
+
+def _announce(sock: socket.socket, settings: Settings, triton: _Triton) -> None:
+    host, port = settings.http_host, sock.getsockname()[1]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - it is looked up
+    base = f"http://{shown}:{port}"
+    print(f"shim      {base}  (metrics {base}/metrics, schema {base}/openapi.json)")
+    server = triton.server
+    if server is None:
+        print(f"triton    {triton.url}  (not started here)")
+    else:
+        print(f"triton    {server.http_url}  (gRPC {server.grpc_url}, metrics {server.metrics_url})")
+    print(f"ready     curl -s {base}/diagnose -H 'content-type: application/json' -d '{_EXAMPLE}'", flush=True)

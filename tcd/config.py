@@ -1,0 +1,309 @@
+"""The settings: one immutable object from defaults < TOML file < environment `TCD_*` < command line.
+
+Unknown `TCD_*` names are an error that names the nearest known one. `config_hash` is the SHA-256 of the
+canonical public settings; secrets are `SecretStr` and never part of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tcd.errors import ConfigError
+
+# tomllib came with Python 3.11; tomli is the same parser
+_TOML: Final = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+PREFIX: Final = "TCD_"
+#: `TCD_*` names that are no settings of the shim but are read elsewhere.
+FOREIGN: Final = frozenset({"TCD_CONFIG_PATH", "TCD_TEST_SKIPS"})
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Scope = Literal["state:read", "state:load"]
+
+
+class ApiToken(BaseModel):
+    """A static bearer token and what it may do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    token: SecretStr
+    scopes: frozenset[Scope]
+
+    @field_validator("token")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value()) < 16:  # noqa: PLR2004 - 128 bits of hex are 32 characters, half is the floor
+            msg = "a token has at least 16 characters"
+            raise ValueError(msg)
+        return value
+
+
+class RateOverride(BaseModel):
+    """Rate limits of one tenant, one model, or one tenant's use of one model; `None` matches all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tenant: str | None = None
+    model_id: str | None = None
+    capacity: Positive
+    refill: Positive
+    divisor: Positive | None = None
+
+
+class Settings(BaseSettings):
+    """Every setting of `tcd serve`. Field `x` is `TCD_X` in the environment and `x` in the TOML file."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, env_ignore_empty=True)
+
+    # surfaces
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(8080, ge=0, le=65535, description="0 takes a free port")
+    prom_port: int = Field(0, ge=0, le=65535, description="an extra Prometheus server on this port; 0 = none")
+    max_inflight: Count = Field(4096, description="requests in work before new ones get 503")
+    body_timeout_s: Positive = Field(10.0, description="seconds a client may take to send a body")
+    drain_timeout_s: Positive = Field(15.0, description="seconds that requests in flight have at shutdown")
+    api_tokens: tuple[ApiToken, ...] = Field((), description="bearer tokens of the state routes; none = routes closed")
+
+    # Triton
+    triton_url: str | None = Field(None, description="http://host:port or grpc://host:port of a running server; empty = start one")
+    triton_transport: Literal["http", "grpc"] = "http"
+    triton_http_port: int = Field(8000, ge=0, le=65535, description="of the server that is started; 0 = a free port")
+    triton_grpc_port: int = Field(8001, ge=0, le=65535)
+    triton_metrics_port: int = Field(8002, ge=0, le=65535)
+    assets: Path | None = Field(None, description="calibration asset directory; empty = the demo assets")
+
+    # the controller
+    alpha: Share = 0.05
+    alpha_e: Share = Field(0.05, description="level of the e-process alarm")
+    unit: Literal["session", "request"] = "session"
+    schedule: Literal["uniform", "omega"] = "uniform"
+    omega: Share = 0.005
+    epoch_length: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    epoch_roll: Literal["auto", "manual"] = "auto"
+    max_streams: Count = Field(65536, description="tenants (unit request: subjects) with a budget")
+    credit_cap: int = Field(8, ge=0, description="rejections per user and epoch that raise its stream's levels")
+
+    # policy
+    mode: Literal["enforce", "monitor"] = "enforce"
+    on_failure: Literal["closed", "open", "static"] = "closed"
+    static_action: Literal["allow", "degrade", "block"] = Field("degrade", description="action of on_failure=static")
+    deadline_ms: Positive = Field(1000.0, description="time a decision may take when the request does not say")
+    deadline_max_ms: Positive = Field(10000.0, description="the longest deadline a request may ask for")
+    slo_ms: Positive = Field(50.0, description="a slower answer counts as an SLO violation")
+    sanitize: Literal["refuse", "zero"] = "refuse"
+    hysteresis_on: float | None = Field(None, ge=0, le=1, description="score that starts a held alarm; empty = verdict")
+    hysteresis_off: float = Field(0.9, ge=0, le=1, description="score under which a held alarm starts to cool down")
+    cooldown_steps: int = Field(0, ge=0, le=10000, description="calm steps before a held alarm ends; 0 = never held")
+    entropy_floor: float | None = Field(None, ge=0, description="newest entropy (nats) under which the alarm sounds")
+    hard_fail_on_floor: bool = Field(default=False, description="block, not degrade, under the entropy floor")
+
+    # sessions and idempotency
+    session_idle_s: Positive = 600.0
+    session_min_idle_s: Positive = Field(30.0, description="idle seconds before a full table may close a session")
+    sessions_max: Count = 65536
+    sessions_max_bytes: Count = Field(1 << 30, description="bytes of all session windows")
+    session_busy: Literal["wait", "refuse"] = "wait"
+    session_wait_ms: Positive = 500.0
+    session_waiters: int = Field(8, ge=0, le=1024)
+    idempotency_ttl_s: Positive = 86400.0
+    idempotency_entries: Count = Field(20_000, description="answers kept (5 KB each); the oldest go first")
+
+    # rate limits
+    http_rate_cap: Positive = 60.0
+    http_rate_refill: Positive = 30.0
+    token_cost_divisor: Positive = 50.0
+    rate_overrides: tuple[RateOverride, ...] = ()
+    rate_subjects: Count = 200_000
+    edge_rate_cap: Positive = Field(20000.0, description="bucket per client address, requests")
+    edge_rate_refill: Positive = 20000.0
+
+    # receipts
+    receipts_enable: bool = True
+    attest_sk_hex: SecretStr | None = Field(
+        None, description="Ed25519 seed, 64 hex digits; empty = a new key per start"
+    )
+    origin: str = Field("tcd.localhost", min_length=1, max_length=128, description="log origin named in receipts")
+    witness: bool = Field(default=True, description="receipts carry salted digests of the evidence")
+    subject_key_hex: SecretStr | None = Field(None, description="key of subject digests; empty = from the receipt key")
+
+    # telemetry
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_decisions: bool = Field(default=True, description="one log line per decision")
+    log_queue: Count = Field(10_000, description="log lines waiting to be written before new ones are dropped")
+    gpu_enable: bool = False
+    otel_enable: bool = False
+    otel_endpoint: str | None = None
+    policies_json: str | None = None
+    replay_url: str | None = None
+
+    @field_validator("attest_sk_hex", "subject_key_hex")
+    @classmethod
+    def _is_hex32(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            text = value.get_secret_value()
+            if len(text) != 64 or not all(c in "0123456789abcdefABCDEF" for c in text):  # noqa: PLR2004 - 32 bytes
+                msg = "not 64 hex digits"
+                raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        absent = {
+            "gpu_enable": self.gpu_enable,
+            "otel_enable": self.otel_enable,
+            "policies_json": self.policies_json is not None,
+            "replay_url": self.replay_url is not None,
+        }
+        for name, asked in absent.items():
+            if asked:
+                msg = f"{PREFIX}{name.upper()}: known, but this version cannot do it; unset it"
+                raise ValueError(msg)
+        if self.deadline_ms > self.deadline_max_ms:
+            msg = f"deadline_ms {self.deadline_ms} is above deadline_max_ms {self.deadline_max_ms}"
+            raise ValueError(msg)
+        if self.hysteresis_on is not None and self.hysteresis_off > self.hysteresis_on:
+            msg = f"hysteresis_off {self.hysteresis_off} is above hysteresis_on {self.hysteresis_on}"
+            raise ValueError(msg)
+        if self.schedule == "omega" and self.epoch_roll == "auto":
+            msg = "schedule omega has no epoch length: set epoch_roll=manual"
+            raise ValueError(msg)
+        return self
+
+    @cached_property
+    def config_hash(self) -> str:
+        """`sha256:` and the digest of the canonical public settings."""
+        public = self.model_dump(mode="json", exclude=set(SECRETS))
+        text = json.dumps(public, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=sorted)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` hands in: the layers are merged there, so that each value's origin is known."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
+#: Settings whose values are never shown, hashed or logged.
+SECRETS: Final = frozenset({"api_tokens", "attest_sk_hex", "subject_key_hex"})
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings and where each value came from (`default`, a file, `env NAME` or `command line`)."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+class _Environ(EnvSettingsSource):
+    """pydantic-settings' reading of environment values (JSON for complex types), from a given mapping."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = {k.lower(): v for k, v in environ.items()}
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return self._environ
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    known = [PREFIX + field.upper() for field in Settings.model_fields]
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in FOREIGN and name not in known:
+            msg = f"{name} is no setting{_nearest(name, [*known, *FOREIGN])}"
+            raise ConfigError(msg)
+    mine = {name: value for name, value in environ.items() if name in known and value != ""}
+    try:
+        return dict(_Environ(mine)())
+    except ValueError as error:
+        # the error of pydantic-settings names the field but not its value
+        msg = f"environment: {error} (lists and tables are JSON there)"
+        raise ConfigError(msg) from None
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = _TOML.loads(path.read_text("utf-8"))
+    except OSError as error:
+        msg = f"{path}: {error.strerror}"
+        raise ConfigError(msg) from error
+    except (_TOML.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path}: {error}"
+        raise ConfigError(msg) from error
+    for name in values:
+        if name not in Settings.model_fields:
+            msg = f"{path}: {name} is no setting{_nearest(name, list(Settings.model_fields))}"
+            raise ConfigError(msg)
+    return values
+
+
+def load(environ: Mapping[str, str], *, cli: Mapping[str, Any] | None = None, path: Path | None = None) -> Loaded:
+    """Merge the layers.
+
+    Args:
+        environ: the environment; only `TCD_*` names are looked at.
+        cli: values given on the command line; `None` values are taken as not given.
+        path: the TOML file; default `TCD_CONFIG_PATH`, else no file.
+
+    Raises:
+        ConfigError: a name is unknown, a value is wrong, or the file cannot be read. Never shows a value.
+    """
+    if path is None and environ.get("TCD_CONFIG_PATH"):
+        path = Path(environ["TCD_CONFIG_PATH"])
+    layers: list[tuple[str, dict[str, Any]]] = []
+    if path is not None:
+        layers.append((f"file {path}", _from_file(path)))
+    layers.append(("env", _from_environ(environ)))
+    layers.append(("command line", {k: v for k, v in (cli or {}).items() if v is not None}))
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    for origin, layer in layers:
+        values.update(layer)
+        for name in layer:
+            origins[name] = f"env {PREFIX}{name.upper()}" if origin == "env" else origin
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        problems = [_problem(e["loc"], e["msg"], origins) for e in error.errors(include_input=False, include_url=False)]
+        raise ConfigError("; ".join(problems)) from None
+    return Loaded(settings, origins)
+
+
+def _problem(loc: tuple[int | str, ...], message: str, origins: Mapping[str, str]) -> str:
+    if not loc:
+        return message
+    name = ".".join(map(str, loc))
+    return f"{name} ({origins.get(str(loc[0]), 'command line')}): {message}"
+
+
+def shown(settings: Settings, name: str) -> str:
+    """The value of one setting as people may see it: secrets hidden."""
+    value = getattr(settings, name)
+    if name in SECRETS:
+        return "(hidden)" if value else "(none)"
+    return json.dumps(settings.model_dump(mode="json", include={name})[name])

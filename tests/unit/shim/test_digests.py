@@ -1,0 +1,61 @@
+"""The fast digests are those of RFC 8785 for whatever a request or an answer can hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sidecar_api.digests import canonical, request_digest
+from sidecar_api.schemas import Component, DiagnoseRequest
+from tcd.receipts import jcs
+
+FLOATS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False, width=64),
+    st.floats(-1e3, 1e3),
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, 10.0, 100.0, 1e-4, 1e-5, 1e-6, 1e-7, 1e15, 1e16, 1e20, 1e21, 1e22, 5e-324]),
+    st.integers(-(10**6), 10**6).map(float),
+    st.floats(-1, 1, width=32),
+)
+TEXTS = st.one_of(
+    st.text(max_size=12), st.sampled_from(["1.0", "1.0,", "1e5", "-0", "\u007f", "\U0001f600", "\ue000", "a\\b", '"'])
+)
+SCALARS = st.one_of(TEXTS, FLOATS, st.booleans(), st.none(), st.integers(-(2**53) + 1, 2**53 - 1))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.booleans(), FLOATS, FLOATS, st.dictionaries(st.sampled_from(["z", "a", "trace_z_low"]), FLOATS, max_size=3))
+def test_components(triggered: Any, severity: float, p: float, details: dict[str, float]) -> None:
+    value = Component(triggered=triggered, severity=severity, p_value=p, details=details)
+    assert canonical(value) == jcs.encode(msgspec.to_builtins(value))
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(FLOATS, max_size=6),
+    st.one_of(st.none(), FLOATS),
+    st.dictionaries(TEXTS, SCALARS, max_size=5),
+    TEXTS,
+    TEXTS,
+    st.one_of(st.none(), st.integers(0, 2**53 - 1)),
+)
+@example([], None, {"a": "10.0"}, "x", "y", None)
+@example([-0.0], None, {}, "x", "y", None)
+@example([], None, {"\ue000": 1, "\U0001f600": 2}, "x", "y", 0)
+@example([], None, {"k": "1.0"}, "x.0", "y", 0)
+def test_requests(
+    trace: list[float], entropy: float | None, context: dict[str, Any], tenant: str, session: str, step: int | None
+) -> None:
+    request = DiagnoseRequest(
+        trace_vector=trace, entropy=entropy, context=context, tenant=tenant, session=session, step_id=step
+    )
+    assert request_digest(request) == jcs.digest(msgspec.to_builtins(request))
+
+
+@pytest.mark.parametrize("value", [0.1, 1.0, 123.456, 1e-4, 9007199254740991.0, 999999999999999.9])
+def test_the_fast_way_is_taken_where_it_should(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jcs, "encode", None)
+    canonical(Component(triggered=False, severity=value, p_value=-value, details={}))
