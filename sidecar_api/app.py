@@ -146,77 +146,104 @@ def _judge_rules(settings: Settings, policy: str, *, durable: bool) -> JudgeRule
     )
 
 
-def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -> Runtime:
-    logs = LogWriter(level=settings.log_level, limit=settings.log_queue)
-    exporter = edges.exporter or make_exporter(settings)
-    ledger = edges.ledger or MemoryLedger(Limits(answers=settings.idempotency_entries))
-    policy = policy_digest(settings)
-    receipts: Receipts | None = None
-    verifier: Verifier | None = None
-    if settings.receipts_enable:
-        issuer = Issuer(_signing_key(settings, edges.random, logs), origin=settings.origin)
-        receipts = Receipts(
-            issuer=issuer,
-            config=settings.config_hash,
-            policy=policy,
-            unit=settings.unit,
-            witness=settings.witness,
-            now_us=edges.now_us,
-            random=edges.random,
-        )
-        verifier = Verifier(VerifyPolicy(KeySet([issuer.pinned()])), now_us=edges.now_us)
-    length = _epoch_length(settings, assets)
+def _receipts(settings: Settings, edges: Edges, logs: LogWriter) -> Receipts | None:
+    if not settings.receipts_enable:
+        return None
+    return Receipts(
+        issuer=Issuer(_signing_key(settings, edges.random, logs), origin=settings.origin),
+        config=settings.config_hash,
+        policy=policy_digest(settings),
+        unit=settings.unit,
+        witness=settings.witness,
+        now_us=edges.now_us,
+        random=edges.random,
+    )
+
+
+def _budget(settings: Settings, assets: Assets, controller: Controller | None) -> Budget:
+    """The controller's front.
+
+    Raises:
+        ConfigError: the configured epoch length is more than the calibration carries.
+    """
     params = controller_params(
         alpha=settings.alpha,
         alpha_e=settings.alpha_e,
         schedule=settings.schedule,
         omega=settings.omega,
-        length=length,
+        length=_epoch_length(settings, assets),
         epoch_roll=settings.epoch_roll,
         credit_cap=settings.credit_cap,
     )
     auto = settings.epoch_length == "auto" and settings.schedule == "uniform"
-    controller = edges.controller or Controller(params)
-    budget = Budget(controller, auto_length=auto, max_streams=settings.max_streams)
-    idempotency = Idempotency(ledger, ttl=settings.idempotency_ttl_s)
+    return Budget(controller or Controller(params), auto_length=auto, max_streams=settings.max_streams)
+
+
+def _ledger(settings: Settings) -> MemoryLedger:
+    # one open chain per session and per stream's epoch, and one of operators' acts
+    chains = settings.sessions_max + settings.max_streams + 1
+    return MemoryLedger(Limits(chains=chains, answers=settings.idempotency_entries))
+
+
+def _service(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges, judge: Judge, parts: _Shared) -> Service:
+    return Service(
+        Parts(
+            settings=settings,
+            scorer=scorer,
+            resolver=Resolver(assets, alpha=settings.alpha),
+            budget=judge.budget,
+            judge=judge,
+            sessions=SessionTable(
+                limit=settings.sessions_max,
+                limit_bytes=settings.sessions_max_bytes,
+                idle=settings.session_idle_s,
+                min_idle=settings.session_min_idle_s,
+            ),
+            idempotency=parts.idempotency,
+            subjects=Subjects(_subject_key(settings, edges.random)),
+            observer=parts.exporter,
+            now_us=edges.now_us,
+            random=edges.random,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the judge and the service both use."""
+
+    idempotency: Idempotency
+    exporter: Exporter
+
+
+def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -> Runtime:
+    logs = LogWriter(level=settings.log_level, limit=settings.log_queue)
+    ledger = edges.ledger or _ledger(settings)
+    shared = _Shared(Idempotency(ledger, ttl=settings.idempotency_ttl_s), edges.exporter or make_exporter(settings))
+    receipts = _receipts(settings, edges, logs)
     judge = Judge(
-        _judge_rules(settings, policy, durable=not isinstance(ledger, MemoryLedger)),
-        budget=budget,
+        _judge_rules(settings, policy_digest(settings), durable=not isinstance(ledger, MemoryLedger)),
+        budget=_budget(settings, assets, edges.controller),
         receipts=receipts,
         committer=Committer(ledger, now_us=edges.now_us),
-        idempotency=idempotency,
-        observer=exporter,
+        idempotency=shared.idempotency,
+        observer=shared.exporter,
         now_us=edges.now_us,
     )
-    parts = Parts(
-        settings=settings,
-        scorer=scorer,
-        resolver=Resolver(assets, alpha=settings.alpha),
-        budget=budget,
-        judge=judge,
-        sessions=SessionTable(
-            limit=settings.sessions_max,
-            limit_bytes=settings.sessions_max_bytes,
-            idle=settings.session_idle_s,
-            min_idle=settings.session_min_idle_s,
-        ),
-        idempotency=idempotency,
-        subjects=Subjects(_subject_key(settings, edges.random)),
-        observer=exporter,
-        now_us=edges.now_us,
-        random=edges.random,
-    )
-    service = Service(parts)
+    service = _service(settings, scorer, assets, edges, judge, shared)
 
     def loaded(digest: str, sessions: int) -> None:
         logs.write("warning", "state loaded", digest=digest, sessions=sessions)
 
+    verifier: Verifier | None = None
+    if receipts is not None:
+        verifier = Verifier(VerifyPolicy(KeySet([receipts.issuer.pinned()])), now_us=edges.now_us)
     return Runtime(
         settings=settings,
         service=service,
         state=StateService(service, receipts=receipts, log=loaded),
         verifier=verifier,
-        exporter=exporter,
+        exporter=shared.exporter,
         logs=logs,
         tokens=Tokens(settings.api_tokens),
         edge=TokenBuckets(Limit(settings.edge_rate_cap, settings.edge_rate_refill), max_keys=settings.rate_subjects),

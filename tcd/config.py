@@ -78,7 +78,9 @@ class Settings(BaseSettings):
     api_tokens: tuple[ApiToken, ...] = Field((), description="bearer tokens of the state routes; none = routes closed")
 
     # Triton
-    triton_url: str | None = Field(None, description="http://host:port or grpc://host:port of a running server; empty = start one")
+    triton_url: str | None = Field(
+        None, description="http://host:port or grpc://host:port of a running server; empty = start one"
+    )
     triton_transport: Literal["http", "grpc"] = "http"
     triton_http_port: int = Field(8000, ge=0, le=65535, description="of the server that is started; 0 = a free port")
     triton_grpc_port: int = Field(8001, ge=0, le=65535)

@@ -6,12 +6,16 @@ For tests, replay, the library user without a server, and as the reference that 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from tcd import detector, multivariate, routing, signals
 from tcd.calibration.assets import AssetSet
-from tcd.contract import DIAGNOSE, DIAGNOSE_RAW
+from tcd.contract import DIAGNOSE, DIAGNOSE_RAW, ROUTING
 from tcd.rows import ScoreResult, ScoreRow, pack, unpack
 from tcd.rowwise import Array, Outputs
+
+_ROUTING_INPUTS: Final = tuple(tensor.name for tensor in ROUTING.inputs)
+_OUTPUTS: Final = tuple(tensor.name for tensor in DIAGNOSE.outputs)
 
 
 def diagnose(tensors: Mapping[str, Array], assets: AssetSet) -> Outputs:
@@ -30,7 +34,7 @@ def diagnose(tensors: Mapping[str, Array], assets: AssetSet) -> Outputs:
         **multivariate.score(t["FEATURES"], t["LENGTHS"], t["KEY"], t["SUP"], assets),
     }
     parts |= routing.route({name: parts[name] for name in _ROUTING_INPUTS}, assets)
-    return {tensor.name: parts[tensor.name] for tensor in DIAGNOSE.outputs}
+    return {name: parts[name] for name in _OUTPUTS}
 
 
 def diagnose_raw(tensors: Mapping[str, Array], assets: AssetSet) -> Outputs:
@@ -46,13 +50,6 @@ def diagnose_raw(tensors: Mapping[str, Array], assets: AssetSet) -> Outputs:
     }
     out = diagnose({**tensors, **windows}, assets)
     return {tensor.name: {**made, **out}[tensor.name] for tensor in DIAGNOSE_RAW.outputs}
-
-
-_ROUTING_INPUTS = (
-    *("DETECTOR_P", "DETECTOR_SUP", "DETECTOR_LEVEL", "DETECTOR_ASSET", "DETECTOR_STATUS"),
-    *("MULTIVARIATE_P", "MULTIVARIATE_SUP", "MULTIVARIATE_ASSET", "MULTIVARIATE_STATUS"),
-    *("LENGTHS", "POLICY", "ALPHA", "BASE"),
-)
 
 
 class LibraryScorer:

@@ -29,6 +29,13 @@ def _json(value: Any, status: int = 200) -> Response:
 def router(runtime: Runtime) -> APIRouter:
     """The routes over `runtime`."""
     routes = APIRouter()
+    _health(routes, runtime)
+    _documents(routes, runtime)
+    _states(routes, runtime)
+    return routes
+
+
+def _health(routes: APIRouter, runtime: Runtime) -> None:
     settings, config_hash = runtime.settings, runtime.settings.config_hash
     prom = settings.prom_port != 0
 
@@ -65,6 +72,8 @@ def router(runtime: Runtime) -> APIRouter:
             )
         )
 
+
+def _documents(routes: APIRouter, runtime: Runtime) -> None:
     @routes.get("/metrics")
     async def metrics(request: Request) -> Response:
         page, content_type = runtime.exporter.expose(
@@ -78,6 +87,8 @@ def router(runtime: Runtime) -> APIRouter:
     async def openapi() -> Response:
         return _json(document())
 
+
+def _states(routes: APIRouter, runtime: Runtime) -> None:
     @routes.get("/state/get")
     async def state_get(request: Request) -> Response:
         runtime.tokens.require(request.headers.get("authorization"), "state:read")
@@ -89,13 +100,11 @@ def router(runtime: Runtime) -> APIRouter:
         length = request.headers.get("content-length")
         check_length(length.encode() if length is not None else None, MAX_BYTES)
         check_content_type(request.headers.get("content-type"), request.headers.get("content-encoding"))
-        body = await read_body(request.receive, MAX_BYTES, timeout=settings.body_timeout_s)
+        body = await read_body(request.receive, MAX_BYTES, timeout=runtime.settings.body_timeout_s)
         value = decode_strict(body, _state)
         key = Key(model_id=value.model_id, gpu_id=value.gpu_id, task=value.task, lang=value.lang)
         loaded = runtime.state.load(key, value.detector)
         return _json(Loaded(ok=True, sessions=loaded, digest=value.detector.digest))
-
-    return routes
 
 
 def _key(request: Request) -> Key:

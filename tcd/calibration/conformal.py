@@ -20,8 +20,13 @@ STATISTIC_LIMIT: Final = 1e12
 
 def quantise(values: F64) -> F64:
     """Round to multiples of 2^-20, clamped to +-1e12, without a negative zero; any shape."""
-    clamped = np.clip(values, -STATISTIC_LIMIT, STATISTIC_LIMIT)
-    return np.asarray(np.rint(clamped * QUANTUM) / QUANTUM + 0.0)
+    out = np.maximum(np.minimum(values, STATISTIC_LIMIT), -STATISTIC_LIMIT)
+    out *= QUANTUM
+    np.rint(out, out=out)
+    # a power of two: exact, as a division is
+    out *= 1.0 / QUANTUM
+    out += 0.0
+    return np.asarray(out)
 
 
 def p_value(table: F64, statistic: F64) -> F64:
@@ -37,8 +42,7 @@ def p_value(table: F64, statistic: F64) -> F64:
     Source: Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005, §2.2.
     """
     n = table.shape[0]
-    at_least = n - np.searchsorted(table, statistic, side="left")
-    return np.asarray((1.0 + at_least) / (n + 1.0), np.float64)
+    return np.asarray((n + 1 - table.searchsorted(statistic)) / (n + 1.0))
 
 
 def upper_quantile(table: F64, alpha: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -227,6 +228,9 @@ async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _St
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets=sockets)
+            # what is here now stays: the collector need not look at it again and again
+            gc.collect()
+            gc.freeze()
             _announce(sock, settings, triton)
 
     config = uvicorn.Config(

@@ -5,7 +5,9 @@ Pure and batch-first. Nothing in a row's content raises: status bits and p = 1 a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -13,8 +15,8 @@ from numpy.typing import NDArray
 
 from tcd.calibration.assets import AssetSet, DetectorAsset, MaskCalibration
 from tcd.calibration.conformal import STATISTIC_LIMIT, p_value, quantise
-from tcd.calibration.lookup import by_asset
-from tcd.contract import COMPONENTS, MAX_FEATURE_VALUES, SPECTRUM_RANK, SUP_START, Signal, Status
+from tcd.calibration.lookup import Kept, Rows, by_asset, chosen
+from tcd.contract import COMPONENTS, MAX_FEATURE_VALUES, SPECTRUM_RANK, SUP_START, Length, Signal, Status
 from tcd.detector import statistics
 from tcd.detector.windows import BLOCK, Counts, counts_of
 from tcd.rowwise import Inputs, Outputs, isolated
@@ -25,12 +27,17 @@ Bool = NDArray[np.bool_]
 
 #: z-scores are clamped to this magnitude.
 Z_LIMIT: Final = 12.0
-_NO_LEVEL: Final = 0.0
-_WINDOWED: Final = np.array([int(Signal.TRACE), int(Signal.ENTROPY), int(Signal.FEATURES)])
+_TRACE, _ENTROPY, _SPECTRUM, _FEATURES = (int(signal) for signal in Signal)
 _ENDLESS: Final = np.iinfo(np.int64).max
 _STARTS: Final = np.array([columns.start for columns in statistics.SLICES])
+_WARMUP, _UNKNOWN_MASK, _FALLBACK = int(Status.WARMUP), int(Status.UNKNOWN_MASK), int(Status.FALLBACK)
+_BAD_INPUT, _NONFINITE, _ABSENT = int(Status.BAD_INPUT), int(Status.NONFINITE), int(Status.ABSENT)
+_NO_CALIBRATION: Final = int(Status.NO_CALIBRATION)
 #: Statuses after which a step has no evidence at all, not even that of earlier steps.
-_VOID: Final = Status.NO_CALIBRATION | Status.NONFINITE | Status.BAD_INPUT | Status.UNKNOWN_MASK | Status.ABSENT
+_VOID: Final = _NO_CALIBRATION | _NONFINITE | _BAD_INPUT | _UNKNOWN_MASK | _ABSENT
+_NO_P: Final = np.ones((1, 2))
+_NO_COMPONENTS: Final = np.tile(np.array([0, 1, 0], np.float32), (1, len(COMPONENTS), 1))
+_ZERO: Final = np.zeros(1)
 
 
 @dataclass(slots=True)
@@ -39,7 +46,7 @@ class _Outputs:
 
     p: F64
     sup: F64
-    components: F64
+    components: NDArray[np.float32]
     level: F64
     asset: NDArray[np.uint64]
     status: NDArray[np.int32]
@@ -47,13 +54,11 @@ class _Outputs:
     @classmethod
     def empty(cls, sup: NDArray[np.generic]) -> _Outputs:
         n = sup.shape[0]
-        components = np.zeros((n, len(COMPONENTS), 3))
-        components[:, :, 1] = 1.0
         return cls(
-            p=np.ones((n, 2)),
+            p=_NO_P.repeat(n, axis=0),
             sup=clean_sup(sup[:, 0]),
-            components=components,
-            level=np.full(n, _NO_LEVEL),
+            components=_NO_COMPONENTS.repeat(n, axis=0),
+            level=np.zeros(n),
             asset=np.zeros(n, np.uint64),
             status=np.zeros(n, np.int32),
         )
@@ -62,7 +67,7 @@ class _Outputs:
         return {
             "DETECTOR_P": self.p,
             "DETECTOR_SUP": self.sup[:, None],
-            "COMPONENTS": self.components.astype(np.float32),
+            "COMPONENTS": self.components,
             "DETECTOR_LEVEL": self.level[:, None],
             "DETECTOR_ASSET": self.asset[:, None],
             "DETECTOR_STATUS": self.status[:, None],
@@ -71,68 +76,144 @@ class _Outputs:
 
 def clean_sup(sup: NDArray[np.generic]) -> F64:
     """A running maximum made finite: NaN and anything below the start count as the start."""
-    values = sup.astype(np.float64)
-    return np.clip(np.where(np.isnan(values), SUP_START, values), SUP_START, STATISTIC_LIMIT)
+    # fmax prefers a number to a NaN
+    return np.asarray(np.minimum(np.fmax(sup.astype(np.float64), SUP_START), STATISTIC_LIMIT))
 
 
 def signal_mask(counts: Counts) -> I64:
     """Signal mask of each row: the signals with a count above 0."""
-    mask = (counts.trace > 0) * int(Signal.TRACE) + (counts.entropy > 0) * int(Signal.ENTROPY)
-    return np.asarray(mask + (counts.spectrum > 0) * int(Signal.SPECTRUM) + (counts.rows > 0) * int(Signal.FEATURES))
+    mask = (counts.trace > 0) * _TRACE + (counts.entropy > 0) * _ENTROPY
+    return np.asarray(mask + (counts.spectrum > 0) * _SPECTRUM + (counts.rows > 0) * _FEATURES)
+
+
+def _known_signals(features: int, counts: Counts, present: I64) -> I64:
+    """Masks without the signals whose size an asset for `features` columns does not know."""
+    foreign = (counts.rows > 0) & (counts.cols != features)
+    short = (counts.spectrum > 0) & (counts.spectrum < SPECTRUM_RANK)
+    return np.asarray(present - foreign * _FEATURES - short * _SPECTRUM)
 
 
 def _tokens(counts: Counts, mask: I64) -> I64:
     """Tokens that every windowed signal of the mask has seen, at most what its window may hold."""
-    room = MAX_FEATURE_VALUES // np.maximum(counts.cols, 1)
     # a window that holds under 16 rows is warm when it is full
-    rows = np.where(counts.rows >= np.minimum(room, BLOCK), np.maximum(counts.rows, BLOCK), counts.rows)
-    seen = np.stack([counts.trace, counts.entropy, rows], axis=1)
-    return np.asarray(np.minimum.reduce(np.where(mask[:, None] & _WINDOWED, seen, _ENDLESS), axis=1))
+    full = counts.rows >= np.minimum(MAX_FEATURE_VALUES // np.maximum(counts.cols, 1), BLOCK)
+    rows = np.where(full, np.maximum(counts.rows, BLOCK), counts.rows)
+    least = np.where(mask & _TRACE, counts.trace, _ENDLESS)
+    least = np.minimum(least, np.where(mask & _ENTROPY, counts.entropy, _ENDLESS))
+    return np.asarray(np.minimum(least, np.where(mask & _FEATURES, rows, _ENDLESS)))
 
 
-def standardise(asset: DetectorAsset, raw: statistics.Raw, rows: I64) -> F64:
+def standardise(asset: DetectorAsset, raw: statistics.Raw, rows: Rows) -> F64:
     """z-scores (R, F) of the chosen rows, clamped to +-12; 0 where a row cannot have the statistic."""
-    z = (raw.values[rows] - asset.location) / asset.scale
+    z = raw.values[rows] - asset.location
+    z /= asset.scale
     np.minimum(np.maximum(z, -Z_LIMIT, out=z), Z_LIMIT, out=z)
     z *= raw.valid[rows]
     # -0.0 becomes 0.0: the sign of a neutral z would tell what its ignored value was
-    z += 0.0
+    z += _ZERO
     return z
 
 
 def combine(mask: MaskCalibration, z: F64) -> tuple[F64, F64]:
     """The logit of (R, F) z-scores, quantised, (R,); and the components' shares of it, (R, C)."""
-    shares = z * mask.linear + z * z * mask.quadratic
-    parts = np.add.reduceat(shares, _STARTS, axis=1)
-    return quantise(mask.intercept + np.add.reduce(parts, axis=1)), quantise(parts)
+    shares = z * mask.quadratic
+    shares += mask.linear
+    shares *= z
+    parts = np.empty((z.shape[0], 1 + _STARTS.shape[0]))
+    np.add.reduceat(shares, _STARTS, axis=1, out=parts[:, 1:])
+    np.add(np.add.reduce(parts[:, 1:], axis=1), mask.intercept, out=parts[:, 0])
+    parts = quantise(parts)
+    return parts[:, 0], parts[:, 1:]
 
 
-def _components(mask: MaskCalibration, z: F64, parts: F64) -> F64:
-    out = np.zeros((z.shape[0], len(COMPONENTS), 3))
-    for i, table in enumerate(mask.components):
-        p = p_value(table, parts[:, i])
-        out[:, i, 0] = 1.0 - p
-        out[:, i, 1] = p
-        out[:, i, 2] = np.maximum.reduce(z[:, statistics.HEADLINES[i]], axis=1)
-    return out
+def _tables(mask: MaskCalibration) -> tuple[tuple[F64, ...], F64]:
+    """Tables of the step, the components and the session, and what their p-values are shares of."""
+    tables = (mask.steps, *mask.components, mask.sessions)
+    return tables, np.array([table.shape[0] + 1.0 for table in tables])
 
 
-def _group(out: _Outputs, asset: DetectorAsset, raw: statistics.Raw, rows: I64, mask: int, warm: Bool) -> None:
-    calibration = asset.mask(mask)
-    out.asset[rows] = asset.asset_id
-    if calibration is None:
-        out.status[rows] |= int(Status.UNKNOWN_MASK)
+_TABLES: Final = Kept(_tables)
+
+
+def _score(out: _Outputs, calibration: MaskCalibration, asset: DetectorAsset, raw: statistics.Raw, rows: Rows) -> None:
+    """Answer rows that are warm."""
+    z = standardise(asset, raw, rows)
+    statistic, parts = combine(calibration, z)
+    sup = np.maximum(out.sup[rows], statistic)
+    out.sup[rows] = sup
+    tables, sizes = _TABLES(calibration)
+    rank = np.zeros((z.shape[0], len(tables)))
+    values = (statistic, *parts.T, sup)
+    for i, table in enumerate(tables):
+        if table.shape[0]:
+            rank[:, i] = table.searchsorted(values[i])
+    p = np.subtract(sizes, rank, out=rank)
+    p /= sizes
+    out.p[rows] = p[:, :: len(tables) - 1]
+    components = np.empty((z.shape[0], *_NO_COMPONENTS.shape[1:]))
+    components[:, :, 1] = p[:, 1:-1]
+    np.subtract(1.0, p[:, 1:-1], out=components[:, :, 0])
+    for i, columns in enumerate(statistics.HEADLINES):
+        headline = z[:, columns]
+        components[:, i, 2] = headline[:, 0] if headline.shape[1] == 1 else np.maximum.reduce(headline, axis=1)
+    out.components[rows] = components
+
+
+@lru_cache(maxsize=4096)
+def _sight(common: tuple[int, int, int, int, int], features: int) -> tuple[int, int, bool]:
+    """Signal mask of a row, what an asset for this feature width knows of it, whether that is still warming up."""
+    counts = Counts(np.array([common]), np.zeros(1, np.bool_))
+    present = signal_mask(counts)
+    mask = _known_signals(features, counts, present)
+    return int(present[0]), int(mask[0]), bool(_tokens(counts, mask)[0] < BLOCK)
+
+
+def _by_mask(
+    out: _Outputs, asset: DetectorAsset, counts: Counts, rows: Rows
+) -> Iterator[tuple[int, Rows, Bool | bool]]:
+    """Split rows by the mask that the asset knows of them: the mask, its rows, which rows of the batch are cold.
+
+    Rows that lose a signal are marked FALLBACK.
+    """
+    if counts.common is not None:
+        # nothing is decided by more tokens than a block
+        trace, entropy, spectrum, depth, cols = counts.common
+        present, number, cold = _sight(
+            (min(trace, BLOCK), min(entropy, BLOCK), min(spectrum, BLOCK), min(depth, BLOCK), cols), asset.features
+        )
+        if present != number:
+            out.status[rows] |= _FALLBACK
+        if out.sup[rows].shape[0]:
+            yield number, rows, cold
         return
-    out.level[rows] = calibration.level
-    ready = rows[warm]
-    out.status[rows[~warm]] |= int(Status.WARMUP)
-    if ready.shape[0]:
-        z = standardise(asset, raw, ready)
-        statistic, parts = combine(calibration, z)
-        out.p[ready, 0] = p_value(calibration.steps, statistic)
-        out.sup[ready] = np.maximum(out.sup[ready], statistic)
-        out.components[ready] = _components(calibration, z, parts)
-    out.p[rows, 1] = p_value(calibration.sessions, out.sup[rows])
+    all_present = signal_mask(counts)
+    mask = _known_signals(asset.features, counts, all_present)
+    reduced = mask != all_present
+    if reduced.any():
+        out.status[chosen(rows, reduced)] |= _FALLBACK
+    young = _tokens(counts, mask) < BLOCK
+    for number in sorted(set(mask[rows].tolist())):
+        yield number, chosen(rows, mask == number), young
+
+
+def _group(out: _Outputs, asset: DetectorAsset, counts: Counts, raw: statistics.Raw, rows: Rows) -> None:
+    """Answer rows of one asset whose content can be scored, mask by mask."""
+    out.asset[rows] = asset.asset_id
+    for number, same, cold in _by_mask(out, asset, counts, rows):
+        calibration = asset.mask(number)
+        if calibration is None:
+            out.status[same] |= _UNKNOWN_MASK
+            continue
+        out.level[same] = calibration.level
+        if not np.any(cold):
+            _score(out, calibration, asset, raw, same)
+            continue
+        young = np.logical_or(cold, np.zeros(out.sup.shape, np.bool_))
+        out.status[chosen(same, young)] |= _WARMUP
+        ready = chosen(same, ~young)
+        out.p[same, 1] = p_value(calibration.sessions, out.sup[same])
+        if out.sup[ready].shape[0]:
+            _score(out, calibration, asset, raw, ready)
 
 
 def _step(inputs: Inputs, assets: AssetSet) -> Outputs:
@@ -146,37 +227,26 @@ def _step(inputs: Inputs, assets: AssetSet) -> Outputs:
     )
     raw = statistics.compute(trace, entropy, spectrum, features, counts)
     out = _Outputs.empty(inputs["SUP"])
-    present = signal_mask(counts)
-    bad_sup = ~np.isfinite(inputs["SUP"][:, 0].astype(np.float64))
-    out.status[counts.bad | bad_sup] |= int(Status.BAD_INPUT)
-    out.status[raw.nonfinite] |= int(Status.NONFINITE)
-    out.status[(present == 0) & ~counts.bad] |= int(Status.ABSENT)
-    for group in by_asset(inputs["KEY"], assets.detector_match):
+    good = np.isfinite(inputs["SUP"][:, 0])
+    good &= ~counts.bad
+    if not good.all():
+        out.status[~good] = _BAD_INPUT
+    if raw.nonfinite.any():
+        out.status[raw.nonfinite] |= _NONFINITE
+    if counts.common is None or not any(counts.common[: Length.FEATURE_COLS]):
+        out.status[(signal_mask(counts) == 0) & ~counts.bad] |= _ABSENT
+    void = out.status.any()
+    for group in by_asset(inputs["KEY"], assets, AssetSet.detector_match):
         rows = group.rows
         if group.asset is None:
-            out.status[rows] |= int(Status.NO_CALIBRATION)
+            out.status[rows] |= _NO_CALIBRATION
             continue
         if group.fallback:
-            out.status[rows] |= int(Status.FALLBACK)
-        rows = rows[(out.status[rows] & int(_VOID)) == 0]
-        mask = _known_signals(out, group.asset, counts, present, rows)
-        tokens = _tokens(counts, mask)[rows]
-        for number in np.unique(mask[rows]):
-            same = mask[rows] == number
-            _group(out, group.asset, raw, rows[same], int(number), tokens[same] >= BLOCK)
+            out.status[rows] |= _FALLBACK
+        if void:
+            rows = chosen(rows, (out.status & _VOID) == 0)
+        _group(out, group.asset, counts, raw, rows)
     return out.tensors()
-
-
-def _known_signals(out: _Outputs, asset: DetectorAsset, counts: Counts, present: I64, rows: I64) -> I64:
-    """Masks without the signals whose size the asset does not know; such rows are marked FALLBACK."""
-    strange = np.zeros_like(present)
-    strange += np.where((counts.rows > 0) & (counts.cols != asset.features), int(Signal.FEATURES), 0)
-    short = (counts.spectrum > 0) & (counts.spectrum < SPECTRUM_RANK)
-    strange += np.where(short, int(Signal.SPECTRUM), 0)
-    reduced = present & ~strange
-    changed = rows[strange[rows] != 0]
-    out.status[changed] |= int(Status.FALLBACK)
-    return reduced
 
 
 def _failed(inputs: Inputs) -> Outputs:

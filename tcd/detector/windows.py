@@ -1,18 +1,21 @@
-"""Windows of a batch: validation of counts, masked copies, right-aligned tails, levels against the past.
+"""Windows of a batch: validation of counts, newest values right-aligned, sums over a row's own past.
 
-Every operation is elementwise, a gather, a sequential prefix sum or a reduction of fixed length over a row's own
-values, so that a row's bits do not depend on its padding or its neighbours (triton.md §6).
+Every operation is elementwise, a copy or a reduction whose length follows from the row's own counts, so that a
+row's bits do not depend on its padding or its neighbours (triton.md §6).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcd.calibration.lookup import alike
 from tcd.contract import MAX_FEATURE_COLS, MAX_FEATURE_ROWS, MAX_FEATURE_VALUES, MAX_WINDOW, Length
+from tcd.scratch import scratch
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -24,63 +27,108 @@ BLOCK: Final = 16
 MAX_LAG: Final = 96
 #: Length of a right-aligned tail: the newest block and one period before it.
 TAIL: Final = BLOCK + MAX_LAG
+#: Places of a tail, counted from the end.
+_BACK: Final = np.arange(-TAIL, 0)
+#: Values of a window table that are worked through together.
+_CHUNK: Final = 2**15
+_COUNTED: Final = int(Length.FLAGS)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Valid counts of a batch, each (N,) int64; rows whose counts do not fit are all zero and `bad`."""
+    """Valid counts of a batch; rows whose counts do not fit are all zero and `bad`.
 
-    trace: I64
-    entropy: I64
-    spectrum: I64
-    rows: I64
-    cols: I64
+    Attributes:
+        table: (N, 5) int64: trace, entropy, spectrum, feature rows, feature columns.
+        bad: (N,) rows whose counts did not fit.
+        common: the row of the table that all rows share, None when they differ.
+    """
+
+    table: I64
     bad: Bool
+    common: tuple[int, int, int, int, int] | None = None
+
+    @property
+    def trace(self) -> I64:
+        """Tokens in TRACE, (N,)."""
+        return self.table[:, Length.TRACE]
+
+    @property
+    def entropy(self) -> I64:
+        """Tokens in ENTROPY, (N,)."""
+        return self.table[:, Length.ENTROPY]
+
+    @property
+    def spectrum(self) -> I64:
+        """Singular values, (N,)."""
+        return self.table[:, Length.SPECTRUM]
+
+    @property
+    def rows(self) -> I64:
+        """Feature vectors, (N,)."""
+        return self.table[:, Length.FEATURE_ROWS]
+
+    @property
+    def cols(self) -> I64:
+        """Width of a feature vector, (N,)."""
+        return self.table[:, Length.FEATURE_COLS]
 
 
-def features_fit(rows: I64, cols: I64, width: int) -> Bool:
-    """Whether (rows, cols) of FEATURES fit the contract and a tensor of this width; (N,)."""
+def features_fit(rows: Any, cols: Any, width: int) -> Any:
+    """Whether (rows, cols) of FEATURES fit the contract and a tensor of this width; arrays or numbers."""
     empty = (rows == 0) & (cols >= 0)
     inside = (rows >= 0) & (cols > 0) & (rows <= MAX_FEATURE_ROWS) & (cols <= MAX_FEATURE_COLS)
-    return np.asarray(empty | (inside & (rows * cols <= min(width, MAX_FEATURE_VALUES))), np.bool_)
+    return empty | (inside & (rows * cols <= min(width, MAX_FEATURE_VALUES)))
+
+
+def shared(counts: I64) -> int | None:
+    """The count that all rows share, None when they differ or there is none."""
+    return int(counts[0]) if alike(counts) else None
 
 
 def counts_of(lengths: NDArray[np.generic], *, trace: int, entropy: int, spectrum: int, features: int) -> Counts:
     """Read LENGTHS (N, 6) against the widths of the tensors."""
-    table = lengths.astype(np.int64)
+    counted = lengths[:, :_COUNTED]
+    limits = tuple(min(width, MAX_WINDOW) for width in (trace, entropy, spectrum))
+    if alike(counted):
+        return _common_counts(counted, limits, features)
+    table = counted.astype(np.int64)
     scalar = table[:, : Length.FEATURE_ROWS]
-    limits = np.array([min(width, MAX_WINDOW) for width in (trace, entropy, spectrum)])
-    good = ((scalar >= 0) & (scalar <= limits)).all(axis=1)
+    good = np.logical_and.reduce((scalar >= 0) & (scalar <= limits), axis=1)
     good &= features_fit(table[:, Length.FEATURE_ROWS], table[:, Length.FEATURE_COLS], features)
     table *= good[:, None]
     table[:, Length.FEATURE_COLS] *= table[:, Length.FEATURE_ROWS] > 0
-    return Counts(
-        trace=table[:, Length.TRACE],
-        entropy=table[:, Length.ENTROPY],
-        spectrum=table[:, Length.SPECTRUM],
-        rows=table[:, Length.FEATURE_ROWS],
-        cols=table[:, Length.FEATURE_COLS],
-        bad=~good,
-    )
+    return Counts(table, ~good)
 
 
-def masked(values: NDArray[np.generic], counts: I64, width: int | None = None) -> tuple[F64, Bool]:
+def _common_counts(counted: NDArray[np.generic], limits: tuple[int, ...], features: int) -> Counts:
+    """Counts that all rows share, validated once and as numbers."""
+    n = counted.shape[0]
+    t, e, s, r, c = map(int, counted[0].tolist())
+    fits = all(0 <= count <= limit for count, limit in zip((t, e, s), limits, strict=True))
+    if not fits or not features_fit(r, c, features):
+        return Counts(np.zeros((n, _COUNTED), np.int64), np.ones(n, np.bool_), (0, 0, 0, 0, 0))
+    common = (t, e, s, r, c if r else 0)
+    table = np.empty((n, _COUNTED), np.int64)
+    table[:] = common
+    return Counts(table, np.zeros(n, np.bool_), common)
+
+
+def masked(values: NDArray[np.generic], counts: I64, common: int | None = None) -> tuple[F64, Bool]:
     """FP64 copy with zeros beyond each row's count, and which rows hold a NaN or infinity.
 
     Args:
         values: (N, W) numbers.
         counts: (N,) valid counts, at most W.
-        width: width of the copy, at least the largest count, which it is by default.
+        common: the count of all rows where it is known to be one.
 
     Returns:
-        (N, width) values, all finite, and (N,) flags. FP32 range is kept: squares and sums stay finite in FP64.
+        (N, largest count) values, all finite, and (N,) flags. FP32 range is kept: squares and sums stay finite.
     """
-    longest = int(counts.max(initial=0))
-    width = longest if width is None else width
-    out = np.zeros((values.shape[0], width))
-    out[:, :longest] = values[:, :longest]
-    if (counts != width).any():
-        out[np.arange(width) >= counts[:, None]] = 0.0
+    longest = int(counts.max(initial=0)) if common is None else common
+    out = values[:, :longest].astype(np.float64)
+    if common is None:
+        out[np.arange(longest) >= counts[:, None]] = 0.0
     # a sum of finite FP32 numbers is finite in FP64
     wrong: Bool = ~np.isfinite(np.add.reduce(out, axis=1))
     if wrong.any():
@@ -88,37 +136,79 @@ def masked(values: NDArray[np.generic], counts: I64, width: int | None = None) -
     return out, wrong
 
 
-def tail(values: NDArray[np.float64], counts: I64, length: int) -> F64:
-    """The newest `length` entries along axis 1, right-aligned, zeros where a row is shorter. C-contiguous."""
-    n, width = values.shape[:2]
-    out = np.zeros((n, length, *values.shape[2:]))
-    if width == 0:
+def right_align(out: NDArray[np.floating[Any]], values: NDArray[np.generic], counts: I64, common: int | None) -> None:
+    """Copy each row's newest values into `out` (N, K), right-aligned, zeros where a row has fewer.
+
+    `values` is (N, W) with `counts` (N,) valid ones; `common` is their count where it is one.
+    """
+    room = out.shape[1]
+    if common is not None:
+        take = min(common, room)
+        out[:, : room - take] = 0.0
+        out[:, room - take :] = values[:, common - take : common]
+        return
+    if room <= TAIL and values.size:
+        index = counts[:, None] + _BACK[TAIL - room :]
+        missing = index < 0
+        index += np.arange(0, values.size, values.shape[1])[:, None]
+        # without out= and a mode that needs no check, take copies twice
+        np.take(values.astype(out.dtype, copy=False).reshape(-1), index, out=out, mode="clip")
+        if missing.any():
+            out[missing] = 0.0
+        return
+    for row, source, count in zip(out, values, counts.tolist(), strict=True):
+        row[: max(room - count, 0)] = 0.0
+        row[max(room - count, 0) :] = source[max(count - room, 0) : count]
+
+
+def past_sums(values: NDArray[np.generic], counts: I64, common: int | None) -> F64:
+    """Sums (N,) of all but each row's newest 16 values; `values` (N, W) with `counts` valid ones.
+
+    A row's sum is that of a segment of its own length, hence independent of the others'.
+    """
+    n = values.shape[0]
+    longest = int(counts.max(initial=0)) if common is None else common
+    out = np.zeros(n)
+    if longest <= BLOCK:
         return out
-    if (counts == width).all():
-        take = min(length, width)
-        out[:, length - take :] = values[:, width - take :]
-        return out
-    index = counts[:, None] - length + np.arange(length)
-    rows, places = np.nonzero(index >= 0)
-    out[rows, places] = values[rows, index[rows, places]]
+    step = max(1, _CHUNK // longest)
+    for first in range(0, n, step):
+        part = slice(first, first + step)
+        some = values[part, :longest]
+        table = scratch("past", *some.shape, dtype=np.float64)
+        table[:] = some
+        if common is None:
+            out[part] = _segments(table, np.maximum(counts[part] - BLOCK, 0))
+        else:
+            out[part] = np.add.reduceat(table, [0, common - BLOCK], axis=1)[:, 0]
     return out
 
 
-def difference(values: F64, counts: I64, mean: F64) -> F64:
+def _segments(table: F64, length: I64) -> F64:
+    """Sums (N,) of the first `length` values of each row of a contiguous (N, W) table, W above every length."""
+    n, width = table.shape
+    bounds = np.empty((n, 2), np.int64)
+    bounds[:, 0] = np.arange(0, n * width, width)
+    np.add(bounds[:, 0], length, out=bounds[:, 1])
+    sums = np.add.reduceat(table.reshape(-1), bounds.reshape(-1))[::2]
+    # an empty segment answers its first value
+    return np.where(length == 0, 0.0, sums)
+
+
+def shift_of(mean: F64, past: F64, counts: I64 | int) -> F64:
     """Mean of the newest block minus the mean of the generation's own past, (N,).
 
     Args:
-        values: (N, W) masked values.
-        counts: (N,) valid counts.
         mean: (N,) means of the newest block.
+        past: (N,) sums of all values before it.
+        counts: valid counts, (N,) or one for all.
 
     Divided by sqrt(1 + 16/m), m the length of the past; 0 while m is under one block.
     """
-    past = counts - BLOCK
-    known = past >= BLOCK
-    if not known.any():
-        return np.zeros_like(mean)
-    prefix = np.cumsum(values, axis=1)
-    before = prefix[np.arange(values.shape[0]), np.maximum(past - 1, 0)]
-    length = np.maximum(past, 1).astype(np.float64)
-    return np.asarray((mean - before / length) / np.sqrt(1.0 + BLOCK / length) * known)
+    if isinstance(counts, int):
+        if counts < 2 * BLOCK:
+            return np.zeros_like(mean)
+        return np.asarray((mean - past / float(counts - BLOCK)) / math.sqrt(1.0 + BLOCK / (counts - BLOCK)))
+    length = np.maximum(counts - BLOCK, 1).astype(np.float64)
+    shift = (mean - past / length) / np.sqrt(1.0 + BLOCK / length)
+    return np.asarray(shift * (length >= BLOCK))

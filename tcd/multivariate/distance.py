@@ -1,4 +1,4 @@
-"""Mahalanobis distance by forward substitution, batch-invariant: elementwise operations over the batch only."""
+"""Mahalanobis distance and the MEWMA vector, batch-invariant: no operation mixes rows of a batch."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from numpy.typing import NDArray
 F64 = NDArray[np.float64]
 
 
-def mahalanobis(centred: F64, factor: F64) -> F64:
+def whitener(factor: F64) -> F64:
+    """Transposed inverse (d, d) of a lower Cholesky factor L, by which a row with covariance L L' becomes white."""
+    return np.ascontiguousarray(np.tril(np.linalg.inv(factor)).T)
+
+
+def mahalanobis(centred: F64, factor: F64, white: F64 | None = None) -> F64:
     """Distances sqrt(x' S^-1 x) with S = L L'.
 
     Args:
         centred: (N, d) vectors minus the reference mean.
         factor: (d, d) lower Cholesky factor L.
+        white: `whitener(factor)` where it is known already.
 
     Returns:
-        (N,) distances. Solves L y = x column by column; the same bits for a row in any batch.
+        (N,) distances. One product of fixed shape per row: the same bits for a row in any batch.
     """
-    rest = np.ascontiguousarray(centred.T)
-    for j in range(factor.shape[0]):
-        rest[j] /= factor[j, j]
-        rest[j + 1 :] -= factor[j + 1 :, j, None] * rest[j]
-    np.multiply(rest, rest, out=rest)
-    total = np.zeros(centred.shape[0])
-    for y in rest:
-        total += y
-    return np.sqrt(total)
+    y = np.matmul(centred[:, None, :], whitener(factor) if white is None else white)[:, 0]
+    return np.asarray(np.sqrt(np.add.reduce(np.multiply(y, y, out=y), axis=1)))
 
 
 def ewma(window: F64, smoothing: float) -> F64:

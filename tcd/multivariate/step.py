@@ -13,18 +13,25 @@ from numpy.typing import NDArray
 
 from tcd.calibration.assets import AssetSet, MultivariateAsset
 from tcd.calibration.conformal import p_value, quantise
-from tcd.calibration.lookup import by_asset
+from tcd.calibration.lookup import Kept, Rows, alike, by_asset, chosen
 from tcd.contract import MAX_FEATURE_VALUES, Length, Status
 from tcd.detector.step import clean_sup
-from tcd.detector.windows import BLOCK, TAIL, features_fit, masked, tail
-from tcd.multivariate.distance import ewma, mahalanobis
+from tcd.detector.windows import BLOCK, TAIL, features_fit, right_align, shared
+from tcd.multivariate.distance import ewma, mahalanobis, whitener
 from tcd.rowwise import Inputs, Outputs, isolated
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 _FLOAT_MAX: Final = float(np.finfo(np.float32).max)
-_VOID: Final = Status.NO_CALIBRATION | Status.NONFINITE | Status.BAD_INPUT | Status.UNKNOWN_MASK | Status.ABSENT
+_WARMUP, _UNKNOWN_MASK, _FALLBACK = int(Status.WARMUP), int(Status.UNKNOWN_MASK), int(Status.FALLBACK)
+_BAD_INPUT, _NONFINITE, _ABSENT = int(Status.BAD_INPUT), int(Status.NONFINITE), int(Status.ABSENT)
+_NO_CALIBRATION: Final = int(Status.NO_CALIBRATION)
+_VOID: Final = _NO_CALIBRATION | _NONFINITE | _BAD_INPUT | _UNKNOWN_MASK | _ABSENT
+_NO_DISTANCE: Final = np.array([[0.0, 0.0, 0.0, 1.0]])
+_NO_P: Final = np.ones((1, 2))
+#: The asset's whitening matrix, made once.
+_WHITE: Final[Kept[MultivariateAsset, F64]] = Kept(lambda asset: whitener(asset.cholesky), most=32)
 
 
 @dataclass(slots=True)
@@ -40,15 +47,15 @@ class _Outputs:
     @classmethod
     def empty(cls, sup: NDArray[np.generic]) -> _Outputs:
         n = sup.shape[0]
-        mv = np.zeros((n, 4))
-        mv[:, 3] = 1.0
-        return cls(np.ones((n, 2)), clean_sup(sup[:, 1]), mv, np.zeros(n, np.uint64), np.zeros(n, np.int32))
+        mv = _NO_DISTANCE.repeat(n, axis=0)
+        p = _NO_P.repeat(n, axis=0)
+        return cls(p, clean_sup(sup[:, 1]), mv, np.zeros(n, np.uint64), np.zeros(n, np.int32))
 
     def tensors(self) -> Outputs:
         return {
             "MULTIVARIATE_P": self.p,
             "MULTIVARIATE_SUP": self.sup[:, None],
-            "MV": np.clip(self.mv, -_FLOAT_MAX, _FLOAT_MAX).astype(np.float32),
+            "MV": np.minimum(np.maximum(self.mv, -_FLOAT_MAX), _FLOAT_MAX).astype(np.float32),
             "MULTIVARIATE_ASSET": self.asset[:, None],
             "MULTIVARIATE_STATUS": self.status[:, None],
         }
@@ -57,26 +64,30 @@ class _Outputs:
 def distances(asset: MultivariateAsset, flat: NDArray[np.generic], rows: I64) -> F64:
     """Quantised distances (N,) of flattened feature windows (N, W) with `rows` >= 1 valid rows each."""
     width = asset.features
+    common = shared(rows)
     if asset.smoothing == 1.0:
-        last = ((rows - 1) * width)[:, None] + np.arange(width)
-        newest = flat[np.arange(flat.shape[0])[:, None], last].astype(np.float64)
-        return quantise(mahalanobis(newest - asset.mean, asset.cholesky))
-    depth = int(rows.max())
-    windows, _ = masked(flat, rows * width, depth * width)
-    recent = tail(windows.reshape(-1, depth, width), rows, TAIL)
+        if common is not None:
+            newest = flat[:, (common - 1) * width : common * width].astype(np.float64)
+        else:
+            last = ((rows - 1) * width)[:, None] + np.arange(width)
+            newest = flat[np.arange(flat.shape[0])[:, None], last].astype(np.float64)
+        newest -= asset.mean
+        return quantise(mahalanobis(newest, asset.cholesky, _WHITE(asset)))
+    recent = np.empty((flat.shape[0], TAIL * width))
+    right_align(recent, flat, rows * width, None if common is None else common * width)
     inside = np.arange(TAIL, 0, -1) <= rows[:, None]
-    centred = (recent - asset.mean) * inside[:, :, None]
-    return quantise(mahalanobis(ewma(centred, asset.smoothing), asset.cholesky))
+    centred = (recent.reshape(-1, TAIL, width) - asset.mean) * inside[:, :, None]
+    return quantise(mahalanobis(ewma(centred, asset.smoothing), asset.cholesky, _WHITE(asset)))
 
 
-def _group(out: _Outputs, asset: MultivariateAsset, flat: NDArray[np.generic], rows: I64, depth: I64) -> None:
+def _group(out: _Outputs, asset: MultivariateAsset, flat: NDArray[np.generic], rows: Rows, depth: I64) -> None:
     out.asset[rows] = asset.asset_id
-    needed = min(BLOCK, MAX_FEATURE_VALUES // asset.features)
-    warm = depth[rows] >= needed
-    out.status[rows[~warm]] |= int(Status.WARMUP)
-    out.mv[rows, 1] = asset.threshold
-    ready = rows[warm]
-    if ready.shape[0]:
+    cold = depth < min(BLOCK, MAX_FEATURE_VALUES // asset.features)
+    ready = rows
+    if cold.any():
+        out.status[chosen(rows, cold)] |= _WARMUP
+        ready = chosen(rows, ~cold)
+    if out.sup[ready].shape[0]:
         distance = distances(asset, flat[ready], depth[ready])
         p = p_value(asset.steps, distance)
         out.p[ready, 0] = p
@@ -84,41 +95,74 @@ def _group(out: _Outputs, asset: MultivariateAsset, flat: NDArray[np.generic], r
         out.mv[ready, 0] = distance
         out.mv[ready, 2] = distance > asset.threshold
         out.mv[ready, 3] = p
+    out.mv[rows, 1] = asset.threshold
     out.p[rows, 1] = p_value(asset.sessions, out.sup[rows])
 
 
-def _nonfinite(features: NDArray[np.generic], counts: I64) -> NDArray[np.bool_]:
-    """Rows with a NaN or infinity among their counted values."""
+def _nonfinite(features: NDArray[np.generic], counts: I64) -> NDArray[np.bool_] | None:
+    """Rows with a NaN or infinity among their counted values; None for no row."""
     width = int(counts.max(initial=0))
-    wrong = ~np.isfinite(features[:, :width])
-    if (counts != width).any():
-        wrong &= np.arange(width) < counts[:, None]
-    return np.asarray(wrong.any(axis=1))
+    finite = np.isfinite(np.add.reduce(features[:, :width], axis=1))
+    if finite.all():
+        return None
+    out = ~finite
+    # a sum may also be spoilt by padding, or overflow
+    for i in np.flatnonzero(out).tolist():
+        out[i] = not np.isfinite(features[i, : counts[i]]).all()
+    return np.asarray(out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shapes:
+    """Whether rows and columns of FEATURES fit, and both, 0 where they do not; each (N,), or of one row for all."""
+
+    good: NDArray[np.bool_]
+    depth: I64
+    cols: I64
+
+    @classmethod
+    def read(cls, lengths: NDArray[np.generic], width: int) -> _Shapes:
+        table = lengths[:, Length.FEATURE_ROWS : Length.FEATURE_COLS + 1]
+        n = table.shape[0]
+        if alike(table):
+            depth, cols = map(int, table[0].tolist())
+            fits = bool(features_fit(depth, cols, width))
+            pair = np.full((2, n), [[depth], [cols]] if fits else 0, np.int64)
+            return cls(np.full(n, fits), pair[0], pair[1])
+        depth_of, cols_of = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
+        good = features_fit(depth_of, cols_of, width)
+        return cls(good, depth_of * good, cols_of * good)
 
 
 def _step(inputs: Inputs, assets: AssetSet) -> Outputs:
     features = inputs["FEATURES"]
-    lengths = inputs["LENGTHS"].astype(np.int64)
-    good = features_fit(lengths[:, Length.FEATURE_ROWS], lengths[:, Length.FEATURE_COLS], features.shape[1])
-    depth = np.where(good, lengths[:, Length.FEATURE_ROWS], 0)
-    cols = np.where(good, lengths[:, Length.FEATURE_COLS], 0)
-    nonfinite = _nonfinite(features, depth * cols)
+    shapes = _Shapes.read(inputs["LENGTHS"], features.shape[1])
+    depth = shapes.depth
     out = _Outputs.empty(inputs["SUP"])
-    bad_sup = ~np.isfinite(inputs["SUP"][:, 1].astype(np.float64))
-    out.status[~good | bad_sup] |= int(Status.BAD_INPUT)
-    out.status[nonfinite] |= int(Status.NONFINITE)
-    out.status[good & (depth == 0)] |= int(Status.ABSENT)
-    for group in by_asset(inputs["KEY"], assets.multivariate_match):
+    good = shapes.good & np.isfinite(inputs["SUP"][:, 1])
+    if not good.all():
+        out.status[~good] = _BAD_INPUT
+    nonfinite = _nonfinite(features, depth * shapes.cols)
+    if nonfinite is not None:
+        out.status[nonfinite] |= _NONFINITE
+    if not depth.all():
+        out.status[shapes.good & (depth == 0)] |= _ABSENT
+    void = out.status.any()
+    for group in by_asset(inputs["KEY"], assets, AssetSet.multivariate_match):
         rows = group.rows
         if group.asset is None:
-            out.status[rows] |= int(Status.NO_CALIBRATION)
+            out.status[rows] |= _NO_CALIBRATION
             continue
         if group.fallback:
-            out.status[rows] |= int(Status.FALLBACK)
-        foreign = rows[(depth[rows] > 0) & (cols[rows] != group.asset.features)]
-        out.status[foreign] |= int(Status.UNKNOWN_MASK)
-        out.asset[foreign] = group.asset.asset_id
-        _group(out, group.asset, features, rows[(out.status[rows] & int(_VOID)) == 0], depth)
+            out.status[rows] |= _FALLBACK
+        foreign = (depth > 0) & (shapes.cols != group.asset.features)
+        strange = foreign.any()
+        if strange:
+            out.status[chosen(rows, foreign)] |= _UNKNOWN_MASK
+            out.asset[chosen(rows, foreign)] = group.asset.asset_id
+        if void or strange:
+            rows = chosen(rows, (out.status & _VOID) == 0)
+        _group(out, group.asset, features, rows, depth)
     return out.tensors()
 
 

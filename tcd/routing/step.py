@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tcd.calibration.assets import AssetSet, RoutingPolicy
+from tcd.calibration.assets import AssetSet, RoutingPolicy, TierRule
+from tcd.calibration.lookup import ALL, Rows, alike
 from tcd.contract import FLAG_MASK, SUP_START, UNKNOWN_POLICY, Flag, Length, Status
 from tcd.routing.policy import DEFAULT_POLICY
 from tcd.rowwise import Inputs, Outputs, isolated
@@ -23,126 +24,146 @@ Bool = NDArray[np.bool_]
 _CAUTIOUS: Final = 1
 _STRICT: Final = 2
 _FLOAT_MAX: Final = float(np.finfo(np.float32).max)
+_CONTROLLER: Final = int(Flag.CONTROLLER)
+_UNKNOWN_FLAGS: Final = ~FLAG_MASK
+_BYTE: Final = 0xFF
+_BAD_INPUT, _UNKNOWN_POLICY = int(Status.BAD_INPUT), int(UNKNOWN_POLICY)
 #: BASE read when a member of it is not finite.
 _SAFE_BASE: Final = np.array([1.0, 1.0, 0.0, 0.0])
 
 
 def merge(detector: F64, multivariate: F64, weight: float) -> F64:
     """min(1, p_det / w, p_mv / (1 - w)); a monitor of weight 0 is left out. Any shape."""
-    p = np.ones_like(detector)
+    p: F64 | float = 1.0
     if weight > 0:
         p = np.minimum(p, detector / weight)
     if weight < 1:
         p = np.minimum(p, multivariate / (1.0 - weight))
-    return p
+    return np.asarray(p)
 
 
-def _policies(ids: NDArray[np.generic], assets: AssetSet) -> Iterator[tuple[NDArray[np.int64], RoutingPolicy, bool]]:
-    """Rows by policy: their indices, the policy that answers, whether the asked one was known."""
-    flat = ids[:, 0].tolist()
-    for value in set(flat):
+def _policies(ids: NDArray[np.generic], assets: AssetSet) -> Iterator[tuple[Rows, RoutingPolicy, bool]]:
+    """Rows by policy: which they are, the policy that answers, whether the asked one was known."""
+    same = alike(ids)
+    flat = ids[:1, 0].tolist() if same else ids[:, 0].tolist()
+    for value in dict.fromkeys(flat):
         policy = assets.policy(int(value))
-        rows = np.array([i for i, other in enumerate(flat) if other == value], np.int64)
+        rows = ALL if same else np.array([i for i, other in enumerate(flat) if other == value], np.int64)
         yield rows, policy or assets.policy(0) or DEFAULT_POLICY, policy is not None or int(value) == 0
 
 
-def _probability(values: NDArray[np.generic]) -> tuple[F64, Bool]:
-    """p-values as FP64 in [0, 1] with whatever is not one replaced by 1, and where that was."""
-    p = values.astype(np.float64)
-    wrong = ~((p >= 0) & (p <= 1))
-    return np.where(wrong, 1.0, p), wrong.any(axis=1)
-
-
-def _base(values: NDArray[np.generic]) -> tuple[F64, Bool]:
+def _base(values: NDArray[np.generic]) -> tuple[F64, Bool | None]:
+    """BASE as FP64 with a safe value for whatever is not finite, and where all is, None for everywhere; (N, 4)."""
     base = values.astype(np.float64)
-    wrong = ~np.isfinite(base)
-    return np.where(wrong, _SAFE_BASE, base), wrong.any(axis=1)
+    good = np.isfinite(base)
+    return (base, None) if good.all() else (np.where(good, base, _SAFE_BASE), good)
+
+
+def _limited(rule: TierRule, out: F64) -> F64:
+    """ROUTE (R, 4) of rows in one tier; `out` is changed and answered."""
+    if rule.temperature is not None:
+        np.minimum(np.maximum(out[:, 0], rule.temperature[0]), rule.temperature[1], out=out[:, 0])
+    if rule.top_p is not None:
+        np.minimum(out[:, 1], rule.top_p, out=out[:, 1])
+    if rule.max_tokens is not None:
+        # 0 from the caller means that it named no limit
+        out[:, 2] = np.where(out[:, 2] > 0, np.minimum(out[:, 2], rule.max_tokens), rule.max_tokens)
+    out[:, 3] = rule.decoder
+    return out
 
 
 def _route(policy: RoutingPolicy, tier: I32, base: F64) -> F64:
     """ROUTE (R, 4) of rows under one policy."""
-    out = np.stack([base[:, 0], base[:, 1], np.maximum(base[:, 2], 0.0), np.zeros(base.shape[0])], axis=1)
-    for index, rule in enumerate(policy.tiers):
+    out = base.copy()
+    np.maximum(out[:, 2], 0.0, out=out[:, 2])
+    tiers = set(tier.tolist())
+    if len(tiers) == 1:
+        _limited(policy.tiers[tiers.pop()], out)
+    for index in tiers:
         here = np.flatnonzero(tier == index)
-        if not here.shape[0]:
-            continue
-        if rule.temperature is not None:
-            out[here, 0] = np.clip(out[here, 0], *rule.temperature)
-        if rule.top_p is not None:
-            out[here, 1] = np.minimum(out[here, 1], rule.top_p)
-        if rule.max_tokens is not None:
-            asked = out[here, 2]
-            # 0 from the caller means that it named no limit
-            limit = np.where(asked > 0, np.minimum(asked, rule.max_tokens), rule.max_tokens)
-            out[here, 2] = limit
-        out[here, 3] = rule.decoder
-    return np.asarray(np.clip(out, -_FLOAT_MAX, _FLOAT_MAX))
+        out[here] = _limited(policy.tiers[index], out[here])
+    return np.minimum(np.maximum(out, -_FLOAT_MAX), _FLOAT_MAX)
 
 
 class _Row:
     """Inputs of the step, read and cleaned once for the whole batch."""
 
     def __init__(self, inputs: Inputs) -> None:
-        self.p_detector, wrong_detector = _probability(inputs["DETECTOR_P"])
-        self.p_multivariate, wrong_multivariate = _probability(inputs["MULTIVARIATE_P"])
-        self.level = inputs["DETECTOR_LEVEL"][:, 0].astype(np.float64)
-        self.alpha = inputs["ALPHA"][:, 0].astype(np.float64)
-        self.base, wrong_base = _base(inputs["BASE"])
-        flags = inputs["LENGTHS"][:, Length.FLAGS].astype(np.int64)
-        self.controller = (flags & int(Flag.CONTROLLER)) != 0
-        self.monitors = (
-            inputs["DETECTOR_STATUS"][:, 0].astype(np.int64) | inputs["MULTIVARIATE_STATUS"][:, 0].astype(np.int64)
-        ) & 0xFF
-        wrong_alpha = self.controller & ~((self.alpha >= 0) & (self.alpha <= 1))
-        self.wrong = wrong_detector | wrong_multivariate | wrong_base | wrong_alpha | ((flags & ~FLAG_MASK) != 0)
-        self.controller &= ~wrong_alpha
+        # step and hypothesis of the detector, then of the multivariate monitor
+        self.p = np.concatenate([inputs["DETECTOR_P"], inputs["MULTIVARIATE_P"]], axis=1, dtype=np.float64)
+        self.level = inputs["DETECTOR_LEVEL"][:, 0]
+        self.alpha = inputs["ALPHA"][:, 0]
+        self.base, good_base = _base(inputs["BASE"])
+        flags = inputs["LENGTHS"][:, Length.FLAGS].astype(np.int32, copy=False)
+        self.controller = (flags & _CONTROLLER) == _CONTROLLER
+        self.detector = inputs["DETECTOR_STATUS"][:, 0].astype(np.int32, copy=False) & _BYTE
+        self.multivariate = inputs["MULTIVARIATE_STATUS"][:, 0].astype(np.int32, copy=False) & _BYTE
+        self.status = np.zeros(self.p.shape[0], np.int32)
+        # a NaN fails every comparison
+        fine = _unit(self.p) and _unit(self.alpha) and good_base is None
+        if not fine or (int(np.bitwise_or.reduce(flags)) & _UNKNOWN_FLAGS):
+            self._clean(good_base, flags)
+
+    def _clean(self, good_base: Bool | None, flags: I32) -> None:
+        """Find the rows with something wrong in them, and make that safe."""
+        good = (self.p >= 0) & (self.p <= 1)
+        self.p = np.where(good, self.p, 1.0)
+        bad_alpha = self.controller & ~((self.alpha >= 0) & (self.alpha <= 1))
+        self.controller &= ~bad_alpha
+        wrong = ~good.all(axis=1) | bad_alpha | ((flags & _UNKNOWN_FLAGS) != 0)
+        if good_base is not None:
+            wrong |= ~good_base.all(axis=1)
+        self.status[wrong] = _BAD_INPUT
+
+
+def _unit(values: F64) -> bool:
+    """Whether all values are in [0, 1]."""
+    return bool(values.min(initial=0.0) >= 0.0 and values.max(initial=0.0) <= 1.0)
 
 
 def _finite(values: NDArray[np.generic]) -> F64:
-    sup = values.astype(np.float64)
-    return np.clip(np.where(np.isnan(sup), SUP_START, sup), SUP_START, -SUP_START)
+    # fmax prefers a number to a NaN
+    return np.asarray(np.minimum(np.fmax(values.astype(np.float64), SUP_START), -SUP_START))
 
 
-def _pack(inputs: Inputs, routing: I32) -> NDArray[np.int32]:
-    detector = inputs["DETECTOR_STATUS"][:, 0].astype(np.int64) & 0xFF
-    multivariate = inputs["MULTIVARIATE_STATUS"][:, 0].astype(np.int64) & 0xFF
-    return (detector | (multivariate << 8) | (routing.astype(np.int64) << 16)).astype(np.int32)
+def _pack(detector: I32, multivariate: I32, routing: I32) -> I32:
+    return detector | (multivariate << 8) | (routing << 16)
 
 
 def _step(inputs: Inputs, assets: AssetSet) -> Outputs:
     row = _Row(inputs)
-    n = row.level.shape[0]
-    status = np.where(row.wrong, int(Status.BAD_INPUT), 0).astype(np.int32)
-    merged = np.ones((n, 2))
+    n = row.p.shape[0]
+    status = row.status
+    monitors = row.detector | row.multivariate
+    merged = np.empty((n, 2))
     tier = np.zeros(n, np.int32)
-    route = np.zeros((n, 4))
-    used = np.zeros(n, np.uint64)
-    trigger = np.zeros(n, np.bool_)
-    alarm = np.zeros(n, np.bool_)
+    route = np.empty((n, 4), np.float32)
+    used = np.empty((n, 3), np.uint64)
+    used[:, :1], used[:, 1:2] = inputs["DETECTOR_ASSET"], inputs["MULTIVARIATE_ASSET"]
+    trigger, alarm = np.empty(n, np.bool_), np.empty(n, np.bool_)
     for rows, policy, known in _policies(inputs["POLICY"], assets):
         if not known:
-            status[rows] |= int(UNKNOWN_POLICY)
-        merged[rows] = merge(row.p_detector[rows], row.p_multivariate[rows], policy.weight)
+            status[rows] |= _UNKNOWN_POLICY
+        merged[rows] = merge(row.p[rows, :2], row.p[rows, 2:], policy.weight)
         trigger[rows] = row.controller[rows] & (merged[rows, 1] <= row.alpha[rows])
         alarm[rows] = merged[rows, 0] <= row.level[rows]
-        broken = ((row.monitors[rows] | status[rows]) & policy.failed) != 0
-        cautious = alarm[rows] | (row.base[rows, 3] >= policy.drift) | broken
-        tier[rows] = np.where(trigger[rows], _STRICT, np.where(cautious, _CAUTIOUS, 0))
+        cautious = alarm[rows] | (row.base[rows, 3] >= policy.drift)
+        cautious |= ((monitors[rows] | status[rows]) & policy.failed) != 0
+        # cautious is 1, strict 2
+        tier[rows] = np.where(trigger[rows], _STRICT, cautious)
         route[rows] = _route(policy, tier[rows], row.base[rows])
-        used[rows] = policy.asset_id
-    sup = np.stack([_finite(inputs["DETECTOR_SUP"][:, 0]), _finite(inputs["MULTIVARIATE_SUP"][:, 0])], axis=1)
-    assets_used = [inputs["DETECTOR_ASSET"][:, 0], inputs["MULTIVARIATE_ASSET"][:, 0], used]
+        used[rows, 2] = policy.asset_id
     return {
-        "SCORE": (1.0 - merged[:, :1]).astype(np.float32),
-        "P_STEP": np.stack([row.p_detector[:, 0], row.p_multivariate[:, 0]], axis=1),
-        "SUP_OUT": sup,
+        "SCORE": np.subtract(1.0, merged[:, :1]).astype(np.float32),
+        "P_STEP": np.ascontiguousarray(row.p[:, ::2]),
+        "SUP_OUT": _finite(np.concatenate([inputs["DETECTOR_SUP"], inputs["MULTIVARIATE_SUP"]], axis=1)),
         "P_VALUE": merged[:, 1:],
         "TRIGGER": trigger[:, None].astype(np.int32),
         "VERDICT": (trigger | alarm)[:, None].astype(np.int32),
         "TIER": tier[:, None],
-        "STATUS": _pack(inputs, status)[:, None],
-        "ROUTE": route.astype(np.float32),
-        "ASSETS": np.stack(assets_used, axis=1).astype(np.uint64),
+        "STATUS": _pack(row.detector, row.multivariate, status)[:, None],
+        "ROUTE": route,
+        "ASSETS": used,
     }
 
 
@@ -150,6 +171,9 @@ def _failed(inputs: Inputs) -> Outputs:
     n = inputs["BASE"].shape[0]
     base, _ = _base(inputs["BASE"])
     tier = np.full(n, _CAUTIOUS, np.int32)
+    detector, multivariate = (
+        inputs[name].astype(np.int32, copy=False)[:, 0] & _BYTE for name in ("DETECTOR_STATUS", "MULTIVARIATE_STATUS")
+    )
     return {
         "SCORE": np.zeros((n, 1), np.float32),
         "P_STEP": np.ones((n, 2)),
@@ -158,7 +182,7 @@ def _failed(inputs: Inputs) -> Outputs:
         "TRIGGER": np.zeros((n, 1), np.int32),
         "VERDICT": np.zeros((n, 1), np.int32),
         "TIER": tier[:, None],
-        "STATUS": _pack(inputs, np.full(n, int(Status.FAILED), np.int32))[:, None],
+        "STATUS": _pack(detector, multivariate, np.full(n, int(Status.FAILED), np.int32))[:, None],
         "ROUTE": _route(DEFAULT_POLICY, tier, base).astype(np.float32),
         "ASSETS": np.zeros((n, 3), np.uint64),
     }

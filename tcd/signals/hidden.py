@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcd.contract import SPECTRUM_RANK
+from tcd.scratch import scratch
 
 F64 = NDArray[np.float64]
 
 #: The spectrum is of this many newest hidden states.
 HIDDEN_WINDOW: Final = 32
+#: Numbers of hidden states that are worked through together.
+_CHUNK: Final = 2**16
 
 
 def spectrum(hidden: NDArray[np.generic]) -> F64:
@@ -24,14 +27,22 @@ def spectrum(hidden: NDArray[np.generic]) -> F64:
     Returns:
         (N, min(16, W, D)) singular values, descending, FP64; rounding below zero is clipped.
     """
-    recent = hidden[:, -HIDDEN_WINDOW:].astype(np.float64)
+    recent = hidden[:, -HIDDEN_WINDOW:]
     n, depth, width = recent.shape
     keep = min(SPECTRUM_RANK, depth, width)
     if keep == 0:
         return np.zeros((n, 0))
-    # stacked products of fixed shape: the bits of a row do not depend on N
-    turned = recent.transpose(0, 2, 1)
-    gram = np.matmul(recent, turned) if depth <= width else np.matmul(turned, recent)
+    side = min(depth, width)
+    gram = np.empty((n, side, side))
+    step = max(1, _CHUNK // (depth * width))
+    for first in range(0, n, step):
+        some = recent[first : first + step]
+        table = scratch("hidden", *some.shape, dtype=np.float64)
+        table[:] = some
+        turned = table.transpose(0, 2, 1)
+        # stacked products of fixed shape: the bits of a row do not depend on N
+        left, right = (table, turned) if depth <= width else (turned, table)
+        np.matmul(left, right, out=gram[first : first + step])
     values = np.linalg.eigvalsh(gram)[:, : -keep - 1 : -1]
     return np.asarray(np.sqrt(np.maximum(values, 0.0)))
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcd.scratch import scratch
+
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+
+#: A logit this far under the largest one has weight 0.
+_IMPOSSIBLE: Final = np.float32(-1e4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +46,15 @@ def token_signals(logits: F32, token: NDArray[np.generic]) -> TokenSignals:
         top = row.max()
         if not np.isfinite(top) or not np.isfinite(row[chosen]):
             continue
-        shifted = row - top
-        weight = np.exp(shifted)
+        shifted = np.subtract(row, top, out=scratch("shifted", vocabulary))
+        weight = np.exp(shifted, out=scratch("weight", vocabulary))
         total = float(weight.sum(dtype=np.float64))
-        # a masked token has weight 0 and would make 0 * -inf
-        moment = float(np.einsum("v,v->", weight, np.maximum(shifted, -1e4), dtype=np.float64))
         log_total = float(np.log(total))
         lp[i] = min(float(shifted[chosen]) - log_total, 0.0)
+        # a masked token has weight 0 and would make 0 * -inf
+        if shifted.min() < _IMPOSSIBLE:
+            np.maximum(shifted, _IMPOSSIBLE, out=shifted)
+        moment = float(np.einsum("v,v->", weight, shifted, dtype=np.float64))
         entropy[i] = max(log_total - moment / total, 0.0)
         good[i] = np.isfinite(entropy[i])
     return TokenSignals(lp, entropy, good)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sidecar_api.app import Edges
-from tcd.errors import ScoringError, Unavailable
+from tcd.errors import ConfigError, ScoringError, Unavailable
 from tcd.ledger import MemoryLedger
 from tcd.risk_av import Controller
 
@@ -94,6 +94,8 @@ async def test_levels_rise_with_rejections_and_the_trigger_is_latched(make_clien
     client = make_client(kit.ScriptedScorer(lambda row: p["a"] if row.trace[0] == -9.0 else p["b"]))
     first = await client.step(session="a", trace_vector=[-9.0])
     assert (first["trigger"], first["action"], first["cause"], first["verdict"]) == (True, "block", "av", True)
+    assert first["components"]["av"]["rejections"] == 1
+    assert first["alpha_wealth"] == 2 * first["budget_remaining"]
     second = await client.step(session="b")
     assert second["alpha_alloc"] == 2 * first["alpha_alloc"]
     p["a"] = 1.0
@@ -191,6 +193,12 @@ async def test_an_exhausted_budget_is_never_a_silent_allow(make_client: Any) -> 
     answers = [await client.step(session=str(i)) for i in range(11)]
     assert [a["action"] for a in answers] == ["allow"] * 10 + ["degrade"]
     assert (answers[-1]["cause"], answers[-1]["alpha_alloc"], answers[-1]["budget_remaining"]) == ("budget", 0.0, 0.0)
+
+
+async def test_an_epoch_that_the_calibration_does_not_carry_is_refused(make_client: Any) -> None:
+    assert (await make_client(epoch_length=10).step())["alpha_alloc"] == 0.005
+    with pytest.raises(ConfigError, match=r"epoch length 11: .* carries 10 .* calibration sessions"):
+        make_client(epoch_length=11)
 
 
 async def test_epochs_roll_and_spent_starts_anew(make_client: Any) -> None:

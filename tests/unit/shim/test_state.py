@@ -82,6 +82,8 @@ async def test_loading_never_lowers_spent_and_never_clears_an_alarm(make_client:
     before = await loud.step(step_id=0)
     assert before["trigger"] is True
     assert (await loud.post({"detector": snapshot}, "/state/load", **BEARER)).status == 200
+    merged = (await loud.get("/state/get", **BEARER)).json()["detector"]["sessions"][0]
+    assert (merged["triggered"], merged["steps"]) == (True, 5)
     loud.app.runtime.service._scorer.p = 1.0
     after = await loud.step(step_id=9)
     assert (after["trigger"], after["action"], after["p_value"]) == (True, "block", 1e-5)
