@@ -11,30 +11,21 @@ from tcd.calibration.assets import F64, Binding, DetectorAsset, MultivariateAsse
 from tcd.calibration.store import default_asset_dir, load_assets, write_asset, write_manifest
 
 
-def write_synthetic(directory: Path, *, sessions: int, seed: int = 0) -> None:
-    """Write the demonstration assets with `sessions` made-up session maxima each; bound as the default key."""
-    rng = np.random.default_rng(seed)
+def write_synthetic(directory: Path, *, detector_maxima: F64, multivariate_maxima: F64) -> None:
+    """Write the demonstration assets with session maxima of made-up sessions, bound to their model's key."""
     demo = load_assets(default_asset_dir())
     assert demo.default is not None
     detector = next(iter(demo.detectors.values()))
     monitor = next(iter(demo.multivariates.values()))
     provenance = dataclasses.replace(
-        detector.provenance, source="synthetic session maxima, for tests", n_sessions=sessions, demo=False
+        detector.provenance, source="synthetic sessions, for tests", n_sessions=len(detector_maxima), demo=False
     )
-
-    def maxima(like: F64) -> F64:
-        return np.sort(rng.normal(like.mean(), like.std() + 1e-3, sessions))
-
+    masks = {
+        number: dataclasses.replace(mask, sessions=np.sort(detector_maxima)) for number, mask in detector.masks.items()
+    }
     made: list[DetectorAsset | MultivariateAsset] = [
-        dataclasses.replace(
-            detector,
-            provenance=provenance,
-            masks={
-                number: dataclasses.replace(mask, sessions=maxima(mask.sessions))
-                for number, mask in detector.masks.items()
-            },
-        ),
-        dataclasses.replace(monitor, provenance=provenance, sessions=maxima(monitor.sessions)),
+        dataclasses.replace(detector, provenance=provenance, masks=masks),
+        dataclasses.replace(monitor, provenance=provenance, sessions=np.sort(multivariate_maxima)),
     ]
     digests = [write_asset(directory, asset) for asset in made]
     policy = write_asset(directory, demo.routing[demo.policies[0]])
