@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
 
-from sidecar_api.background import end
 from sidecar_api.budget import Budget
 from sidecar_api.cutoff import Cutoff
 from sidecar_api.decode import float32, float32_rows
@@ -26,6 +25,7 @@ from sidecar_api.sessions import Session, SessionTable
 from sidecar_api.settle import Judge, Turn
 from sidecar_api.subjects import Subjects
 from sidecar_api.windows import Staged
+from tcd.background import end
 from tcd.config import Settings
 from tcd.contract import SUP_START, Flag, detector_key, temperature_bucket
 from tcd.errors import Conflict, ScoringError, ScoringTimeout, Unavailable

@@ -140,7 +140,6 @@ async def _triton(settings: Settings) -> AsyncIterator[_Triton]:
 
 async def _serve(settings: Settings, sock: socket.socket) -> None:
     from sidecar_api.app import Edges, create_app, make_exporter
-    from sidecar_api.background import running
     from tcd.calibration.store import AssetDirectory, default_asset_dir
     from tcd.triton.batcher import MicroBatcher
     from tcd.triton.health import HealthMonitor
@@ -162,7 +161,9 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
             triton={"url": triton.url, "started": server is not None},
         )
         app = create_app(settings, scorer=batcher, assets=directory, edges=edges)
-        async with running(monitor.run()):
+        # ready from the first request on; a server elsewhere may also come later
+        await monitor.check()
+        async with monitor.running():
             with _prometheus(settings, app):
                 await _http(settings, sock, app, stop, triton)
             await batcher.drain(timeout=settings.drain_timeout_s)

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from tcd.background import running
 from tcd.contract import DIAGNOSE, Model
 from tcd.errors import LauncherError, ScoringError
 from tcd.triton.client import InferenceClient
@@ -116,13 +117,8 @@ class HealthMonitor:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[HealthMonitor]:
         """Run in the background inside an `async with`."""
-        task = asyncio.ensure_future(self.run())
-        try:
+        async with running(self.run()):
             yield self
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     def _answered(self, latency: float) -> None:
         successes = self.state.successes + 1
