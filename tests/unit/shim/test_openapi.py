@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import MutableMapping
 from typing import Any
 from unittest import SkipTest
 
@@ -69,6 +70,11 @@ def test_schemathesis(kit: Any, path: str, method: str, mode: GenerationMode) ->
     )
     @given(case=strategy)
     def run(case: Any) -> None:
+        # a short deadline may pass: the 504 is documented, and tested with a scorer that hangs
+        for part in (case.body, case.headers):
+            if isinstance(part, MutableMapping):
+                for name in ("deadline_ms", "X-Deadline-Ms", "x-deadline-ms"):
+                    part.pop(name, None)
         case.call_and_validate(checks=CHECKS.get_by_names(list(WANTED)))
 
     try:
