@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tcd.errors import ConfigError
 
-#: Sessions that one thread of wrk walks through; far above the concurrency, so that two steps of one never meet.
-SESSIONS = 2000
+#: Sessions that one thread of wrk walks through: above the concurrency, so that two steps of one never meet, and few
+#: enough that most requests are a later step of a session, as in a generation.
+SESSIONS = 256
 
 _SCRIPT = """
 local threads = 0
