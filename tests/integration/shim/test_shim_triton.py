@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from sidecar_api.app import Edges, create_app
-from sidecar_api.background import running
 from sidecar_api.http.surface import ShimApp
+from tcd.background import running
 from tcd.calibration.store import AssetDirectory, default_asset_dir
 from tcd.config import Settings
 from tcd.receipts import KeySet, VerifyPolicy, verify_single

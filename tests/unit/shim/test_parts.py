@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
-from sidecar_api.background import end, running
 from sidecar_api.commit import Committer
 from sidecar_api.cutoff import Cutoff
 from sidecar_api.http.context import RequestContext
 from sidecar_api.sessions import Session
+from tcd.background import end, running
 from tcd.errors import Conflict, ScoringTimeout, Unavailable
 from tcd.ledger import Batch, MemoryLedger
 from tcd.risk_av import Controller
