@@ -25,6 +25,8 @@ _GUARD: Final = (
 _SHM: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 #: Time that stubs get to notice that their server is gone.
 _STUB_GRACE: Final = 3.0
+#: Seconds for a group to be gone after SIGKILL.
+_KILL_GRACE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +158,19 @@ class GuardedProcess:
         self.exited.set()
 
     def _sweep(self, group: int) -> None:
-        deadline = time.monotonic() + _STUB_GRACE
-        while group_members(group) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        _until_empty(group, _STUB_GRACE)
         _quietly(os.killpg, group, signal.SIGKILL)
+        # a killed process lives on until the kernel gets to it
+        _until_empty(group, _KILL_GRACE)
         if self._shm_prefix:
             for region in _SHM.glob(f"{self._shm_prefix}*"):
                 region.unlink(missing_ok=True)
+
+
+def _until_empty(group: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while group_members(group) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _quietly(send: object, pid: int, number: int) -> None:
