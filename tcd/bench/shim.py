@@ -22,8 +22,8 @@ from statistics import median
 from typing import Any
 
 from tcd.bench.load import Load, body, wrk
-from tcd.bench.proc import cpu_seconds, tree
 from tcd.errors import LauncherError
+from tcd.triton.process import tree, usage
 
 _START = 120.0
 _WARM_UP = 1.0
@@ -123,9 +123,9 @@ def one_answer(url: str) -> bytes:
 
 def drive(name: str, server: Server, *, concurrency: int, seconds: float, label: str) -> Run:
     """One run of the load and the CPU that each part spent on it."""
-    before = {part: cpu_seconds(pids) for part, pids in server.parts.items()}
+    before = {part: usage(pids).cpu_seconds for part, pids in server.parts.items()}
     load = wrk(server.url, concurrency=concurrency, seconds=seconds, run=label)
-    spent = {part: cpu_seconds(pids) - before[part] for part, pids in server.parts.items()}
+    spent = {part: usage(pids).cpu_seconds - before[part] for part, pids in server.parts.items()}
     return Run(name, concurrency, load, {part: 1e6 * cpu / load.requests for part, cpu in spent.items()})
 
 

@@ -55,6 +55,18 @@ def group_members(group: int) -> list[int]:
     return sorted(members)
 
 
+def tree(pid: int) -> set[int]:
+    """A process and all its descendants, also those that began a session of their own."""
+    stats = {int(e.name): _stat(int(e.name)) for e in Path("/proc").iterdir() if e.name.isdigit()}
+    parents = {child: int(fields[1]) for child, fields in stats.items() if fields}
+    found: set[int] = set()
+    more = {pid}
+    while more:
+        found |= more
+        more = {child for child, parent in parents.items() if parent in found} - found
+    return found
+
+
 def usage(pids: Iterable[int]) -> Usage:
     """Sum over processes; those that are gone count as nothing."""
     ticks = os.sysconf("SC_CLK_TCK")
