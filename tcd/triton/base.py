@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, cast
@@ -26,8 +25,6 @@ from tcd.triton.wire import DTYPES
 Array = NDArray[np.generic]
 Tensors = dict[str, Array]
 
-#: A new manifest is seen within this time; looking at each execution would cost a system call.
-ASSET_CHECK_SECONDS: Final = 0.25
 #: What a count is replaced by when the row's own tensor is too short for it: no width makes it valid.
 _INVALID: Final = np.iinfo(np.int32).max
 
@@ -105,9 +102,7 @@ class BatchModel:
         self._pb: Any = importlib.import_module("triton_python_backend_utils")
         place = os.environ.get("TCD_ASSETS")
         self._directory = AssetDirectory(Path(place) if place else default_asset_dir())
-        self._assets = self._directory.current()
         self._refused: str | None = None
-        self._look_again = 0.0
         self._metrics = ModelMetrics(self._pb, self.model.name)
         declared = {t["name"] for t in json.loads(args["model_config"])["output"]} if "model_config" in args else None
         if declared is not None and declared != {t.name for t in self.model.outputs}:
@@ -205,12 +200,12 @@ class BatchModel:
         )
 
     def _current_assets(self) -> AssetSet:
-        """The newest assets; a manifest that cannot be loaded is refused once, and the set in use stays."""
-        now = time.monotonic()
-        if now < self._look_again:
-            return self._assets
-        self._look_again = now + ASSET_CHECK_SECONDS
-        assets = self._assets = self._directory.current()
+        """The newest assets; a manifest that cannot be loaded is refused once, and the set in use stays.
+
+        The manifest is looked at in every execution (one `stat`, microseconds): the shim looks at every request, and
+        while a step scored with older assets than the shim's, its decisions would be degraded ones.
+        """
+        assets = self._directory.current()
         if self._directory.refused != self._refused:
             self._refused = self._directory.refused
             if self._refused is not None:

@@ -194,11 +194,10 @@ async def test_new_assets_under_way_close_the_hypothesis(tmp_path: Path) -> None
             fresh = directory / "manifest.new"
             fresh.write_text(json.dumps(manifest))
             fresh.replace(directory / "manifest.json")
-            await asyncio.sleep(0.05)
             after = [(await client.post("/diagnose", json=r)).json() for r in requests[6:]]
         assert before[-1]["calibration"]["manifest"] != after[-1]["calibration"]["manifest"]
         assert after[-1]["calibration"]["multivariate"] is None
-        assert after[-1]["cause"] != "degraded"
+        assert "degraded" not in {a["cause"] for a in (*before, *after)}
         chains = [json.loads(a["receipt_body"])["chain"]["id"] for a in (before[-1], after[-1])]
         assert chains[0] != chains[1]
         await connection.close()

@@ -306,7 +306,6 @@ def test_a_changed_manifest_is_read_and_a_broken_one_refused_once(
     for file in default_asset_dir().iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     monkeypatch.setenv("TCD_ASSETS", str(tmp_path))
-    monkeypatch.setattr(base, "ASSET_CHECK_SECONDS", 0.0)
     model = loaded(Detector)
     request = pb.request({t.name: pack(rows(1, 2))[t.name] for t in DETECTOR.inputs})
     before = pb.tensors(model.execute([request])[0])
