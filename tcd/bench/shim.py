@@ -31,10 +31,11 @@ _WARM_UP = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server under load: where it listens and its processes by part."""
+    """A server under load: where it listens, its processes by part, and gRPC of its Triton (empty: it has none)."""
 
     url: str
     parts: dict[str, set[int]]
+    triton: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +82,46 @@ def shim(folder: Path, name: str, env: dict[str, str]) -> Iterator[Server]:
         found = re.search(r"(?m)^shim +(\S+)", text)
         assert found is not None  # noqa: S101 - the line comes before `ready`
         everything = tree(process.pid)
-        yield Server(found[1], {"shim": {process.pid}, "triton": everything - {process.pid}})
+        grpc = re.search(r"\(gRPC ([^,]+),", text)
+        parts = {"shim": {process.pid}, "triton": everything - {process.pid}}
+        yield Server(found[1], parts, grpc[1] if grpc else "")
 
 
 @contextlib.contextmanager
 def noop(folder: Path, answer: bytes) -> Iterator[Server]:
     """The floor: same server, same decoding, a fixed answer."""
+    with _listening("tcd.bench.noop", [], folder / "noop.log", stdin=answer) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def naive(folder: Path, triton: Server) -> Iterator[Server]:
+    """The peer: `tcd.bench.naive` on the Triton of another server under test, whose CPU is counted as its own."""
+    arguments = [triton.triton, str(folder / "naive.sqlite")]
+    with _listening("tcd.bench.naive", arguments, folder / "naive.log") as server:
+        yield Server(server.url, server.parts | {"triton": triton.parts["triton"]})
+
+
+@contextlib.contextmanager
+def _listening(module: str, arguments: list[str], log: Path, *, stdin: bytes = b"") -> Iterator[Server]:
+    """`python -m module PORT ...` once it accepts connections."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    log = folder / "noop.log"
-    with _process([sys.executable, "-m", "tcd.bench.noop", str(port)], log, stdin=answer) as process:
+    with _process([sys.executable, "-m", module, str(port), *arguments], log, stdin=stdin) as process:
         until = time.monotonic() + _START
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
-                break
+        while not _accepts(port):
+            if time.monotonic() > until or process.poll() is not None:
+                msg = f"{module} did not start: {log.read_text(errors='replace')[-500:]}"
+                raise LauncherError(msg)
             time.sleep(0.05)
         yield Server(f"http://127.0.0.1:{port}", {"shim": {process.pid}})
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -130,7 +154,7 @@ def drive(name: str, server: Server, *, concurrency: int, seconds: float, label:
 
 
 def measure(*, concurrencies: tuple[int, ...], seconds: float, rounds: int) -> list[Run]:
-    """Interleaved runs of the shim, the shim without receipts and the floor."""
+    """Interleaved runs of the shim, the shim without receipts, the naive shim and the floor."""
     runs: list[Run] = []
     quiet = {"TCD_LOG_LEVEL": "warning"}
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
@@ -138,7 +162,8 @@ def measure(*, concurrencies: tuple[int, ...], seconds: float, rounds: int) -> l
         full = stack.enter_context(shim(folder, "shim", quiet))
         bare = stack.enter_context(shim(folder, "bare", quiet | {"TCD_RECEIPTS_ENABLE": "0"}))
         floor = stack.enter_context(noop(folder, one_answer(full.url)))
-        servers = {"shim": full, "no receipts": bare, "no-op route": floor}
+        peer = stack.enter_context(naive(folder, full))
+        servers = {"shim": full, "no receipts": bare, "naive shim": peer, "no-op route": floor}
         for name, server in servers.items():
             drive(name, server, concurrency=8, seconds=_WARM_UP, label="warm")
         for number in range(rounds):
@@ -164,14 +189,15 @@ def summary(runs: list[Run]) -> list[dict[str, Any]]:
             **{f"cpu_{part}": median(run.cpu_us[part] for run in mine) for part in mine[0].cpu_us},
         }
     for (concurrency, _), row in rows.items():
-        floor = rows[concurrency, "no-op route"]
+        floor, peer = rows[concurrency, "no-op route"], rows[concurrency, "naive shim"]
         row["rate_ratio"] = row["rate"] / floor["rate"]
+        row["naive_ratio"] = row["rate"] / peer["rate"]
         row["cpu_ratio"] = row["cpu_shim"] / floor["cpu_shim"]
     return list(rows.values())
 
 
 _COLUMNS = ("server", "c", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "errors")
-_COSTS = ("shim CPU us", "Triton CPU us", "rate / no-op", "shim CPU / no-op")
+_COSTS = ("shim CPU us", "Triton CPU us", "rate / no-op", "rate / naive", "shim CPU / no-op")
 
 
 def _line(cells: tuple[str, ...]) -> str:
@@ -185,7 +211,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     for r in rows:
         figures = (f"{r['rate']:.0f}", f"{r['p50']:.1f}", f"{r['p99']:.1f}", f"{r['p999']:.1f}", f"{r['max']:.0f}")
         triton = f"{r['cpu_triton']:.0f}" if "cpu_triton" in r else "-"
-        costs = (f"{r['cpu_shim']:.0f}", triton, f"{r['rate_ratio']:.2f}", f"{r['cpu_ratio']:.2f}")
+        shares = (f"{r['rate_ratio']:.2f}", f"{r['naive_ratio']:.2f}", f"{r['cpu_ratio']:.2f}")
+        costs = (f"{r['cpu_shim']:.0f}", triton, *shares)
         lines.append(_line((r["server"], str(r["concurrency"]), *figures, str(r["errors"]), *costs)))
     return "\n".join(lines)
 
