@@ -42,12 +42,14 @@ from tcd.telemetry.logs import QueueHandler
 #: Settings that are policy: their digest is what receipts name.
 POLICY_FIELDS: Final = frozenset(
     {
-        *("alpha", "alpha_e", "unit", "schedule", "omega", "epoch_length", "epoch_roll", "credit_cap", "mode"),
-        *("on_failure", "static_action", "sanitize", "hysteresis_on", "hysteresis_off", "cooldown_steps"),
+        *("alpha", "alpha_e", "unit", "rule", "schedule", "omega", "epoch_length", "epoch_roll", "credit_cap"),
+        *("mode", "on_failure", "static_action", "sanitize", "hysteresis_on", "hysteresis_off", "cooldown_steps"),
         *("entropy_floor", "hard_fail_on_floor", "http_rate_cap", "http_rate_refill", "token_cost_divisor"),
         *("rate_overrides", "session_busy"),
     }
 )
+#: Reservations per epoch of the rules that discount, where none are configured.
+_DISCOUNTED_LENGTH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,9 @@ def _epoch_length(settings: Settings, assets: Assets) -> int:
     Raises:
         ConfigError: no calibration here carries it; says how many sessions it would need.
     """
+    if settings.rule != "rai":
+        # their first levels are what a calibration has to resolve, whatever the length
+        return _DISCOUNTED_LENGTH if settings.epoch_length == "auto" else settings.epoch_length
     if settings.epoch_length == "auto" or settings.schedule == "omega":
         return 1
     known = assets.current()
@@ -140,6 +145,7 @@ def _judge_rules(settings: Settings, policy: str, *, durable: bool) -> JudgeRule
         hold=HoldRules(settings.hysteresis_on, settings.hysteresis_off, settings.cooldown_steps),
         entropy_floor=settings.entropy_floor,
         unit=settings.unit,
+        rule=settings.rule,
         durable=durable,
         policy_ref=f"default@1#{policy[7:19]}",
         config_hash=settings.config_hash,
@@ -169,13 +175,14 @@ def _budget(settings: Settings, assets: Assets, controller: Controller | None) -
     params = controller_params(
         alpha=settings.alpha,
         alpha_e=settings.alpha_e,
+        rule=settings.rule,
         schedule=settings.schedule,
         omega=settings.omega,
         length=_epoch_length(settings, assets),
         epoch_roll=settings.epoch_roll,
         credit_cap=settings.credit_cap,
     )
-    auto = settings.epoch_length == "auto" and settings.schedule == "uniform"
+    auto = settings.epoch_length == "auto" and settings.schedule == "uniform" and settings.rule == "rai"
     return Budget(controller or Controller(params), auto_length=auto, max_streams=settings.max_streams)
 
 

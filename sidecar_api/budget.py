@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tcd.errors import Unavailable
-from tcd.risk_av import CloseReason, Controller, ControllerParams, Event, Reservation, Settlement, StreamView
+from tcd.risk_av import CloseReason, Controller, ControllerParams, Event, Reservation, RuleName, Settlement, StreamView
 
 
 @dataclass(slots=True)
@@ -104,6 +104,7 @@ def controller_params(
     *,
     alpha: float,
     alpha_e: float,
+    rule: RuleName,
     schedule: str,
     omega: float,
     length: int,
@@ -114,6 +115,7 @@ def controller_params(
     return ControllerParams(
         alpha=alpha,
         alpha_e=alpha_e,
+        rule=rule,
         schedule=("omega", omega) if schedule == "omega" else ("uniform", length),
         epoch_roll="auto" if epoch_roll == "auto" else "manual",
         credit_cap=credit_cap,

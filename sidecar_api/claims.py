@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sidecar_api.pins import Pins
 from sidecar_api.schemas import Check
 from tcd.contract import Signal, Status
-from tcd.risk_av import guarantee
+from tcd.risk_av import RuleName, guarantee
 
 _RATE = Check(name="rate_limit", status="ran")
 _CONTROLLER = Check(name="controller", status="ran")
@@ -78,13 +78,14 @@ def _reasons(situation: Situation) -> list[str]:
     return list(dict.fromkeys(reasons))
 
 
-def claim(situation: Situation, *, alpha: float, unit: str, epoch: int, durable: bool) -> str:
+def claim(situation: Situation, *, alpha: float, unit: str, rule: RuleName, epoch: int, durable: bool) -> str:
     """The `guarantee` of a step.
 
     Args:
         situation: what it depends on.
         alpha: claim level of the epoch.
-        unit: session or request.
+        unit: session, request or block.
+        rule: online testing rule.
         epoch: of the reservation.
         durable: whether budgets outlive the process; the claim says so when they do not.
     """
@@ -96,6 +97,7 @@ def claim(situation: Situation, *, alpha: float, unit: str, epoch: int, durable:
         epoch=epoch,
         calibration=digests[0] or digests[1] or digests[3],
         mode="prds",
+        rule=rule,
         reasons=reasons,
     )
     return text if durable or reasons else f"{text}|ledger=memory"

@@ -31,7 +31,7 @@ from tcd.errors import Conflict, NotFound, TcdError, VerificationError
 from tcd.ledger import Idempotent
 from tcd.receipts import Receipt
 from tcd.receipts.records import av_members, av_off
-from tcd.risk_av import CloseReason, LevelMismatch, Reservation, Settlement
+from tcd.risk_av import CloseReason, LevelMismatch, Reservation, RuleName, Settlement
 from tcd.rows import ScoreResult, ScoreRow
 
 _ANY_FAILED = pack_status(int(Status.FAILED), int(Status.FAILED), int(Status.FAILED))
@@ -65,6 +65,7 @@ class JudgeRules:
     hold: HoldRules
     entropy_floor: float | None
     unit: str
+    rule: RuleName
     durable: bool
     policy_ref: str
     config_hash: str
@@ -304,6 +305,7 @@ class _Draft:
             self._situation,
             alpha=view.claim_level,
             unit=rules.unit,
+            rule=rules.rule,
             epoch=reservation.epoch if reservation is not None else view.epoch,
             durable=rules.durable,
         )

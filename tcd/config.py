@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     alpha: Share = 0.05
     alpha_e: Share = Field(0.05, description="level of the e-process alarm")
     unit: Literal["session", "request"] = "session"
+    rule: Literal["rai", "lord", "e_lond", "alpha_spending", "foster_stine", "saffron", "addis"] = Field(
+        "rai", description="online testing rule; what each one claims is in docs/controller.md"
+    )
     schedule: Literal["uniform", "omega"] = "uniform"
     omega: Share = 0.005
     epoch_length: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -178,6 +181,9 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         if self.hysteresis_on is not None and self.hysteresis_off > self.hysteresis_on:
             msg = f"hysteresis_off {self.hysteresis_off} is above hysteresis_on {self.hysteresis_on}"
+            raise ValueError(msg)
+        if self.schedule == "omega" and self.rule != "rai":
+            msg = f"rule {self.rule} spends by its own sequence: schedule omega belongs to rai"
             raise ValueError(msg)
         if self.schedule == "omega" and self.epoch_roll == "auto":
             msg = "schedule omega has no epoch length: set epoch_roll=manual"

@@ -23,7 +23,7 @@ typ open, one of::
     open {scope: "session", subject: digest, model, pins: {keys: [u64 x3], mask: 0..15, assets: [u64 x3],
           weight: hex64}, unit}
     open {scope: "epoch", stream: digest, epoch: integer, claim_level: hex64, terms}
-          terms: {alpha, alpha_e, cusum_arl, from_spent, kappa: hex64, from_index: integer, rule: "rai",
+          terms: {alpha, alpha_e, cusum_arl, from_spent, kappa: hex64, from_index: integer, rule: `RULES`,
                   schedule: "uniform" and size: integer | schedule: "omega" and size: hex64}
 
 typ decision::
@@ -84,6 +84,7 @@ from tcd.receipts.schema import (
     u64,
 )
 from tcd.receipts.witness import MAX_VALUES, NAMES, QUANTISER
+from tcd.risk_av.params import RULES
 from tcd.risk_av.views import CLOSE_REASONS, SNAPSHOT_KIND
 
 VERSION: Final = "tcd.receipt/2"
@@ -105,7 +106,7 @@ _MODEL: Final = record({name: text(128) for name in ("id", "gpu", "task", "lang"
 _TERMS_BASE: Final = {
     **dict.fromkeys(("alpha", "alpha_e", "cusum_arl", "from_spent", "kappa"), real),
     "from_index": _COUNT,
-    "rule": one_of("rai"),
+    "rule": one_of(*RULES),
 }
 _TERMS_BY_SCHEDULE: Final = {
     "uniform": record({**_TERMS_BASE, "schedule": one_of("uniform"), "size": integer(1)}),

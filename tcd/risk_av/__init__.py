@@ -25,10 +25,12 @@ from tcd.risk_av.guarantee import (
     merged_p_floor,
     sessions_needed,
 )
-from tcd.risk_av.params import ControllerParams, Terms
+from tcd.risk_av.params import RULES, ControllerParams, RuleName, Terms
+from tcd.risk_av.rules import EpochRule
 from tcd.risk_av.views import CloseReason, EprocSnapshot, Reservation, Settlement, StreamView, stream_digest
 
 __all__ = [
+    "RULES",
     "Acknowledged",
     "CloseReason",
     "Closed",
@@ -36,6 +38,7 @@ __all__ = [
     "Controller",
     "ControllerParams",
     "EpochOpened",
+    "EpochRule",
     "EprocSnapshot",
     "Event",
     "Failed",
@@ -43,6 +46,7 @@ __all__ = [
     "ReplayError",
     "Reservation",
     "Reserved",
+    "RuleName",
     "Settled",
     "Settlement",
     "StreamView",

@@ -6,11 +6,35 @@ import math
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from tcd.risk_av.params import RuleName
+
 Unit = Literal["session", "request", "block"]
 Mode = Literal["prds", "csu", "model_based", "empirical"]
 #: Levels at the start of an epoch are at least this many times the smallest p-value.
 RESOLUTION: Final = 5.0
 _SLACK: Final = 1e-9
+#: Rules whose theorems need independent p-values: they are never more than empirical here.
+_INDEPENDENT: Final = frozenset({"saffron", "addis"})
+
+
+def _claim(rule: str, alpha: float, mode: Mode, confidence: float | None) -> tuple[str, str]:
+    """What is claimed at the head of the string, and on which ground at its end."""
+    if mode in {"model_based", "empirical"}:
+        heads = {"rai": "supfdr", "e_lond": "fdr", "alpha_spending": "fwer"}
+        return f"{heads.get(rule, 'fdr')}<={alpha!r}", mode
+    if rule in _INDEPENDENT:
+        return f"target={alpha!r}", "empirical|independent p-values only"
+    ground = "prds|marginal" if mode == "prds" else f"csu|confidence={confidence!r}"
+    if rule == "rai":
+        return f"supfdr<={alpha!r}", ground
+    if rule == "alpha_spending":
+        # a union bound needs each p-value's own validity, nothing about their dependence
+        return f"fwer<={alpha!r}", "marginal" if mode == "prds" else ground
+    if rule == "e_lond":
+        return f"fdr<={alpha!r}", "any dependence|marginal" if mode == "prds" else f"any dependence|{ground}"
+    if mode == "csu":
+        return f"mfdr<={alpha!r}", ground
+    return f"target={alpha!r}", "empirical|dependent p-values"
 
 
 def guarantee(
@@ -21,6 +45,7 @@ def guarantee(
     calibration: str,
     mode: Mode,
     confidence: float | None = None,
+    rule: RuleName = "rai",
     reasons: Sequence[str] = (),
 ) -> str:
     """The `guarantee` of an answer and its receipt.
@@ -33,6 +58,9 @@ def guarantee(
         mode: `prds` (marginal conformal p-values of independent sessions), `csu` (calibration-conditional
             p-values, needs `confidence`), `model_based` or `empirical`.
         confidence: 1 - delta of mode `csu`, in (0, 1).
+        rule: whose theorem the claim rests on: `rai` SupFDR, `alpha_spending` FWER, `e_lond` FDR under any
+            dependence, `lord` and `foster_stine` mFDR with `csu` p-values and a mere target otherwise, `saffron`
+            and `addis` a target ("independent p-values only").
         reasons: why there is no guarantee; any reason makes it `none (reason; ...)`.
 
     Raises:
@@ -43,12 +71,9 @@ def guarantee(
     if (mode == "csu") is (confidence is None) or (confidence is not None and not 0.0 < confidence < 1.0):
         msg = f"mode {mode} with confidence {confidence}"
         raise ValueError(msg)
-    head = f"supfdr<={alpha!r}|unit={unit}|epoch={epoch}|calibration={calibration}"
-    if mode == "prds":
-        return f"{head}|prds|marginal"
-    if mode == "csu":
-        return f"{head}|csu|confidence={confidence!r}"
-    return f"{head}|{mode}"
+    claimed, ground = _claim(rule, alpha, mode, confidence)
+    named = "" if rule == "rai" else f"|rule={rule}"
+    return f"{claimed}|unit={unit}|epoch={epoch}|calibration={calibration}{named}|{ground}"
 
 
 def merged_p_floor(*, detector: float | None, multivariate: float | None, weight: float = 0.5) -> float:

@@ -12,6 +12,8 @@ from tcd.risk_av.eprocess import KAPPA
 from tcd.risk_av.exact import hex64, unhex64
 
 Schedule = tuple[Literal["uniform"], int] | tuple[Literal["omega"], float]
+RuleName = Literal["rai", "lord", "e_lond", "alpha_spending", "foster_stine", "saffron", "addis"]
+RULES: Final = ("rai", "lord", "e_lond", "alpha_spending", "foster_stine", "saffron", "addis")
 MAX_LENGTH: Final = 1_000_000
 
 
@@ -27,8 +29,9 @@ class ControllerParams:
 
     Attributes:
         alpha: budget of one epoch, in (0, 1].
-        rule: name of the online testing rule; `rai` here.
-        schedule: `("uniform", L)` (c = alpha/L, L reservations per epoch) or `("omega", w)` (c = w(alpha - B)).
+        rule: name of the online testing rule (`tcd.risk_av.catalogue`).
+        schedule: `("uniform", L)` (c = alpha/L, L reservations per epoch) or `("omega", w)` (c = w(alpha - B));
+            for the other rules than `rai`, which spend by their own sequence, `("uniform", L)` is the epoch's length.
         kappa: exponent of the p-to-e calibrator; only 1/2 replays bit for bit.
         alpha_e: the e-process alarms at 1/alpha_e.
         cusum_arl: the e-CUSUM alarms at this value: mean number of hypotheses between false alarms.
@@ -40,7 +43,7 @@ class ControllerParams:
     """
 
     alpha: float = 0.05
-    rule: Literal["rai"] = "rai"
+    rule: RuleName = "rai"
     schedule: Schedule = ("uniform", 10)
     kappa: float = KAPPA
     alpha_e: float = 0.05
@@ -63,7 +66,8 @@ class ControllerParams:
             raise ValueError(msg)
         checks = {
             f"unknown schedule {kind!r}": kind in {"uniform", "omega"},
-            f"unknown rule {self.rule!r}": self.rule == "rai",
+            f"unknown rule {self.rule!r}": self.rule in RULES,
+            f"rule {self.rule} has no schedule omega": self.rule == "rai" or kind == "uniform",
             "kappa must be 0.5": self.kappa == KAPPA,
             f"unknown epoch_roll {self.epoch_roll!r}": self.epoch_roll in {"auto", "manual"},
             "p_floor is not in [0, 1]": 0.0 <= self.p_floor <= 1.0,
@@ -182,7 +186,7 @@ class Terms:
         )
         ControllerParams(
             alpha=terms.alpha,
-            rule="rai" if terms.rule == "rai" else obj["rule"],
+            rule=obj["rule"],
             schedule=terms.schedule,
             kappa=terms.kappa,
             alpha_e=terms.alpha_e,

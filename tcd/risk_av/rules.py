@@ -48,6 +48,16 @@ class EpochRule(Protocol):
         """Whether the schedule has no reservation left."""
         ...
 
+    @property
+    def remaining(self) -> float:
+        """Budget left."""
+        ...
+
+    @property
+    def wealth(self) -> float:
+        """Budget left, with what known rejections add to it."""
+        ...
+
     def level(self) -> Level:
         """What the next reservation would get; changes nothing."""
         ...
@@ -64,8 +74,8 @@ class EpochRule(Protocol):
         """Reservation `index` is over, with its last p-value or none."""
         ...
 
-    def change(self, terms: Terms) -> None:
-        """Go on under new terms; they start at the present index and spent budget."""
+    def change(self, terms: Terms) -> float:
+        """Go on under new terms; they start at the present index and spent budget. Returns the epoch's new claim."""
         ...
 
 
@@ -111,6 +121,16 @@ class Rai:
         kind, size = self.terms.schedule
         return kind == "uniform" and self.index >= size
 
+    @property
+    def remaining(self) -> float:
+        """What is not spent: alpha - B."""
+        return max(0.0, self.terms.alpha - self.spent)
+
+    @property
+    def wealth(self) -> float:
+        """(alpha - B)(R + 1)."""
+        return self.remaining * (self.known + 1)
+
     def level(self) -> Level:
         """What the next reservation would get."""
         return rai_level(self.terms, self.index + 1, self.spent, self.known)
@@ -129,6 +149,7 @@ class Rai:
     def closed(self, index: int, p: float | None) -> None:
         """RAI learns nothing from a hypothesis that was not rejected."""
 
-    def change(self, terms: Terms) -> None:
+    def change(self, terms: Terms) -> float:
         """Go on under new terms."""
         self.terms = terms
+        return max(terms.alpha, self.spent)

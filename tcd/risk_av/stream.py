@@ -6,12 +6,13 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from tcd.risk_av.catalogue import open_rule
 from tcd.risk_av.eprocess import NO_EVIDENCE, START, EState, advance, e_value, mixture
 from tcd.risk_av.errors import ReplayError
 from tcd.risk_av.events import Acknowledged, Closed, EpochOpened, Reserved, Settled
 from tcd.risk_av.exact import ONE, Scaled, at_least, log10, scaled, to_float
 from tcd.risk_av.params import ControllerParams, Terms
-from tcd.risk_av.rules import EpochRule, Level, Rai
+from tcd.risk_av.rules import EpochRule, Level
 from tcd.risk_av.views import NO_DIGEST, EprocSnapshot, Reservation, Settlement, StreamView, stream_digest
 
 
@@ -47,11 +48,6 @@ class Epoch:
     rejections: int = 0
     live: int = 0
     credits: dict[str, int] = field(default_factory=dict)
-
-
-def open_rule(terms: Terms) -> EpochRule:
-    """The rule that `terms` names, at the start of an epoch."""
-    return Rai(terms)
 
 
 class Stream:
@@ -103,8 +99,8 @@ class Stream:
 
     def exhausted(self, level: Level) -> bool:
         """Whether no evidence can trigger at `level` because the budget is gone."""
-        omega = self.params.schedule[0] == "omega"
-        return level.cost <= 0.0 or (omega and level.alpha < self.params.p_floor)
+        falling = self.params.schedule[0] == "omega" or self.params.rule != "rai"
+        return level.cost <= 0.0 or (falling and level.alpha < self.params.p_floor)
 
     def apply_epoch(self, event: EpochOpened) -> None:
         """Open an epoch; older ones stay while they have open hypotheses."""
@@ -143,7 +139,7 @@ class Stream:
             index=event.index,
             seq=event.seq,
             level=level,
-            wealth=max(0.0, epoch.rule.terms.alpha - level.spent) * (level.known + 1),
+            wealth=epoch.rule.wealth,
             exhausted=self.exhausted(level),
             claim=self.claim,
             params=epoch.params,
@@ -250,9 +246,8 @@ class Stream:
                 rule.index,
                 rule.spent,
             )
-            rule.change(terms)
+            epoch.claim_level = rule.change(terms)
             epoch.params = terms.digest()
-            epoch.claim_level = max(params.alpha, rule.spent)
         self.params = params
 
     def apply_acknowledge(self, event: Acknowledged) -> None:
@@ -316,15 +311,14 @@ class Stream:
         level = (open_rule(Terms.of(self.params)) if rolls else rule).level()
         kind, size = rule.terms.schedule
         m = mixture(self.estate)
-        remaining = max(0.0, rule.terms.alpha - rule.spent)
         return StreamView(
             stream=self.name,
             epoch=epoch.number if epoch is not None else 0,
             alpha=rule.terms.alpha,
             claim_level=epoch.claim_level if epoch is not None else rule.terms.alpha,
             spent=rule.spent,
-            budget_remaining=remaining,
-            wealth=remaining * (rule.known + 1),
+            budget_remaining=rule.remaining,
+            wealth=rule.wealth,
             reservations=rule.index,
             length=int(size) if kind == "uniform" else None,
             next_alpha=level.alpha,
