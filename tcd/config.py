@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(8080, ge=0, le=65535, description="0 takes a free port")
     prom_port: int = Field(0, ge=0, le=65535, description="an extra Prometheus server on this port; 0 = none")
-    max_inflight: Count = Field(4096, description="requests in work before new ones get 503")
+    max_inflight: Count = Field(256, description="requests in work before new ones get 503: the longest queue")
     body_timeout_s: Positive = Field(10.0, description="seconds a client may take to send a body")
     drain_timeout_s: Positive = Field(15.0, description="seconds that requests in flight have at shutdown")
     api_tokens: tuple[ApiToken, ...] = Field((), description="bearer tokens of the state routes; none = routes closed")

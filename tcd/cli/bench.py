@@ -36,3 +36,23 @@ def shim(
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps({"summary": rows, "runs": bench.raw(runs)}, indent=1))
+
+
+@app.command()
+def overload(
+    seconds: float = typer.Option(5.0, help="Length of each phase."),
+    json_path: Path | None = typer.Option(None, "--json", help="Write the result to this file."),
+) -> None:
+    """Latency at 60 % of capacity, goodput and refusals at three times it, recovery afterwards (needs wrk)."""
+    from tcd.bench import overload as bench
+    from tcd.errors import TcdError
+
+    try:
+        result = bench.measure(seconds=seconds)
+    except TcdError as error:
+        typer.echo(f"tcd bench: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+    print(bench.markdown(result))
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(bench.raw(result), indent=1))

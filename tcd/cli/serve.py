@@ -220,15 +220,24 @@ async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _St
     """Run uvicorn until a signal, then drain."""
     import uvicorn
 
+    from sidecar_api.http.acceptor import Acceptor
+
     class Server(uvicorn.Server):
-        """Leaves the signals to `_Stop`: readiness has to go first."""
+        """Leaves the signals to `_Stop`: readiness has to go first. Accepts in bursts."""
+
+        def protocol(self) -> asyncio.Protocol:
+            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return made
 
         @contextlib.contextmanager
         def capture_signals(self) -> Generator[None, None, None]:
             yield
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets=sockets)
+            await super().startup(sockets=[])
+            self.servers = [Acceptor(listener, self.protocol) for listener in sockets or []]  # type: ignore[misc]
             # what is here now stays: the collector need not look at it again and again
             gc.collect()
             gc.freeze()

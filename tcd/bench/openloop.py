@@ -1,0 +1,196 @@
+"""Open-loop load: requests leave when they are due, whatever the server does (no coordinated omission).
+
+One process, one thread, connections that are reused, answers of which only the status and the length are read: on a
+machine that the server shares, the generator must cost a fraction of a request. wrk cannot keep a schedule, and k6's
+script engine costs about as much CPU per request as the server's own work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+_HEAD_END: Final = b"\r\n\r\n"
+_LENGTH: Final = b"content-length:"
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One request: when it was due (seconds from the start), its latency from then on in seconds, its status.
+
+    Status 0: no answer (the connection was refused or closed, or the run ended before).
+    """
+
+    due: float
+    latency: float
+    status: int
+    degraded: bool
+
+
+class _Connection(asyncio.Protocol):
+    """One request at a time."""
+
+    def __init__(self, pool: _Pool) -> None:
+        self._pool = pool
+        self._buffer = bytearray()
+        self._due: float | None = None
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are none of asyncio's classes
+        self.transport = cast("asyncio.Transport", transport)
+
+    def send(self, request: bytes, due: float) -> None:
+        assert self.transport is not None  # noqa: S101 - for the type checker
+        self._due = due
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        end = buffer.find(_HEAD_END)
+        if end < 0 or self._due is None:
+            return
+        head = bytes(buffer[:end]).lower()
+        at = head.index(_LENGTH) + len(_LENGTH)
+        size = int(head[at : head.find(b"\r", at) if head.find(b"\r", at) > 0 else len(head)])
+        if len(buffer) < end + len(_HEAD_END) + size:
+            return
+        degraded = b'"cause":"degraded"' in buffer
+        due, self._due = self._due, None
+        buffer.clear()
+        self._pool.answered(self, due, int(head[9:12]), degraded=degraded)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+        self._pool.lost(self, self._due)
+
+
+class _Pool:
+    """Idle connections, requests that wait for one, and what came back."""
+
+    def __init__(self, host: str, port: int, limit: int) -> None:
+        self._host, self._port, self._limit = host, port, limit
+        self._idle: list[_Connection] = []
+        self._waiting: deque[tuple[bytes, float]] = deque()
+        self._open: set[_Connection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self.start = self._loop.time()
+        self.shots: list[Shot] = []
+        self.pending = 0
+        self.closing = False
+        self._empty = asyncio.Event()
+
+    def fire(self, request: bytes, due: float) -> None:
+        self.pending += 1
+        self._empty.clear()
+        if self._idle:
+            self._idle.pop().send(request, due)
+            return
+        self._waiting.append((request, due))
+        if len(self._open) + len(self._opening) < self._limit:
+            task = self._loop.create_task(self._connect())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _connect(self) -> None:
+        try:
+            _, connection = await self._loop.create_connection(lambda: _Connection(self), self._host, self._port)
+        except OSError:
+            if self._waiting:
+                self._done(self._waiting.popleft()[1], 0, degraded=False)
+            return
+        self._open.add(connection)
+        self._reuse(connection)
+
+    def _reuse(self, connection: _Connection) -> None:
+        if self._waiting:
+            connection.send(*self._waiting.popleft())
+        else:
+            self._idle.append(connection)
+
+    def _done(self, due: float, status: int, *, degraded: bool) -> None:
+        self.pending -= 1
+        if not self.pending:
+            self._empty.set()
+        self.shots.append(Shot(due, self._loop.time() - self.start - due, status, degraded))
+
+    def answered(self, connection: _Connection, due: float, status: int, *, degraded: bool) -> None:
+        self._done(due, status, degraded=degraded)
+        self._reuse(connection)
+
+    def lost(self, connection: _Connection, due: float | None) -> None:
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if due is not None and not self.closing:
+            self._done(due, 0, degraded=False)
+
+    async def drained(self, timeout: float) -> None:
+        """Wait for the answers that are still out, at most `timeout` seconds."""
+        if self.pending:
+            await asyncio.wait([self._loop.create_task(self._empty.wait())], timeout=timeout)
+
+    def close(self) -> None:
+        self.closing = True
+        for connection in self._open:
+            if connection.transport is not None:
+                connection.transport.abort()
+        for _ in range(self.pending):
+            self.shots.append(Shot(0.0, 0.0, 0, degraded=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of constant rate: requests per second, seconds."""
+
+    rate: float
+    seconds: float
+
+
+def http_request(host: str, body: bytes) -> bytes:
+    """A POST /diagnose as it goes over the wire."""
+    head = f"POST /diagnose HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    return head.encode() + _HEAD_END + body
+
+
+async def drive(
+    host: str,
+    port: int,
+    phases: tuple[Phase, ...],
+    make: Callable[[int], bytes],
+    *,
+    connections: int = 2048,
+    grace: float = 5.0,
+) -> list[Shot]:
+    """Run the phases one after the other; returns every request, in the order of the answers.
+
+    Args:
+        host: of the server.
+        port: of the server.
+        phases: rates and lengths.
+        make: body of request number n.
+        connections: at most; when all are in use, requests wait here and their latency counts.
+        grace: seconds to wait for the last answers.
+    """
+    pool = _Pool(host, port, connections)
+    loop = asyncio.get_running_loop()
+    begin, number = 0.0, 0
+    for phase in phases:
+        count = int(phase.rate * phase.seconds)
+        for i in range(count):
+            due = begin + i / phase.rate
+            ahead = due - (loop.time() - pool.start)
+            if ahead > 0:
+                await asyncio.sleep(ahead)
+            elif not i % 16:
+                await asyncio.sleep(0)
+            pool.fire(http_request(f"{host}:{port}", make(number)), due)
+            number += 1
+        begin += phase.seconds
+    await pool.drained(grace)
+    pool.close()
+    return pool.shots

@@ -1,0 +1,165 @@
+"""Below and above capacity: latency at 60 % of it, goodput at three times it, recovery afterwards; one run.
+
+The excess must be refused fast, the accepted must be decided (not degraded), and the queue must be gone soon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from tcd.bench import shim
+from tcd.bench.load import SESSIONS, body, wrk
+from tcd.bench.openloop import Phase, Shot, drive
+
+_CONCURRENCY: Final = 64
+_BELOW: Final = 0.6
+_ABOVE: Final = 3.0
+_AFTER: Final = 0.5
+#: Statuses that refuse an excess.
+_REFUSED: Final = frozenset({429, 503})
+_OK: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Percentiles in milliseconds of n requests."""
+
+    n: int
+    p50: float
+    p99: float
+    p999: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """Result; rates in requests per second, latencies in milliseconds, recovery in seconds.
+
+    `goodput` counts answers 200 that were decided (not degraded) before the overload ended; `refused` is the latency
+    of 429 and 503.
+    """
+
+    capacity: float
+    below: Latency
+    below_noop: Latency
+    offered: float
+    goodput: float
+    statuses: dict[str, int]
+    accepted: Latency
+    refused: Latency
+    recovery: float
+
+    @property
+    def goodput_ratio(self) -> float:
+        """Goodput at the overload over capacity."""
+        return self.goodput / self.capacity
+
+    @property
+    def below_ratio(self) -> float:
+        """The 99th percentile at 60 % of capacity over the no-op route's at the same rate."""
+        return self.below.p99 / self.below_noop.p99
+
+
+def latency(seconds: list[float]) -> Latency:
+    """Percentiles of latencies (empty: zeros)."""
+    if not seconds:
+        return Latency(0, 0.0, 0.0, 0.0, 0.0)
+    ordered = sorted(1000.0 * s for s in seconds)
+
+    def at(share: float) -> float:
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+    return Latency(len(ordered), at(0.5), at(0.99), at(0.999), ordered[-1])
+
+
+def _good(shot: Shot) -> bool:
+    return shot.status == _OK and not shot.degraded
+
+
+def recovery_seconds(shots: list[Shot], end: float) -> float:
+    """Seconds after `end` until the last request that was not answered well was due; 0 = none of them."""
+    return max((s.due - end for s in shots if s.due >= end and not _good(s)), default=0.0)
+
+
+def bodies(run: str) -> Any:
+    """Bodies of later and later steps of many sessions: request number to bytes."""
+    rest = body()
+
+    def make(number: int) -> bytes:
+        named = {"session": f"{run}-{number % (2 * SESSIONS)}", "tenant": f"tenant{number % 8}"}
+        return json.dumps(rest | named, separators=(",", ":")).encode()
+
+    return make
+
+
+def _drive(url: str, run: str, *phases: Phase) -> list[Shot]:
+    import uvloop
+
+    where = urlsplit(url)
+    assert where.hostname and where.port  # noqa: S101, PT018 - our own server's address
+    loop = uvloop.new_event_loop()
+    try:
+        shots: list[Shot] = loop.run_until_complete(drive(where.hostname, where.port, phases, bodies(run)))
+    finally:
+        loop.close()
+    return shots
+
+
+def measure(*, seconds: float) -> Overload:
+    """Measure one shim with receipts, and the floor beside it."""
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        folder = Path(directory)
+        full = stack.enter_context(shim.shim(folder, "shim", {"TCD_LOG_LEVEL": "warning"}))
+        floor = stack.enter_context(shim.noop(folder, shim.one_answer(full.url)))
+        wrk(full.url, concurrency=_CONCURRENCY, seconds=1.0, run="warm")
+        capacity = wrk(full.url, concurrency=_CONCURRENCY, seconds=seconds, run="capacity").rate
+        calm = Phase(_BELOW * capacity, seconds)
+        below = [s.latency for s in _drive(full.url, "below", calm)]
+        below_noop = [s.latency for s in _drive(floor.url, "below", calm)]
+        offered = _ABOVE * capacity
+        # its sessions are open before it begins: a first step costs several records
+        calm, after = Phase(_BELOW * capacity, seconds), Phase(_AFTER * capacity, seconds)
+        shots = _drive(full.url, "above", calm, Phase(offered, seconds), after)
+    begin, end = seconds, 2 * seconds
+    above = [s for s in shots if begin <= s.due < end]
+    good = [s for s in above if _good(s)]
+    in_time = sum(s.due + s.latency <= end for s in good)
+    return Overload(
+        capacity=capacity,
+        below=latency(below),
+        below_noop=latency(below_noop),
+        offered=offered,
+        goodput=in_time / seconds,
+        statuses=dict(Counter("degraded" if s.degraded else str(s.status) for s in above)),
+        accepted=latency([s.latency for s in good]),
+        refused=latency([s.latency for s in above if s.status in _REFUSED]),
+        recovery=recovery_seconds(shots, end),
+    )
+
+
+def markdown(result: Overload) -> str:
+    """The result as text."""
+    r = result
+    calm = f"p99 {r.below.p99:.1f} ms, no-op route {r.below_noop.p99:.1f} ms, ratio {r.below_ratio:.1f}"
+    good = f"goodput {r.goodput:.0f}/s = {r.goodput_ratio:.0%} of capacity, answers {r.statuses}"
+    refused = f"refused p50/p99/max {r.refused.p50:.1f}/{r.refused.p99:.1f}/{r.refused.max:.1f} ms"
+    lines = [
+        f"capacity {r.capacity:.0f}/s at {_CONCURRENCY} connections",
+        f"at {_BELOW:.0%}: {calm}",
+        f"offered {r.offered:.0f}/s: {good}",
+        f"accepted p50/p99 {r.accepted.p50:.0f}/{r.accepted.p99:.0f} ms, {refused}",
+        f"recovered {r.recovery:.2f} s after the overload ended",
+    ]
+    return "\n".join(lines)
+
+
+def raw(result: Overload) -> dict[str, Any]:
+    """The result as JSON values."""
+    return asdict(result) | {"goodput_ratio": result.goodput_ratio, "below_ratio": result.below_ratio}
