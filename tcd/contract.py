@@ -249,8 +249,26 @@ DIAGNOSE_RAW = Model(
     ),
 )
 
-#: Every model of the repository but the demo LLM, which is documented with its own code.
+#: Every model of numbers of the repository but the demo LLM, which is documented with its own code.
 MODELS: Final = {m.name: m for m in (SIGNALS, DETECTOR, MULTIVARIATE, ROUTING, DIAGNOSE, DIAGNOSE_RAW)}
+
+
+BODY = Tensor(
+    "BODY", "BYTES", (1,), "a request body: OpenAI chat or prompt, Anthropic messages, Triton text_input; JSON"
+)
+OPTIONS = Tensor(
+    "OPTIONS",
+    "BYTES",
+    (1,),
+    'empty, or a JSON object: members of tcd.spotlight.Policy, and "boundary", the value of X-TCD-Data-Boundary',
+)
+REWRITTEN = Tensor("REWRITTEN", "BYTES", (1,), "the body to forward; in shadow mode, the default, the one that came")
+OUTCOME = Tensor("OUTCOME", "BYTES", (1,), "what was done, JSON: tcd.spotlight.Outcome.to_json")
+SPOTLIGHT = Model(
+    "tcd_spotlight", "untrusted text of a request body marked as data", (BODY, OPTIONS), (REWRITTEN, OUTCOME)
+)
+#: Models whose tensors are text: they share no batch and no codec with the ensemble's.
+TEXT_MODELS: Final = {SPOTLIGHT.name: SPOTLIGHT}
 
 
 def bucket(length: int, buckets: tuple[int, ...] = BUCKETS) -> int:

@@ -25,7 +25,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal
 
 import tcd
-from tcd.contract import DETECTOR, DIAGNOSE, DIAGNOSE_RAW, MODELS, MULTIVARIATE, ROUTING, SIGNALS, Model
+from tcd.contract import (
+    DETECTOR,
+    DIAGNOSE,
+    DIAGNOSE_RAW,
+    MODELS,
+    MULTIVARIATE,
+    ROUTING,
+    SIGNALS,
+    SPOTLIGHT,
+    TEXT_MODELS,
+    Model,
+)
 from tcd.errors import LauncherError, ScoringError
 from tcd.triton.install import Install, find_install
 from tcd.triton.probe import probe
@@ -34,8 +45,10 @@ from tcd.triton.process import GuardedProcess
 if TYPE_CHECKING:  # in `typing` from Python 3.11 on
     from typing_extensions import Self
 
-#: The models of the two ensembles, steps first.
-DEFAULT_MODELS: Final = tuple(m.name for m in (SIGNALS, DETECTOR, MULTIVARIATE, ROUTING, DIAGNOSE, DIAGNOSE_RAW))
+#: The models of the two ensembles, steps first, and the one that rewrites requests.
+DEFAULT_MODELS: Final = tuple(
+    m.name for m in (SIGNALS, DETECTOR, MULTIVARIATE, ROUTING, DIAGNOSE, DIAGNOSE_RAW, SPOTLIGHT)
+)
 #: The models that ship with tcd.
 DEFAULT_REPOSITORY: Final = Path(tcd.__file__).parent.parent / "model_repository"
 #: One numpy or torch thread per stub: more is slower (8x) with several rows in a batch.
@@ -66,6 +79,7 @@ class LaunchOptions:
         models: models to load; others of the repositories stay out.
         repositories: model repositories, by default the one that ships with tcd.
         assets: directory of calibration assets for the models, by default the packaged ones.
+        spotlight_key: 32 bytes under which `tcd_spotlight` knows nonces; by default it has one of its own.
         log_path: file for the server's log; by default one in a temporary directory that goes with the server.
         verbose: Triton's verbosity, 0 to 3.
         start_timeout: seconds until the server must be ready.
@@ -84,6 +98,7 @@ class LaunchOptions:
     models: tuple[str, ...] = DEFAULT_MODELS
     repositories: tuple[Path, ...] = (DEFAULT_REPOSITORY,)
     assets: Path | None = None
+    spotlight_key: bytes | None = field(default=None, repr=False)
     log_path: Path | None = None
     verbose: int = 0
     start_timeout: float = 120.0
@@ -260,7 +275,8 @@ class TritonServer:
     def check(self) -> bool:
         """Whether canaries of the loaded ensembles (or of all models, without an ensemble) are answered."""
         models = self._contracted()
-        return all(self._answers(m) for m in [m for m in models if m.steps] or models)
+        tops = [m for m in models if m.steps or m.name in TEXT_MODELS]
+        return all(self._answers(m) for m in (tops if any(m.steps for m in tops) else models))
 
     def heal(self) -> Healed:
         """Make it answer again: unload and load the models that do not, else restart the server.
@@ -329,7 +345,8 @@ class TritonServer:
         return f"[{host}]" if ":" in host else host
 
     def _contracted(self) -> list[Model]:
-        return [MODELS[name] for name in self.options.models if name in MODELS]
+        known = MODELS | TEXT_MODELS
+        return [known[name] for name in self.options.models if name in known]
 
     def _check_models(self) -> None:
         for name in self.options.models:
@@ -387,6 +404,8 @@ class TritonServer:
         env.setdefault("CUDA_VISIBLE_DEVICES", self.options.cuda_devices)
         if self.options.assets is not None:
             env["TCD_ASSETS"] = str(self.options.assets.resolve())
+        if self.options.spotlight_key is not None:
+            env["TCD_SPOTLIGHT_KEY_HEX"] = self.options.spotlight_key.hex()
         return env
 
     def _wait(self, offset: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcd.contract import DETECTOR, DIAGNOSE, MULTIVARIATE, ROUTING, Model
+from tcd.contract import DETECTOR, DIAGNOSE, MULTIVARIATE, ROUTING, SPOTLIGHT, Model
 from tcd.triton import pbtxt
 
 
@@ -32,11 +32,16 @@ def noop_model(model: Model) -> Model:
 #: The no-op of `tcd_diagnose` and its steps, steps first.
 NOOP_MODELS = tuple(noop_model(m) for m in (DETECTOR, MULTIVARIATE, ROUTING, DIAGNOSE))
 NOOP_DIAGNOSE = NOOP_MODELS[-1]
+#: The no-op of `tcd_spotlight`: every output is the first input.
+NOOP_SPOTLIGHT = noop_model(SPOTLIGHT)
 
 
 def write_repository(repository: Path) -> None:
     """Write the no-op models as a model repository."""
-    files = {}
+    files = {
+        f"{NOOP_SPOTLIGHT.name}/config.pbtxt": pbtxt.render(NOOP_SPOTLIGHT),
+        f"{NOOP_SPOTLIGHT.name}/1/model.py": pbtxt.render_module("tcd.triton.noop", "Echo"),
+    }
     for model in NOOP_MODELS:
         files[f"{model.name}/config.pbtxt"] = pbtxt.render(model)
         if model.steps:
@@ -65,5 +70,23 @@ class Noop:
         for request in requests:
             rows = request.inputs()[0].shape()[0]
             tensors = [self._pb.Tensor(name, zeros[:rows]) for name, zeros in self._zeros]
+            responses.append(self._pb.InferenceResponse(output_tensors=tensors))
+        return responses
+
+
+class Echo:
+    """A Triton model that answers its first input as each of its outputs."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Triton's hook: read the outputs from the configuration."""
+        self._pb: Any = importlib.import_module("triton_python_backend_utils")
+        self._names = [output["name"] for output in json.loads(args["model_config"])["output"]]
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Triton's hook: one response per request."""
+        responses = []
+        for request in requests:
+            values = request.inputs()[0].as_numpy()
+            tensors = [self._pb.Tensor(name, values) for name in self._names]
             responses.append(self._pb.InferenceResponse(output_tensors=tensors))
         return responses

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from tcd.contract import MAX_BATCH, MODELS, Model, Tensor
+from tcd.contract import MAX_BATCH, MODELS, TEXT_MODELS, Model, Tensor
 from tcd.triton.launcher import DEFAULT_REPOSITORY
 
 #: Class that each model's `1/model.py` shows to Triton.
@@ -22,8 +22,15 @@ CLASSES: Final = {
     "tcd_detector": ("tcd.triton.detector", "Detector"),
     "tcd_multivariate": ("tcd.triton.multivariate", "Multivariate"),
     "tcd_routing": ("tcd.triton.routing", "Routing"),
+    "tcd_spotlight": ("tcd.triton.spotlight", "Spotlight"),
 }
-_PROTO_TYPES: Final = {"FP32": "TYPE_FP32", "FP64": "TYPE_FP64", "INT32": "TYPE_INT32", "UINT64": "TYPE_UINT64"}
+_PROTO_TYPES: Final = {
+    "FP32": "TYPE_FP32",
+    "FP64": "TYPE_FP64",
+    "INT32": "TYPE_INT32",
+    "UINT64": "TYPE_UINT64",
+    "BYTES": "TYPE_STRING",
+}
 #: Width of -1 dims in the warm-up request: the smallest bucket of a signal.
 _WARMUP_WIDTH: Final = 64
 _WARMUP_ROWS: Final = 4
@@ -94,7 +101,7 @@ def render_module(module: str, name: str) -> str:
     return f"from {module} import {name} as TritonPythonModel  # noqa: F401 - Triton looks for this name\n"
 
 
-def repository_files(models: Iterable[Model] = tuple(MODELS.values())) -> dict[str, str]:
+def repository_files(models: Iterable[Model] = (*MODELS.values(), *TEXT_MODELS.values())) -> dict[str, str]:
     """Every file of the repository by its path in it; an ensemble's empty version directory holds a .gitkeep."""
     files = {}
     for model in models:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from http.client import HTTPException, HTTPResponse
 from socket import create_connection
 from typing import Final
 
 import numpy as np
 
-from tcd.contract import DIAGNOSE, Model
+from tcd.contract import DIAGNOSE, TEXT_MODELS, Model
 from tcd.errors import ScoringError
 from tcd.rows import ScoreRow, pack
-from tcd.triton.wire import DTYPES, Codec, Tensors, response_limit
+from tcd.triton.wire import DTYPES, HEADER_LIMIT, Codec, Tensors, response_limit
 
 _WIDTH: Final = 64
 #: A row that exercises every step; its key has no asset but the default.
@@ -33,6 +34,14 @@ def canary_inputs(model: Model) -> Tensors:
     return pack([CANARY]) if model.name == DIAGNOSE.name else zero_inputs(model)
 
 
+def _empty_texts(model: Model, host: str, port: int) -> bytes:
+    """An infer request with an empty text for every input, as JSON."""
+    inputs = [{"name": t.name, "datatype": t.dtype, "shape": [1, *t.dims], "data": [""]} for t in model.inputs]
+    body = json.dumps({"inputs": inputs}).encode()
+    head = f"POST /v2/models/{model.name}/infer HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
 def probe(host: str, port: int, model: Model, *, timeout: float) -> None:
     """One blocking inference over HTTP, for the launcher (the shim has the asynchronous clients).
 
@@ -40,17 +49,21 @@ def probe(host: str, port: int, model: Model, *, timeout: float) -> None:
         ScoringError: no answer within `timeout` (per read), a refusal, or an answer off the contract.
     """
     codec = Codec(f"{host}:{port}")
+    textual = model.name in TEXT_MODELS
+    request = _empty_texts(model, host, port) if textual else codec.encode(model, canary_inputs(model))
     try:
         with create_connection((host, port), timeout=timeout) as sock:
-            sock.sendall(codec.encode(model, canary_inputs(model)))
+            sock.sendall(request)
             response = HTTPResponse(sock, method="POST")
             response.begin()
-            body = response.read(response_limit(model, 1))
+            body = response.read(HEADER_LIMIT if textual else response_limit(model, 1))
     except (OSError, HTTPException) as error:
         msg = f"{model.name} gave no answer: {error!r}"
         raise ScoringError(msg) from error
     if response.status != 200:  # noqa: PLR2004
         msg = f"{model.name} answered {response.status}: {body[:300].decode(errors='replace')}"
         raise ScoringError(msg)
+    if textual:
+        return
     header_length = response.headers.get("Inference-Header-Content-Length", "")
     codec.decode(model, 1, body, int(header_length) if header_length.isdigit() else None)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tcd.contract import COMPONENTS, DECODERS, MODELS, TIERS, Model, Status, Tensor
+from tcd.contract import COMPONENTS, DECODERS, MODELS, TEXT_MODELS, TIERS, Model, Status, Tensor
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "tensors.md"
 BEGIN: Final = "<!-- rendered from tcd/contract.py -->"
@@ -32,7 +32,7 @@ def render() -> str:
     """The rendered part of the page."""
     lines = [BEGIN, "## Models", ""]
     ordered = sorted(MODELS.values(), key=lambda model: not model.steps)
-    for model in ordered:
+    for model in (*ordered, *TEXT_MODELS.values()):
         lines += _model(model)
     lines += ["## Codes", "", "| code | values |", "|---|---|"]
     lines += [f"| order of `COMPONENTS` | {', '.join(COMPONENTS)} |"]

@@ -120,7 +120,17 @@ class FakePb(ModuleType):
 
         self.MetricFamily = MetricFamily
         self.Tensor = Tensor
-        self.InferenceResponse = lambda output_tensors: SimpleNamespace(output_tensors=output_tensors)
+        self.InferenceResponse = lambda output_tensors, error=None: SimpleNamespace(
+            output_tensors=output_tensors, error=error
+        )
+
+        class TritonError:
+            INVALID_ARG, INTERNAL = 3, 1
+
+            def __init__(self, message: str, code: int) -> None:
+                self.message, self.code = message, code
+
+        self.TritonError = TritonError
         self.triton_string_to_numpy = lambda name: DTYPES[name.removeprefix("TYPE_")]
 
     def request(self, tensors: Tensors) -> Any:

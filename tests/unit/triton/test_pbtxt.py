@@ -10,12 +10,20 @@ import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped] # its stubs are another package
 from tritonclient.grpc import model_config_pb2
 
-from tcd.contract import MAX_BATCH, MODELS, Model, Tensor
+from tcd.contract import MAX_BATCH, TEXT_MODELS, Model, Tensor
+from tcd.contract import MODELS as NUMERIC
 from tcd.triton import pbtxt
 from tcd.triton.launcher import DEFAULT_MODELS, DEFAULT_REPOSITORY
 from tcd.triton.noop import NOOP_MODELS, write_repository
 
-TYPES = {"FP32": "TYPE_FP32", "FP64": "TYPE_FP64", "INT32": "TYPE_INT32", "UINT64": "TYPE_UINT64"}
+TYPES = {
+    "FP32": "TYPE_FP32",
+    "FP64": "TYPE_FP64",
+    "INT32": "TYPE_INT32",
+    "UINT64": "TYPE_UINT64",
+    "BYTES": "TYPE_STRING",
+}
+MODELS = NUMERIC | TEXT_MODELS
 ALL = list(MODELS)
 STEPS = [n for n, m in MODELS.items() if not m.steps]
 ENSEMBLES = [n for n, m in MODELS.items() if m.steps]
@@ -146,7 +154,7 @@ def test_the_no_op_has_the_shape_of_the_ensemble(tmp_path: Path) -> None:
     assert shape(parsed.output) == wanted(real.outputs)
     steps = [s.model_name for s in parsed.ensemble_scheduling.step]
     assert steps == [m.name for m in NOOP_MODELS[:-1]]
-    for name in steps:
+    for name in [*steps, "noop_spotlight"]:
         theirs = config(name.replace("noop", "tcd"))
         ours = parse(tmp_path / name / "config.pbtxt")
         theirs.name = ours.name
