@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar_api.budget import Budget, controller_params
+from sidecar_api.callers import Callers
 from sidecar_api.commit import Committer
 from sidecar_api.decision import Rules
 from sidecar_api.http.auth import Tokens
@@ -248,6 +249,7 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
     return Runtime(
         settings=settings,
         service=service,
+        callers=Callers(service, idempotency=shared.idempotency, now_us=edges.now_us, random=edges.random),
         state=StateService(service, receipts=receipts, log=loaded),
         verifier=verifier,
         exporter=shared.exporter,

@@ -78,7 +78,9 @@ def _reasons(situation: Situation) -> list[str]:
     return list(dict.fromkeys(reasons))
 
 
-def claim(situation: Situation, *, alpha: float, unit: str, rule: RuleName, epoch: int, durable: bool) -> str:
+def claim(
+    situation: Situation, *, alpha: float, unit: str, rule: RuleName, epoch: int, durable: bool, caller: bool = False
+) -> str:
     """The `guarantee` of a step.
 
     Args:
@@ -88,6 +90,7 @@ def claim(situation: Situation, *, alpha: float, unit: str, rule: RuleName, epoc
         rule: online testing rule.
         epoch: of the reservation.
         durable: whether budgets outlive the process; the claim says so when they do not.
+        caller: whether the caller computed the evidence itself; the claim says so.
     """
     reasons = _reasons(situation)
     digests = situation.pins.digests
@@ -100,7 +103,9 @@ def claim(situation: Situation, *, alpha: float, unit: str, rule: RuleName, epoc
         rule=rule,
         reasons=reasons,
     )
-    return text if durable or reasons else f"{text}|ledger=memory"
+    if reasons:
+        return text
+    return f"{text}{'|evidence=caller' if caller else ''}{'' if durable else '|ledger=memory'}"
 
 
 def _monitor(name: str, status: int, ran: Check) -> Check:

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from sidecar_api.caller_schemas import ReserveRequest
 from sidecar_api.schemas import MAX_CONTEXT_BYTES, DiagnoseRequest, VerifyRequest
 from tcd.contract import MAX_FEATURE_VALUES
 from tcd.errors import InvalidRequest, ValidationFailed
@@ -64,7 +65,7 @@ def decode_diagnose(body: bytes, *, sanitize: bool = False) -> tuple[DiagnoseReq
         ValidationFailed: a member is unknown, twice there, mistyped, not finite or out of its limits.
     """
     request, sanitized = _decode(body, _diagnose, DiagnoseRequest, sanitize=sanitize)
-    _check_text(request)
+    check_names(request)
     _check_windows(request)
     if request.context:
         _check_context(request, body)
@@ -78,6 +79,16 @@ def decode_verify(body: bytes) -> VerifyRequest:
         InvalidRequest, ValidationFailed: as `decode_diagnose`.
     """
     request, _ = _decode(body, _verify, VerifyRequest, sanitize=False)
+    return request
+
+
+def decode_plain(body: bytes, decoder: msgspec.json.Decoder[_T], kind: type[_T]) -> _T:
+    """A validated request of another strict schema; NaN and members twice there are refused by name too.
+
+    Raises:
+        InvalidRequest, ValidationFailed: as `decode_diagnose`.
+    """
+    request, _ = _decode(body, decoder, kind, sanitize=False)
     return request
 
 
@@ -208,7 +219,12 @@ def refused(message: str) -> ValidationFailed:
     return ValidationFailed(message.replace("`", ""), pointer=pointer)
 
 
-def _check_text(request: DiagnoseRequest) -> None:
+def check_names(request: DiagnoseRequest | ReserveRequest) -> None:
+    """Refuse names that receipts cannot carry, and ids that cannot be echoed in a header.
+
+    Raises:
+        ValidationFailed: the pointer names the member.
+    """
     names = ("tenant", "user", "session", "model_id", "gpu_id", "task", "lang")
     joined = (
         request.tenant

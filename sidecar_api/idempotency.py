@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from sidecar_api.caller_schemas import ReserveRequest, SettleRequest
 from sidecar_api.schemas import DiagnoseRequest
 from tcd.errors import Conflict
 from tcd.ledger import Idempotent, Ledger
@@ -19,7 +20,7 @@ from tcd.ledger import Idempotent, Ledger
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
-def payload_digest(request: DiagnoseRequest) -> str:
+def payload_digest(request: DiagnoseRequest | ReserveRequest | SettleRequest) -> str:
     """Digest of what is decided on: not of the ids, nor of the deadline, which a retry may change."""
     bare = msgspec.structs.replace(request, request_id=None, idempotency_key=None, deadline_ms=None)
     return hashlib.sha256(_encoder.encode(bare)).hexdigest()

@@ -106,11 +106,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A decision's bytes and what its headers need."""
+    """A decision's bytes and what its headers need; `quota` None = answered from memory, nothing charged."""
 
     body: bytes
     session: str
-    quota: Quota
+    quota: Quota | None
     stages: Stages
     observation: Observation | None = None
 

@@ -38,6 +38,7 @@ class Facts:
         eproc: newest snapshot of the stream.
         guarantee: the claim in force.
         assets: ids that scored the row.
+        caller: digest of the inputs that a direct caller sent to the ensemble; empty for the shim's own rows.
     """
 
     request: DiagnoseRequest
@@ -52,6 +53,7 @@ class Facts:
     eproc: EprocSnapshot
     guarantee: str
     assets: Sequence[int]
+    caller: str = ""
 
 
 @dataclass(slots=True)
@@ -171,7 +173,7 @@ class Receipts:
         members = records.decision_members(
             subject=session.digest,
             model=records.Model(*session.names),
-            req=request_digest(facts.request),
+            req=facts.caller or request_digest(facts.request),
             # the only string in them is the unit, one of a few words
             comp=digest(components),
             e=digest(components.av),
@@ -200,6 +202,7 @@ class Receipts:
             witness=self._witness(facts.staged) if self.witness else (),
             guarantee=facts.guarantee,
             assets=facts.assets,
+            evidence="caller" if facts.caller else "shim",
         )
         receipt = self._issue(session.chain, "decision", session.subject[0], members)
         session.chain = receipt.next()

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
 
 from sidecar_api.budget import Budget
 from sidecar_api.cutoff import Cutoff
+from sidecar_api.decision import RouteTuple
 from sidecar_api.decode import float32, float32_rows
 from sidecar_api.idempotency import Claim, Idempotency, payload_digest
 from sidecar_api.outcome import Answer, Call, Observer, Quota, Stages, SubjectQuotaExceeded
@@ -134,22 +136,37 @@ class Service:
             Unavailable: overloaded or stopping.
             ScoringTimeout: the deadline passed before anything was reserved.
         """
-        if self.draining:
-            msg = "the server is stopping"
-            raise Unavailable(msg, retry_after=1.0)
-        quota = self._charge(request)
-        key = call.idempotency_key or request.idempotency_key or (call.request_id if call.given else None)
-        self.in_flight += 1
-        try:
+        with self.work():
+            quota = self.charge(request)
+            key = call.idempotency_key or request.idempotency_key or (call.request_id if call.given else None)
             if key is None:
                 return await self._turn(request, call, quota, None)
             return await self._once(request, call, quota, key)
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """A request in work: a drain waits for it.
+
+        Raises:
+            Unavailable: the server is stopping.
+        """
+        if self.draining:
+            msg = "the server is stopping"
+            raise Unavailable(msg, retry_after=1.0)
+        self.in_flight += 1
+        try:
+            yield
         finally:
             self.in_flight -= 1
             if not self.in_flight:
                 self._settled.set()
 
-    def _charge(self, request: DiagnoseRequest) -> Quota:
+    def charge(self, request: DiagnoseRequest) -> Quota:
+        """Take a step's tokens from its subject's bucket.
+
+        Raises:
+            SubjectQuotaExceeded: there are not enough.
+        """
         overrides, tenant, model = self._overrides, request.tenant, request.model_id
         limit, divisor = self._limit, self.settings.token_cost_divisor
         key: tuple[str, ...] = (tenant, request.user, request.session)
@@ -180,9 +197,23 @@ class Service:
             idempotency.release(found)
 
     async def _turn(self, request: DiagnoseRequest, call: Call, quota: Quota, claim: Claim | None) -> Answer:
+        started = perf_counter()
+        async with self.place(request, call) as session:
+            stages = Stages({"decode": call.decode, "queue": perf_counter() - started})
+            turn = Turn(session, request, call, quota, claim, stages, started - call.decode)
+            return await self._step(turn)
+
+    @asynccontextmanager
+    async def place(self, request: DiagnoseRequest, call: Call) -> AsyncIterator[Session]:
+        """The one place in flight of a request's session, made when there is none.
+
+        Raises:
+            Conflict: another step is in flight.
+            ScoringTimeout: the deadline has passed.
+            Unavailable: there is no room for another session.
+        """
         settings = self.settings
-        loop = asyncio.get_running_loop()
-        began, started = loop.time(), perf_counter()
+        began = asyncio.get_running_loop().time()
         session = self.session(request, began)
         left = call.deadline - began
         if left <= 0:
@@ -191,9 +222,7 @@ class Service:
         wait = min(settings.session_wait_ms / 1000.0, left) if settings.session_busy == "wait" else 0.0
         await session.acquire(wait=wait, waiters=settings.session_waiters)
         try:
-            stages = Stages({"decode": call.decode, "queue": perf_counter() - started})
-            turn = Turn(session, request, call, quota, claim, stages, started - call.decode)
-            return await self._step(turn)
+            yield session
         finally:
             session.release()
             self.sessions.measure(session)
@@ -234,21 +263,16 @@ class Service:
 
     async def _step(self, turn: Turn) -> Answer:
         session, request = turn.session, turn.request
-        self._order(session, request)
+        self.order(session, request)
         staged = self._stage(session, request)
         bucket = temperature_bucket(_context(request, "temperature"))
         key = _key(*_names(request), bucket)
         shape = Shape.of(staged.mask, staged.features.shape[1], staged.spectrum.shape[0])
         turn.staged = staged
-        turn.base = (
-            _context(request, "temperature", 1.0) or 0.0,
-            _context(request, "top_p", 1.0) or 0.0,
-            _context(request, "max_tokens", 0.0) or 0.0,
-            request.drift_score,
-        )
+        turn.base = self.base(request)
         for attempt in (1, 2):
             turn.pins = self.resolver.pins(key, shape)
-            reservation = self._pin(turn)
+            reservation = self.pin(turn)
             row = self._row(turn, reservation)
             result, failure = await self._evidence(turn, row)
             if failure == "assets" and attempt == 1 and self.resolver.pins(key, shape).ids != turn.pins.ids:
@@ -257,7 +281,27 @@ class Service:
         return await self.judge.conclude(turn, row, result, failure)
 
     @staticmethod
-    def _order(session: Session, request: DiagnoseRequest) -> None:
+    def base(request: DiagnoseRequest) -> RouteTuple:
+        """How the caller decodes now: temperature, top_p, max_tokens, and the drift that only tightens."""
+        return (
+            _context(request, "temperature", 1.0) or 0.0,
+            _context(request, "top_p", 1.0) or 0.0,
+            _context(request, "max_tokens", 0.0) or 0.0,
+            request.drift_score,
+        )
+
+    @property
+    def unit_flag(self) -> Flag:
+        """Unit of the hypotheses, as rows carry it."""
+        return Flag.UNIT_REQUEST if self.settings.unit == "request" else Flag(0)
+
+    @staticmethod
+    def order(session: Session, request: DiagnoseRequest) -> None:
+        """Refuse a step that is not above the session's last one.
+
+        Raises:
+            Conflict: it is not.
+        """
         step = request.step_id
         if step is not None and step > 0 and session.last_step is not None and step <= session.last_step:
             msg = f"step {step} is not above {session.last_step}, the last one of this session"
@@ -279,7 +323,7 @@ class Service:
         features = float32_rows([request.features] if request.features else [])
         return session.window.stage(trace, entropy, spectrum, features)
 
-    def _pin(self, turn: Turn) -> Reservation | None:
+    def pin(self, turn: Turn) -> Reservation | None:
         """Reserve the session's hypothesis, or go on with it; None when this step is under none."""
         session, pins, tokens = turn.session, turn.pins, turn.staged.tokens
         if not pins.mask:
@@ -322,7 +366,7 @@ class Service:
             sup=turn.session.sup,
             base=turn.base,
             controller=reservation is not None,
-            unit=Flag.UNIT_REQUEST if self.settings.unit == "request" else Flag(0),
+            unit=self.unit_flag,
         )
 
     async def _evidence(self, turn: Turn, row: ScoreRow) -> tuple[ScoreResult | None, str]:

@@ -42,6 +42,7 @@ class Session:
         chain: where its receipts stand, None before the first.
         generation: counts the chains of one subject and model, so that no two share an id.
         touched: time of its last step, on the loop's clock.
+        ticket: reservation token of a direct caller, or empty.
         nbytes: bytes it counted for in the table.
     """
 
@@ -65,6 +66,7 @@ class Session:
     notes: tuple[str, ...] = ()
     chain: ChainState | None = None
     nbytes: int = 0
+    ticket: str = ""
     busy: bool = False
     waiters: deque[asyncio.Future[None]] = field(default_factory=deque)
 

@@ -40,7 +40,10 @@ _encoder = msgspec.json.Encoder()
 
 @dataclass(slots=True)
 class Turn:
-    """One step on its way through the dataplane; the members without a default are known from the start."""
+    """One step on its way through the dataplane; the members without a default are known from the start.
+
+    `caller` is the digest of the inputs that a direct caller sent to the ensemble, empty for the shim's own rows.
+    """
 
     session: Session
     request: DiagnoseRequest
@@ -55,6 +58,7 @@ class Turn:
     reservation: Reservation | None = None
     cost: float = 0.0
     first: bool = False
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,8 @@ class Judge:
             except (LevelMismatch, Conflict, NotFound, ValueError):
                 self._budget.fail(session.stream, session.hypothesis)
                 return "answer"
-            session.sup = result.sup
+            # calls of one session may overlap at direct callers
+            session.sup = (max(session.sup[0], result.sup[0]), max(session.sup[1], result.sup[1]))
             session.p = settlement.p
             session.triggered = session.triggered or settlement.trigger
             turn.first = settlement.first
@@ -308,6 +313,7 @@ class _Draft:
             rule=rules.rule,
             epoch=reservation.epoch if reservation is not None else view.epoch,
             durable=rules.durable,
+            caller=bool(self._turn.caller),
         )
 
     def receipt(self) -> tuple[tuple[Receipt, ...] | None, str]:
@@ -341,6 +347,7 @@ class _Draft:
             eproc=view.snapshot,
             guarantee=self._claim,
             assets=used,
+            caller=turn.caller,
         )
         try:
             opened = () if session.chain is not None else (writer.open(session, session.pins),)

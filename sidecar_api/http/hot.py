@@ -134,7 +134,9 @@ class Diagnose(HotRoute):
         context.extra.append(session_header(request.session))
         answer = await runtime.service.diagnose(request, call)
         answer.stages.add("total", perf_counter() - began)
-        context.extra.extend((*quota_headers(answer.quota), timing_header(answer.stages)))
+        if answer.quota is not None:
+            context.extra.extend(quota_headers(answer.quota))
+        context.extra.append(timing_header(answer.stages))
         await respond(send, 200, context.answer_headers(_JSON, len(answer.body)), answer.body)
         runtime.exporter.request(surface=self.surface, outcome="ok")
         if answer.observation is not None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sidecar_api.caller_schemas import ReserveRequest, ReserveResponse, SettleRequest
 from sidecar_api.http.cold_schemas import Health, Live, Loaded, Ready, StateIn, StateOut, Version
 from sidecar_api.schemas import DiagnoseRequest, Problem, RiskResponse, VerifyRequest, VerifyResponse
 from tcd import __version__
@@ -14,7 +15,7 @@ _COMMON: Final = ("400", "413", "429", "500", "503")
 _TEXT: Final = {
     "400": "malformed: not JSON, wrong content type, bad header",
     "403": "no token of the scope",
-    "404": "no such path",
+    "404": "no such path, no such reservation",
     "405": "the path knows other methods",
     "409": "step out of order, session busy, idempotency key of another request",
     "413": "too many bytes",
@@ -72,6 +73,11 @@ def _paths() -> dict[str, Any]:
         out[f"{prefix}/diagnose"] = {"post": {**diagnose, "parameters": _ids()}}
         verify = _post(f"verify{tag}", "Verify one receipt or a chain", VerifyRequest, verified, "422")
         out[f"{prefix}/verify"] = {"post": verify}
+    reserved = _json(ReserveResponse, "the level of the generation's hypothesis; reserving again debits nothing")
+    reserve = _post("reserve", "Reserve a level for a direct caller", ReserveRequest, reserved, "409", "422", "504")
+    out["/v1/reserve"] = {"post": {**reserve, "parameters": _ids()}}
+    settle = _post("settle", "Settle what the ensemble answered", SettleRequest, decided, "404", "409", "422", "504")
+    out["/v1/settle"] = {"post": {**settle, "parameters": _ids()}}
     simple = (
         ("healthz", Health, "Liveness and features"),
         ("livez", Live, "Liveness"),
@@ -100,6 +106,7 @@ def document() -> dict[str, Any]:
     """The document, OpenAPI 3.1."""
     kinds = [
         *(DiagnoseRequest, RiskResponse, VerifyRequest, VerifyResponse, Problem),
+        *(ReserveRequest, ReserveResponse, SettleRequest),
         *(Health, Live, Ready, Version, StateIn, StateOut, Loaded),
     ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sidecar_api.callers import Callers
 from sidecar_api.http.auth import Tokens
 from sidecar_api.outcome import Observation
 from sidecar_api.service import Service
@@ -23,6 +24,7 @@ class Runtime:
     Attributes:
         settings: in force.
         service: the dataplane.
+        callers: reservations of direct callers.
         state: snapshots.
         verifier: None with receipts off.
         exporter, logs: telemetry.
@@ -36,6 +38,7 @@ class Runtime:
 
     settings: Settings
     service: Service
+    callers: Callers
     state: StateService
     verifier: Verifier | None
     exporter: Exporter

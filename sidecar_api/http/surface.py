@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sidecar_api.http.callers import Reserve, Settle
 from sidecar_api.http.cold import router
 from sidecar_api.http.context import RequestContext, Scope
 from sidecar_api.http.hot import Diagnose, Receive, Send, Verify, charge_edge, refuse
@@ -46,6 +47,8 @@ class ShimApp(FastAPI):
             "/v1/diagnose": diagnose,
             "/verify": verify,
             "/v1/verify": verify,
+            "/v1/reserve": Reserve(runtime, runtime.callers),
+            "/v1/settle": Settle(runtime, runtime.callers),
         }
         self.include_router(router(runtime))
         self.add_exception_handler(TcdError, _tcd_error)

@@ -51,7 +51,13 @@ def test_example(name: str, stack: Stack, tmp_path: Path) -> None:
         assert re.search(r"(?m)^(tcd|nv)_\w+", done.stdout), done.stdout
         return
     answer = json.loads(done.stdout.strip().splitlines()[-1])
-    expected = {"/verify": "ok", "/v2/models": "outputs", "/diagnose": "verdict", "/version": "version"}
+    expected = {
+        "/v1/settle": "verdict",
+        "/verify": "ok",
+        "/v2/models": "outputs",
+        "/diagnose": "verdict",
+        "/version": "version",
+    }
     member = next(member for path, member in expected.items() if path in script)
     assert member in answer, answer
     if member == "ok":
