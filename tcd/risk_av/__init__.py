@@ -9,9 +9,12 @@ from tcd.risk_av.events import (
     Acknowledged,
     Closed,
     Configured,
+    Drawn,
     EpochOpened,
     Event,
     Failed,
+    Leased,
+    LeaseEnded,
     Reserved,
     Settled,
     event_from_json,
@@ -25,6 +28,7 @@ from tcd.risk_av.guarantee import (
     merged_p_floor,
     sessions_needed,
 )
+from tcd.risk_av.lease import Lease, LeaseHolder, lease_limit
 from tcd.risk_av.params import RULES, ControllerParams, RuleName, Terms
 from tcd.risk_av.rules import EpochRule
 from tcd.risk_av.views import CloseReason, EprocSnapshot, Reservation, Settlement, StreamView, stream_digest
@@ -37,11 +41,16 @@ __all__ = [
     "Configured",
     "Controller",
     "ControllerParams",
+    "Drawn",
     "EpochOpened",
     "EpochRule",
     "EprocSnapshot",
     "Event",
     "Failed",
+    "Lease",
+    "LeaseEnded",
+    "LeaseHolder",
+    "Leased",
     "LevelMismatch",
     "ReplayError",
     "Reservation",
@@ -58,6 +67,7 @@ __all__ = [
     "event_to_json",
     "guarantee",
     "hex64",
+    "lease_limit",
     "merged_p_floor",
     "sessions_needed",
     "stream_digest",

@@ -8,23 +8,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
-from tcd.errors import Conflict, NotFound
+from tcd.errors import Conflict, NotFound, Unavailable
 from tcd.risk_av.errors import LevelMismatch, ReplayError
 from tcd.risk_av.events import (
     Acknowledged,
     Closed,
     Configured,
+    Drawn,
     EpochOpened,
     Event,
     Failed,
+    Leased,
+    LeaseEnded,
     Reserved,
     Settled,
 )
+from tcd.risk_av.hypothesis import Epoch, Hypothesis
+from tcd.risk_av.lease import Lease, lease_limit
 from tcd.risk_av.params import ControllerParams
-from tcd.risk_av.stream import Epoch, Hypothesis, Stream
+from tcd.risk_av.stream import Stream
 from tcd.risk_av.views import CLOSE_REASONS, CloseReason, Reservation, Settlement, StreamView
+
+#: What each event does to its stream; the two that may come before there is one are not here.
+_APPLY: Final[dict[type[Event], Callable[[Stream, Any], object]]] = {
+    Reserved: Stream.apply_reserve,
+    Settled: Stream.apply_settle,
+    Failed: Stream.apply_failure,
+    Closed: Stream.apply_close,
+    Acknowledged: Stream.apply_acknowledge,
+    Leased: Stream.apply_lease,
+    Drawn: Stream.apply_draw,
+    LeaseEnded: Stream.apply_lease_end,
+}
 
 
 class Controller:
@@ -145,6 +163,79 @@ class Controller:
         self._pending.append(event)
         return state.settlement(h, folded=folded)
 
+    # -- leases ------------------------------------------------------------------------------------------
+
+    def lease(self, *, stream: str, holder: str, replicas: int) -> Lease:
+        """Debit a part of the epoch for a replica; opens the stream and, with `auto`, the next epoch as `reserve` does.
+
+        Args:
+            stream: of whose budget.
+            holder: name of the replica.
+            replicas: how many share the stream; a lease is at most L/(4 replicas) reservations, at least one.
+
+        Raises:
+            Unavailable: the epoch is used up and does not roll by itself.
+            ValueError: the stream's rule or schedule cannot be leased.
+        """
+        params = self._streams[stream].params if stream in self._streams else self.params
+        if params.rule != "rai" or params.schedule[0] != "uniform":
+            msg = "only a uniform schedule of rai can be leased: its costs do not depend on evidence"
+            raise ValueError(msg)
+        state, epoch = self._with_room(stream)
+        rule = epoch.rule
+        length = int(rule.terms.schedule[1])
+        count = min(lease_limit(length, replicas), length - rule.index)
+        if count < 1:
+            msg = "the epoch's budget is used up"
+            raise Unavailable(msg, retry_after=60.0)
+        cost, known = rule.level().cost, rule.known
+        event = Leased(stream, state.leased + 1, holder, epoch.number, rule.index + 1, state.seq + 1, count, cost)
+        self._emit(event)
+        return Lease(
+            stream=stream,
+            epoch=epoch.number,
+            number=event.lease,
+            holder=holder,
+            index=event.index,
+            seq=event.seq,
+            count=count,
+            cost=cost,
+            known=known,
+            credit_cap=state.params.credit_cap,
+        )
+
+    def accept(self, events: Iterable[Event]) -> None:
+        """Take over a holder's events in their order; each is checked as in a replay.
+
+        Raises:
+            ReplayError: one does not follow, for example because the lease was declared lost.
+        """
+        for event in events:
+            self._emit(event)
+
+    def end_lease(self, *, stream: str, number: int, drawn: int) -> None:
+        """A lease is over, returned or lost. What it was debited stays spent.
+
+        Hypotheses that were drawn and are still open are closed as abandoned.
+
+        Args:
+            stream: of the lease.
+            number: of the lease.
+            drawn: reservations that may have been drawn: those never heard of count as e = kappa, later ones are
+                skipped. All of them when it is not known.
+
+        Raises:
+            NotFound: no such lease is out.
+        """
+        granted = self._stream(stream).leases.get(number)
+        if granted is None:
+            msg = f"lease {number} of stream {stream} is not out"
+            raise NotFound(msg)
+        for slot in granted.slots:
+            if slot.name and not slot.reason:
+                self._emit(Closed(stream, slot.name, "abandoned"))
+        self._emit(LeaseEnded(stream, number, min(max(drawn, 0), len(granted.slots))))
+
     # -- operators ---------------------------------------------------------------------------------------
 
     def configure(self, params: ControllerParams, *, stream: str = "") -> None:
@@ -196,7 +287,7 @@ class Controller:
     def open_hypotheses(self, stream: str) -> tuple[str, ...]:
         """Open hypotheses of a stream in reservation order."""
         state = self._streams.get(stream)
-        return () if state is None else tuple(h.name for h in state.queue if not h.reason)
+        return () if state is None else tuple(h.name for h in state.queue if h.name and not h.reason)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -254,17 +345,7 @@ class Controller:
         if state is None:
             msg = f"stream {event.stream} has no epoch"
             raise ReplayError(msg)
-        match event:
-            case Reserved():
-                state.apply_reserve(event)
-            case Settled():
-                state.apply_settle(event)
-            case Failed():
-                state.open_hypothesis(event.hypothesis).failures += 1
-            case Closed():
-                state.apply_close(event)
-            case Acknowledged():
-                state.apply_acknowledge(event)
+        _APPLY[type(event)](state, event)
 
     def _apply_params(self, event: Configured) -> None:
         if event.stream:

@@ -87,7 +87,47 @@ class Acknowledged:
     claim: int
 
 
-Event = EpochOpened | Reserved | Settled | Failed | Closed | Configured | Acknowledged
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """`count` reservations from `index` on are debited and belong to `holder`."""
+
+    kind: ClassVar[str] = "lease"
+    stream: str
+    lease: int
+    holder: str
+    epoch: int
+    index: int
+    seq: int
+    count: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A hypothesis got reservation number `offset` (from 0) of a lease; `known` is what its holder knew."""
+
+    kind: ClassVar[str] = "draw"
+    stream: str
+    lease: int
+    offset: int
+    hypothesis: str
+    user: str
+    known: int
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """A lease is over. Of its first `drawn` reservations the unknown ones count as e = kappa, the rest are skipped."""
+
+    kind: ClassVar[str] = "lease_end"
+    stream: str
+    lease: int
+    drawn: int
+
+
+LeasingEvent = Leased | Drawn | LeaseEnded
+Event = EpochOpened | Reserved | Settled | Failed | Closed | Configured | Acknowledged | LeasingEvent
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
@@ -147,6 +187,18 @@ _FIELDS: dict[type[Event], dict[str, Callable[[Any], Any]]] = {
     Closed: {**_HYPOTHESIS, "reason": _text},
     Configured: {**_STREAM, "params": ControllerParams.from_json},
     Acknowledged: {**_STREAM, "claim": _count},
+    Leased: {
+        **_STREAM,
+        "lease": _count,
+        "holder": _text,
+        "epoch": _count,
+        "index": _count,
+        "seq": _count,
+        "count": _count,
+        "cost": _real,
+    },
+    Drawn: {**_HYPOTHESIS, "lease": _count, "offset": _count, "user": _text, "known": _count, "alpha": _real},
+    LeaseEnded: {**_STREAM, "lease": _count, "drawn": _count},
 }
 _TYPES: dict[str, type[Event]] = {cls.kind: cls for cls in _FIELDS}
 

@@ -106,7 +106,7 @@ def rai_level(terms: Terms, index: int, spent: float, known: int) -> Level:
 class Rai:
     """RAI in one epoch; see `rai_level`."""
 
-    __slots__ = ("index", "known", "spent", "terms")
+    __slots__ = ("_next", "index", "known", "spent", "terms")
 
     def __init__(self, terms: Terms) -> None:
         """Start an epoch under `terms`."""
@@ -114,6 +114,7 @@ class Rai:
         self.index = 0
         self.known = 0
         self.spent = 0.0
+        self._next: Level | None = None
 
     @property
     def full(self) -> bool:
@@ -133,18 +134,28 @@ class Rai:
 
     def level(self) -> Level:
         """What the next reservation would get."""
-        return rai_level(self.terms, self.index + 1, self.spent, self.known)
+        if self._next is None:
+            self._next = rai_level(self.terms, self.index + 1, self.spent, self.known)
+        return self._next
 
     def reserve(self) -> Level:
         """Debit the next reservation; never refunded."""
         level = self.level()
         self.index += 1
         self.spent = level.spent
+        self._next = None
         return level
+
+    def take(self, count: int) -> None:
+        """Debit `count` reservations of the uniform schedule at once, for a lease."""
+        self.index += count
+        self.spent = rai_level(self.terms, self.index, self.spent, self.known).spent
+        self._next = None
 
     def rejected(self, index: int) -> None:  # noqa: ARG002 - RAI counts rejections, whichever they are
         """Credit one rejection."""
         self.known += 1
+        self._next = None
 
     def closed(self, index: int, p: float | None) -> None:
         """RAI learns nothing from a hypothesis that was not rejected."""
@@ -152,4 +163,5 @@ class Rai:
     def change(self, terms: Terms) -> float:
         """Go on under new terms."""
         self.terms = terms
+        self._next = None
         return max(terms.alpha, self.spent)

@@ -3,58 +3,37 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
 from typing import Any
 
 from tcd.risk_av.catalogue import open_rule
 from tcd.risk_av.eprocess import NO_EVIDENCE, START, EState, advance, e_value, mixture
 from tcd.risk_av.errors import ReplayError
-from tcd.risk_av.events import Acknowledged, Closed, EpochOpened, Reserved, Settled
+from tcd.risk_av.events import Acknowledged, Closed, Drawn, EpochOpened, Failed, Leased, LeaseEnded, Reserved, Settled
 from tcd.risk_av.exact import ONE, Scaled, at_least, log10, scaled, to_float
+from tcd.risk_av.hypothesis import EMPTY, LOST, UNUSED, Epoch, Granted, Hypothesis
 from tcd.risk_av.params import ControllerParams, Terms
-from tcd.risk_av.rules import EpochRule, Level
+from tcd.risk_av.rules import Level, Rai, rai_level
 from tcd.risk_av.views import NO_DIGEST, EprocSnapshot, Reservation, Settlement, StreamView, stream_digest
-
-
-@dataclass(slots=True)
-class Hypothesis:
-    """A reserved hypothesis until it is forgotten."""
-
-    name: str
-    user: str
-    epoch: int
-    index: int
-    seq: int
-    level: Level
-    wealth: float
-    exhausted: bool
-    claim: int
-    params: str
-    p: float | None = None
-    rejected: bool = False
-    credited: bool = False
-    failures: int = 0
-    reason: str = ""
-
-
-@dataclass(slots=True)
-class Epoch:
-    """An epoch with reservations that may still settle."""
-
-    number: int
-    rule: EpochRule
-    params: str
-    claim_level: float
-    rejections: int = 0
-    live: int = 0
-    credits: dict[str, int] = field(default_factory=dict)
 
 
 class Stream:
     """State of one stream."""
 
     __slots__ = (
-        *("alarm", "claim", "closed", "cusum_alarm", "epoch", "epochs", "estate", "folded", "live", "name"),
+        *(
+            "alarm",
+            "claim",
+            "closed",
+            "cusum_alarm",
+            "epoch",
+            "epochs",
+            "estate",
+            "folded",
+            "leases",
+            "leased",
+            "live",
+            "name",
+        ),
         *("open", "params", "peak", "public", "queue", "seq", "snapshot"),
     )
 
@@ -69,6 +48,8 @@ class Stream:
         self.live: dict[str, Hypothesis] = {}
         self.closed: OrderedDict[str, Hypothesis] = OrderedDict()
         self.queue: deque[Hypothesis] = deque()
+        self.leases: dict[int, Granted] = {}
+        self.leased = 0
         self.open = 0
         self.folded = 0
         self.claim = 0
@@ -156,6 +137,10 @@ class Stream:
             raise ReplayError(msg)
         return hypothesis
 
+    def apply_failure(self, event: Failed) -> None:
+        """Count a step without evidence."""
+        self.open_hypothesis(event.hypothesis).failures += 1
+
     def apply_settle(self, event: Settled) -> bool:
         """Lower the p-value; credit the first rejection to the hypothesis's own epoch. Returns: credited."""
         hypothesis = self.open_hypothesis(event.hypothesis)
@@ -189,17 +174,87 @@ class Stream:
         self.open -= 1
         if not epoch.live and epoch is not self.epoch:
             del self.epochs[epoch.number]
+        return self._fold_ready()
+
+    def _fold_ready(self) -> tuple[EprocSnapshot, ...]:
         made: list[EprocSnapshot] = []
         while self.queue and self.queue[0].reason:
             head = self.queue.popleft()
-            del self.live[head.name]
-            self.closed[head.name] = head
+            if head.reason == UNUSED:
+                continue
+            if head.name:
+                del self.live[head.name]
+                self.closed[head.name] = head
             self.folded += 1
             if head.claim == self.claim:
                 made.append(self._fold(head))
         while len(self.closed) > self.params.keep_closed:
             self.closed.popitem(last=False)
         return tuple(made)
+
+    def apply_lease(self, event: Leased) -> Granted:
+        """Debit a lease and keep its places in the fold order."""
+        epoch = self.epoch
+        rule = epoch.rule if epoch is not None else None
+        if epoch is None or not isinstance(rule, Rai) or rule.terms.schedule[0] != "uniform":
+            msg = f"stream {self.name}: only a uniform schedule of rai can be leased"
+            raise ReplayError(msg)
+        cost = rule.level().cost
+        expected = (epoch.number, rule.index + 1, self.seq + 1, self.leased + 1, cost)
+        found = (event.epoch, event.index, event.seq, event.lease, event.cost)
+        if expected != found or not 1 <= event.count <= int(rule.terms.schedule[1]) - rule.index:
+            msg = f"stream {self.name}: lease {event.lease} does not follow from the log"
+            raise ReplayError(msg)
+        slots = [
+            Hypothesis(
+                "", "", epoch.number, event.index + i, event.seq + i, EMPTY, 0.0, False, self.claim, epoch.params
+            )
+            for i in range(event.count)
+        ]
+        rule.take(event.count)
+        epoch.live += event.count
+        self.seq += event.count
+        self.leased = event.lease
+        self.queue.extend(slots)
+        granted = Granted(event.lease, event.holder, epoch.number, event.index, event.seq, rule.terms, slots)
+        self.leases[event.lease] = granted
+        return granted
+
+    def apply_draw(self, event: Drawn) -> None:
+        """A holder drew a reservation: give its place a name and a level, and check the level."""
+        granted = self.leases.get(event.lease)
+        if granted is None or not 0 <= event.offset < len(granted.slots) or granted.slots[event.offset].name:
+            msg = f"stream {self.name}: reservation {event.offset} of lease {event.lease} cannot be drawn"
+            raise ReplayError(msg)
+        if not event.hypothesis or self.find(event.hypothesis) is not None:
+            msg = f"stream {self.name}: {event.hypothesis} cannot be reserved"
+            raise ReplayError(msg)
+        slot = granted.slots[event.offset]
+        level = rai_level(granted.terms, slot.index, 0.0, event.known)
+        if level.alpha != event.alpha or event.known > self.epochs[granted.epoch].rejections:
+            msg = f"stream {self.name}: the level of {event.hypothesis} does not follow from the log"
+            raise ReplayError(msg)
+        slot.name, slot.user, slot.level, slot.claim = event.hypothesis, event.user, level, self.claim
+        slot.wealth = max(0.0, granted.terms.alpha - level.spent) * (level.known + 1)
+        self.live[slot.name] = slot
+        self.open += 1
+
+    def apply_lease_end(self, event: LeaseEnded) -> tuple[EprocSnapshot, ...]:
+        """End a lease; nothing of it is refunded."""
+        granted = self.leases.get(event.lease)
+        if granted is None or event.drawn > len(granted.slots):
+            msg = f"stream {self.name}: lease {event.lease} is not out"
+            raise ReplayError(msg)
+        del self.leases[event.lease]
+        epoch = self.epochs.get(granted.epoch)
+        for offset, slot in enumerate(granted.slots):
+            # an epoch with a place that was never drawn is still there
+            if not slot.name and epoch is not None:
+                slot.reason = LOST if offset < event.drawn else UNUSED
+                epoch.live -= 1
+        if epoch is not None and not epoch.live and epoch is not self.epoch:
+            del self.epochs[epoch.number]
+        return self._fold_ready()
 
     def _fold(self, head: Hypothesis) -> EprocSnapshot:
         x = NO_EVIDENCE if head.p is None else head.p
@@ -328,7 +383,7 @@ class Stream:
             reserved_total=self.seq,
             open=self.open,
             folded=self.folded,
-            waiting=len(self.queue) - self.open,
+            waiting=sum(1 for h in self.queue if h.reason) if self.leases else len(self.queue) - self.open,
             e_process=to_float(m),
             e_process_log10=log10(m),
             e_process_max=to_float(self.peak),
@@ -355,6 +410,8 @@ class Stream:
             "s": self.estate.s,
             "c": self.estate.c,
             "peak": self.peak,
+            "leased": self.leased,
+            "leases": [[g.number, g.holder, g.epoch, g.index, g.seq, len(g.slots)] for g in self.leases.values()],
             "alarm": self.alarm,
             "cusum_alarm": self.cusum_alarm,
             "snapshot": self.snapshot.to_json(),
