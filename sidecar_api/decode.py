@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidecar_api.caller_schemas import ReserveRequest
-from sidecar_api.schemas import MAX_CONTEXT_BYTES, DiagnoseRequest, VerifyRequest
+from sidecar_api.schemas import MAX_CONTEXT_BYTES, DiagnoseRequest, Opening, VerifyRequest
 from tcd.contract import MAX_FEATURE_VALUES
 from tcd.errors import InvalidRequest, ValidationFailed
 
 MAX_DIAGNOSE: Final = 1 << 20
 MAX_VERIFY: Final = 4 << 20
+MAX_BATCH: Final = 4 << 20
+MAX_BATCH_ITEMS: Final = 256
 #: Members in which `sanitize=zero` may replace a non-finite number.
 SANITIZED: Final = (
     *("trace_vector", "entropy", "spectrum", "features", "entropy_window", "feature_window", "drift_score"),
@@ -68,8 +70,42 @@ def decode_diagnose(body: bytes, *, sanitize: bool = False) -> tuple[DiagnoseReq
     check_names(request)
     _check_windows(request)
     if request.context:
-        _check_context(request, body)
+        _check_context(request, len(body))
     return request, sanitized
+
+
+def decode_step(body: bytes, opening: Opening, *, sanitize: bool = False) -> tuple[DiagnoseRequest, int]:
+    """As `decode_diagnose`, of a message that must leave out the subject, which was fixed before.
+
+    Raises:
+        InvalidRequest, ValidationFailed: as `decode_diagnose`.
+    """
+    request, sanitized = decode_diagnose(body, sanitize=sanitize)
+    if b'"tenant"' in body or b'"user"' in body or b'"session"' in body or b"\\" in body:
+        fixed = {"tenant", "user", "session"}.intersection(json.loads(body))
+        if fixed:
+            msg = "fixed when the stream was opened"
+            raise ValidationFailed(msg, pointer=f"/{min(fixed)}")
+    return msgspec.structs.replace(
+        request, tenant=opening.tenant, user=opening.user, session=opening.session
+    ), sanitized
+
+
+def diagnose_of(value: dict[str, Any], *, sanitize: bool = False) -> tuple[DiagnoseRequest, int]:
+    """As `decode_diagnose`, of members that another surface has read.
+
+    Raises:
+        ValidationFailed: as `decode_diagnose`.
+    """
+    count = [0]
+    if sanitize:
+        value = {k: _zeroed(v, count) if k in SANITIZED else v for k, v in value.items()}
+    request = convert(value, DiagnoseRequest)
+    check_names(request)
+    _check_windows(request)
+    if request.context:
+        _check_context(request, MAX_DIAGNOSE)
+    return request, count[0]
 
 
 def decode_verify(body: bytes) -> VerifyRequest:
@@ -188,12 +224,21 @@ def _sanitized(body: bytes, kind: type[_T]) -> tuple[_T, int]:
         except RecursionError:
             msg = "not JSON: nested too deeply"
             raise InvalidRequest(msg) from None
+    return convert(value, kind), count[0]
+
+
+def convert(value: Any, kind: type[_T]) -> _T:
+    """A validated struct of a value that is not JSON any more, or never was.
+
+    Raises:
+        ValidationFailed: a number is not finite, or the value is outside the schema.
+    """
     pointer = _nonfinite(value)
     if pointer is not None:
         msg = "not a finite number"
         raise ValidationFailed(msg, pointer=pointer)
     try:
-        return msgspec.convert(value, kind, strict=True), count[0]
+        return msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:
         raise refused(str(error)) from None
 
@@ -217,6 +262,17 @@ def refused(message: str) -> ValidationFailed:
     if message.startswith("Number out of range"):
         message = "not a finite number"
     return ValidationFailed(message.replace("`", ""), pointer=pointer)
+
+
+def opening_of(values: dict[str, str]) -> Opening:
+    """The subject of a stream.
+
+    Raises:
+        ValidationFailed: a name is unknown or out of its limits.
+    """
+    opening = convert(values, Opening)
+    check_names(DiagnoseRequest(tenant=opening.tenant, user=opening.user, session=opening.session))
+    return opening
 
 
 def check_names(request: DiagnoseRequest | ReserveRequest) -> None:
@@ -287,13 +343,13 @@ _USED: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
 }
 
 
-def _check_context(request: DiagnoseRequest, body: bytes) -> None:
+def _check_context(request: DiagnoseRequest, size: int) -> None:
     context = request.context
     for name, (fine, why) in _USED.items():
         value = context.get(name)
         if value is not None and not fine(value):
             raise ValidationFailed(why, pointer=f"/context/{name}")
-    if len(body) > MAX_CONTEXT_BYTES and len(msgspec.json.encode(context)) > MAX_CONTEXT_BYTES:
+    if size > MAX_CONTEXT_BYTES and len(msgspec.json.encode(context)) > MAX_CONTEXT_BYTES:
         msg = f"more than {MAX_CONTEXT_BYTES} bytes"
         raise ValidationFailed(msg, pointer="/context")
 

@@ -9,6 +9,14 @@ from tcd.errors import QuotaExceeded
 from tcd.rate_limit import Grant, Limit
 
 
+class Gate(Protocol):
+    """Where rows wait for each other, so that they reach the ensemble together."""
+
+    async def arrive(self) -> None:
+        """Wait for the others; bounded."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A request's envelope, as the surface read it.
@@ -21,7 +29,8 @@ class Call:
         sanitized: values that were replaced by 0.
         trace_id: W3C trace id, hex.
         decode: seconds spent on decoding.
-        surface: http, grpc or stream.
+        surface: http, grpc, grpc_stream, ws or batch.
+        gate: of a batch; where its rows meet before they are scored.
     """
 
     request_id: str
@@ -32,6 +41,7 @@ class Call:
     trace_id: str = ""
     decode: float = 0.0
     surface: str = "http"
+    gate: Gate | None = None
 
 
 @dataclass(frozen=True, slots=True)

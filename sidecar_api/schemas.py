@@ -81,6 +81,14 @@ class DiagnoseRequest(Struct, kw_only=True, forbid_unknown_fields=True, frozen=T
     deadline_ms: Annotated[float, Meta(gt=0, le=600_000)] | None = None
 
 
+class Opening(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
+    """The subject of a stream, from its query string."""
+
+    tenant: Name = "tenant0"
+    user: Name = "user0"
+    session: Name = "sess0"
+
+
 class Component(Struct, kw_only=True, frozen=True):
     """One component of the detector."""
 
@@ -281,6 +289,19 @@ class VerifyResponse(Struct, kw_only=True, frozen=True, omit_defaults=True):
     policy: str
     trust: Literal["server", "caller", "none"]
     first_bad: int | None = None
+
+
+class BatchResult(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """The decision about one request of a batch, or why there is none: one of the two."""
+
+    response: RiskResponse | None = None
+    problem: Problem | None = None
+
+
+class BatchResponse(Struct, kw_only=True, frozen=True):
+    """Results in the order of the requests."""
+
+    results: list[BatchResult]
 
 
 class Problem(Struct, kw_only=True, frozen=True, omit_defaults=True):

@@ -379,6 +379,9 @@ class Service:
         failure = "cancelled"
         try:
             with Cutoff(began + left, "the row was not scored by its deadline"):
+                if turn.call.gate is not None:
+                    await turn.call.gate.arrive()
+                    left -= loop.time() - began
                 result = await self._scorer.score(row, timeout=left)
             failure = self.judge.problem(turn, row, result)
         except ScoringTimeout:

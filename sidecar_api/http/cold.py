@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from sidecar_api.decode import check_content_type
 from sidecar_api.http.body import check_length, read_body
-from sidecar_api.http.cold_schemas import Health, Live, Loaded, Ready, StateIn, StateOut, Version
+from sidecar_api.http.cold_schemas import Live, Loaded, Ready, StateIn, StateOut
 from sidecar_api.http.openapi import document
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.snapshot import MAX_BYTES, Key
@@ -19,7 +19,7 @@ from tcd.errors import ValidationFailed
 
 _encode: Final = msgspec.json.Encoder().encode
 _state: Final = msgspec.json.Decoder(StateIn, strict=True)
-_KEY: Final = {"model_id": "model0", "gpu_id": "gpu0", "task": "chat", "lang": "en"}
+KEY_DEFAULTS: Final = {"model_id": "model0", "gpu_id": "gpu0", "task": "chat", "lang": "en"}
 
 
 def _json(value: Any, status: int = 200) -> Response:
@@ -36,13 +36,11 @@ def router(runtime: Runtime) -> APIRouter:
 
 
 def _health(routes: APIRouter, runtime: Runtime) -> None:
-    settings, config_hash = runtime.settings, runtime.settings.config_hash
-    prom = settings.prom_port != 0
+    prom = runtime.settings.prom_port != 0
 
     @routes.get("/healthz")
     async def healthz() -> Response:
-        receipts = settings.receipts_enable
-        return _json(Health(ok=True, config_hash=config_hash, otel=False, prom=True, receipts=receipts, trust_os=False))
+        return _json(runtime.health())
 
     @routes.get("/livez")
     async def livez() -> Response:
@@ -50,9 +48,7 @@ def _health(routes: APIRouter, runtime: Runtime) -> None:
 
     @routes.get("/readyz")
     async def readyz(request: Request) -> Response:
-        found = {name: check() for name, check in runtime.checks.items()}
-        if runtime.service.draining:
-            found["service"] = "stopping"
+        found = runtime.readiness()
         ready = not any(found.values())
         verbose = "verbose" in request.query_params
         checks = {name: why or "ok" for name, why in found.items()} if verbose else None
@@ -60,17 +56,7 @@ def _health(routes: APIRouter, runtime: Runtime) -> None:
 
     @routes.get("/version")
     async def version() -> Response:
-        triton = dict(runtime.triton) if runtime.triton is not None else None
-        return _json(
-            Version(
-                version=__version__,
-                config_version="1",
-                alpha=settings.alpha,
-                slo_latency_ms=settings.slo_ms,
-                config_hash=config_hash,
-                triton=triton,
-            )
-        )
+        return _json(runtime.version(__version__))
 
 
 def _documents(routes: APIRouter, runtime: Runtime) -> None:
@@ -108,7 +94,7 @@ def _states(routes: APIRouter, runtime: Runtime) -> None:
 
 
 def _key(request: Request) -> Key:
-    values = {name: request.query_params.get(name, default) for name, default in _KEY.items()}
+    values = {name: request.query_params.get(name, default) for name, default in KEY_DEFAULTS.items()}
     try:
         return msgspec.convert(values, Key, strict=True)
     except msgspec.ValidationError as error:

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import msgspec
 
+from sidecar_api import entry
 from sidecar_api.decode import MAX_DIAGNOSE, MAX_VERIFY, check_content_type, decode_diagnose, decode_verify
 from sidecar_api.http.body import Disconnected, check_length, read_body
-from sidecar_api.http.context import Header, RequestContext, Scope, quota_headers, session_header, timing_header
-from sidecar_api.http.problems import EdgeQuotaExceeded, InternalError, MethodNotAllowed, problem
+from sidecar_api.http.context import Header, RequestContext, Scope, quota_headers, timing_header
+from sidecar_api.http.problems import InternalError, MethodNotAllowed, problem
 from sidecar_api.http.runtime import Runtime
-from sidecar_api.outcome import Call, SubjectQuotaExceeded
-from tcd.errors import QuotaExceeded, TcdError, Unavailable, ValidationFailed
+from tcd.errors import TcdError, ValidationFailed
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -35,24 +35,7 @@ async def refuse(send: Send, error: TcdError, context: RequestContext, runtime: 
     """Send an error as a problem and count it."""
     status, headers, body = problem(error, context)
     await respond(send, status, headers, body)
-    exporter = runtime.exporter
-    exporter.request(surface=surface, outcome=error.code)
-    if isinstance(error, SubjectQuotaExceeded):
-        exporter.throttled(zone="subject")
-    elif isinstance(error, QuotaExceeded):
-        exporter.throttled(zone="edge")
-
-
-def charge_edge(runtime: Runtime, context: RequestContext) -> None:
-    """Take one token of the client's address.
-
-    Raises:
-        EdgeQuotaExceeded: there is none.
-    """
-    grant = runtime.edge.take(context.client, 1.0, now=asyncio.get_running_loop().time())
-    if not grant.allowed:
-        msg = "the rate limit of this address is reached"
-        raise EdgeQuotaExceeded(msg, retry_after=grant.retry_after)
+    entry.count_refused(runtime, error, surface)
 
 
 class HotRoute:
@@ -86,17 +69,13 @@ class HotRoute:
             await refuse(send, InternalError(), context, runtime, self.surface)
 
     def _admit(self, scope: Scope) -> None:
-        runtime = self.runtime
         if scope["method"] != "POST":
             allowed = "POST"
             raise MethodNotAllowed(allowed)
-        if runtime.in_flight >= runtime.settings.max_inflight:
-            runtime.exporter.throttled(zone="inflight")
-            msg = f"{runtime.in_flight} requests are in work already"
-            raise Unavailable(msg, retry_after=0.1)
+        entry.check_room(self.runtime)
 
     async def _body(self, context: RequestContext, receive: Receive) -> bytes:
-        charge_edge(self.runtime, context)
+        entry.charge_edge(self.runtime, context.client)
         headers = context.headers
         context.check()
         check_length(headers.get(b"content-length"), self.limit)
@@ -119,28 +98,13 @@ class Diagnose(HotRoute):
         # uvloop's clock has milliseconds: enough for deadlines, not for timings
         began, now = perf_counter(), asyncio.get_running_loop().time()
         request, sanitized = decode_diagnose(body, sanitize=settings.sanitize == "zero")
-        if request.request_id is not None:
-            context.request_id, context.given = request.request_id, True
-        asked = request.deadline_ms or context.deadline_ms() or settings.deadline_ms
-        call = Call(
-            request_id=context.request_id,
-            given=context.given,
-            deadline=now + min(asked, settings.deadline_max_ms) / 1000.0,
-            idempotency_key=context.text(b"idempotency-key"),
-            sanitized=sanitized,
-            trace_id=context.trace_id,
-            decode=perf_counter() - began,
-        )
-        context.extra.append(session_header(request.session))
-        answer = await runtime.service.diagnose(request, call)
-        answer.stages.add("total", perf_counter() - began)
+        arrival = entry.Arrival(context, self.surface, began=began, now=now)
+        answer = await entry.decide(runtime, arrival, request, sanitized)
         if answer.quota is not None:
             context.extra.extend(quota_headers(answer.quota))
         context.extra.append(timing_header(answer.stages))
         await respond(send, 200, context.answer_headers(_JSON, len(answer.body)), answer.body)
-        runtime.exporter.request(surface=self.surface, outcome="ok")
-        if answer.observation is not None:
-            runtime.observe(answer.observation)
+        entry.count_answered(runtime, answer, self.surface)
 
 
 class Verify(HotRoute):

@@ -7,8 +7,9 @@ from typing import Any, Final
 import msgspec
 
 from sidecar_api.caller_schemas import ReserveRequest, ReserveResponse, SettleRequest
+from sidecar_api.decode import MAX_BATCH_ITEMS
 from sidecar_api.http.cold_schemas import Health, Live, Loaded, Ready, StateIn, StateOut, Version
-from sidecar_api.schemas import DiagnoseRequest, Problem, RiskResponse, VerifyRequest, VerifyResponse
+from sidecar_api.schemas import BatchResponse, DiagnoseRequest, Problem, RiskResponse, VerifyRequest, VerifyResponse
 from tcd import __version__
 
 _COMMON: Final = ("400", "413", "429", "500", "503")
@@ -78,6 +79,10 @@ def _paths() -> dict[str, Any]:
     out["/v1/reserve"] = {"post": {**reserve, "parameters": _ids()}}
     settle = _post("settle", "Settle what the ensemble answered", SettleRequest, decided, "404", "409", "422", "504")
     out["/v1/settle"] = {"post": {**settle, "parameters": _ids()}}
+    many = {"type": "array", "items": _ref(DiagnoseRequest), "minItems": 1, "maxItems": MAX_BATCH_ITEMS}
+    batch = _post("diagnose_batch", "Decide about many steps", DiagnoseRequest, _json(BatchResponse, "results"), "422")
+    batch["requestBody"]["content"]["application/json"]["schema"] = many
+    out["/v1/diagnose:batch"] = {"post": batch}
     simple = (
         ("healthz", Health, "Liveness and features"),
         ("livez", Live, "Liveness"),
@@ -105,7 +110,7 @@ def _paths() -> dict[str, Any]:
 def document() -> dict[str, Any]:
     """The document, OpenAPI 3.1."""
     kinds = [
-        *(DiagnoseRequest, RiskResponse, VerifyRequest, VerifyResponse, Problem),
+        *(DiagnoseRequest, RiskResponse, VerifyRequest, VerifyResponse, Problem, BatchResponse),
         *(ReserveRequest, ReserveResponse, SettleRequest),
         *(Health, Live, Ready, Version, StateIn, StateOut, Loaded),
     ]

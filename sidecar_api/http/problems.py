@@ -28,6 +28,7 @@ class MethodNotAllowed(TcdError):
 
     code = "method_not_allowed"
     http_status = 405
+    grpc_status = "UNIMPLEMENTED"
     title = "Method not allowed"
 
     def __init__(self, allowed: str) -> None:
@@ -44,25 +45,28 @@ class InternalError(TcdError):
         super().__init__("the server failed on this request; its log has the request id")
 
 
-def problem(error: TcdError, context: RequestContext) -> tuple[int, list[Header], bytes]:
-    """Status, headers and body of an error."""
+def problem_of(error: TcdError, request_id: str) -> Problem:
+    """An error as every surface says it."""
     quota = isinstance(error, QuotaExceeded)
     violated: list[str] | None = None
     if quota:
         violated = ["edge" if isinstance(error, EdgeQuotaExceeded) else "subject"]
-    body = _encode(
-        Problem(
-            type=_QUOTA_TYPE if quota else _TYPE + error.code,
-            title=error.title,
-            status=error.http_status,
-            detail=error.detail,
-            code=error.code,
-            request_id=context.request_id,
-            pointer=error.pointer,
-            retry_after=error.retry_after,
-            violated_policies=violated,
-        )
+    return Problem(
+        type=_QUOTA_TYPE if quota else _TYPE + error.code,
+        title=error.title,
+        status=error.http_status,
+        detail=error.detail,
+        code=error.code,
+        request_id=request_id,
+        pointer=error.pointer,
+        retry_after=error.retry_after,
+        violated_policies=violated,
     )
+
+
+def problem(error: TcdError, context: RequestContext) -> tuple[int, list[Header], bytes]:
+    """Status, headers and body of an error."""
+    body = _encode(problem_of(error, context.request_id))
     headers = context.answer_headers(MEDIA, len(body))
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))

@@ -8,6 +8,7 @@ from typing import Any
 
 from sidecar_api.callers import Callers
 from sidecar_api.http.auth import Tokens
+from sidecar_api.http.cold_schemas import Health, Version
 from sidecar_api.outcome import Observation
 from sidecar_api.service import Service
 from sidecar_api.state import StateService
@@ -49,6 +50,36 @@ class Runtime:
     triton: Mapping[str, Any] | None
     config_hash: bytes
     in_flight: int = field(default=0)
+
+    def readiness(self) -> dict[str, str]:
+        """Name of each check to "" or why it fails."""
+        found = {name: check() for name, check in self.checks.items()}
+        if self.service.draining:
+            found["service"] = "stopping"
+        return found
+
+    def health(self) -> Health:
+        """What /healthz says."""
+        return Health(
+            ok=True,
+            config_hash=self.settings.config_hash,
+            otel=False,
+            prom=True,
+            receipts=self.settings.receipts_enable,
+            trust_os=False,
+        )
+
+    def version(self, version: str) -> Version:
+        """What /version says."""
+        settings = self.settings
+        return Version(
+            version=version,
+            config_version="1",
+            alpha=settings.alpha,
+            slo_latency_ms=settings.slo_ms,
+            config_hash=settings.config_hash,
+            triton=dict(self.triton) if self.triton is not None else None,
+        )
 
     def observe(self, seen: Observation) -> None:
         """Count and log a decision, after it was answered."""

@@ -12,12 +12,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sidecar_api import entry
+from sidecar_api.http.batch import Batch
 from sidecar_api.http.callers import Reserve, Settle
 from sidecar_api.http.cold import router
 from sidecar_api.http.context import RequestContext, Scope
-from sidecar_api.http.hot import Diagnose, Receive, Send, Verify, charge_edge, refuse
+from sidecar_api.http.hot import Diagnose, Receive, Send, Verify, refuse
 from sidecar_api.http.problems import InternalError, MethodNotAllowed, problem
 from sidecar_api.http.runtime import Runtime
+from sidecar_api.stream import Stream
 from tcd import __version__
 from tcd.errors import InvalidRequest, NotFound, QuotaExceeded, TcdError
 
@@ -49,13 +52,18 @@ class ShimApp(FastAPI):
             "/v1/verify": verify,
             "/v1/reserve": Reserve(runtime, runtime.callers),
             "/v1/settle": Settle(runtime, runtime.callers),
+            "/v1/diagnose:batch": Batch(runtime),
         }
+        self._stream = Stream(runtime)
         self.include_router(router(runtime))
         self.add_exception_handler(TcdError, _tcd_error)
         self.add_exception_handler(HTTPException, _http_error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        if scope["type"] == "websocket":
+            await self._stream(scope, receive, send)
+            return
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
@@ -84,7 +92,7 @@ class ShimApp(FastAPI):
 
         try:
             context.check()
-            charge_edge(runtime, context)
+            entry.charge_edge(runtime, context.client)
             await super().__call__(scope, receive, wrapped)
         except (InvalidRequest, QuotaExceeded) as error:
             await refuse(send, error, context, runtime, "http_cold")

@@ -29,6 +29,7 @@ _EXAMPLE = '{"trace_vector": [-1.2], "entropy": 1.5, "step_id": 0}'
 def command(
     port: int | None = typer.Option(None, help="Port of the shim; 0 picks a free one. [default: 8080]"),
     host: str | None = typer.Option(None, help="Address of the shim. [default: 127.0.0.1]"),
+    grpc_port: int | None = typer.Option(None, help="gRPC port of the shim; 0 picks a free one. [default: 8082]"),
     triton_url: str | None = typer.Option(
         None, help="Use a running server at http://host:port or grpc://host:port instead of starting one."
     ),
@@ -49,7 +50,18 @@ def command(
             "triton_grpc_port": triton_port and triton_port + 1,
             "triton_metrics_port": triton_port and triton_port + 2,
         }
-    given = {"http_port": port, "http_host": host, "triton_url": triton_url, "assets": assets, **ports}
+    if grpc_port is not None:
+        ports["grpc_port"] = grpc_port
+    elif port == 0:
+        ports["grpc_port"] = 0
+    given = {
+        "http_port": port,
+        "http_host": host,
+        "grpc_host": host,
+        "triton_url": triton_url,
+        "assets": assets,
+        **ports,
+    }
     try:
         settings = load(os.environ, cli=given, path=config).settings
         with _listen(settings) as sock:
@@ -217,10 +229,16 @@ def _prometheus(settings: Settings, app: ShimApp) -> Generator[None, None, None]
 
 
 async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _Stop, triton: _Triton) -> None:
-    """Run uvicorn until a signal, then drain."""
+    """Run uvicorn and gRPC until a signal, then drain."""
     import uvicorn
 
+    from sidecar_api.decode import MAX_DIAGNOSE
+    from sidecar_api.grpc import GrpcServer
     from sidecar_api.http.acceptor import Acceptor
+
+    grpc = GrpcServer(app.runtime, host=settings.grpc_host, port=settings.grpc_port)
+    if settings.grpc_enable:
+        await grpc.start()
 
     class Server(uvicorn.Server):
         """Leaves the signals to `_Stop`: readiness has to go first. Accepts in bursts."""
@@ -241,13 +259,15 @@ async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _St
             # what is here now stays: the collector need not look at it again and again
             gc.collect()
             gc.freeze()
-            _announce(sock, settings, triton)
+            _announce(sock, settings, triton, grpc.port)
 
     config = uvicorn.Config(
         app,
         loop="none",
         http="httptools",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_DIAGNOSE + 4096,
+        ws_per_message_deflate=False,
         lifespan="on",
         access_log=False,
         log_config=None,
@@ -265,16 +285,19 @@ async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _St
             print("stopping: requests in flight finish, new ones get 503", flush=True)
             await app.runtime.service.drain(timeout=settings.drain_timeout_s)
     finally:
+        await grpc.stop(grace=settings.drain_timeout_s)
         server.should_exit = True
         await running
     print("stopped", flush=True)
 
 
-def _announce(sock: socket.socket, settings: Settings, triton: _Triton) -> None:
+def _announce(sock: socket.socket, settings: Settings, triton: _Triton, grpc_port: int) -> None:
     host, port = settings.http_host, sock.getsockname()[1]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - it is looked up
     base = f"http://{shown}:{port}"
     print(f"shim      {base}  (metrics {base}/metrics, schema {base}/openapi.json)")
+    if settings.grpc_enable:
+        print(f"grpc      {settings.grpc_host}:{grpc_port}  (tcd.v1.TcdService, health, reflection)")
     server = triton.server
     if server is None:
         print(f"triton    {triton.url}  (not started here)")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import text_format  # type: ignore[import-untyped] # its stubs are another package
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from tcd.contract import MAX_BATCH, TEXT_MODELS, Model, Tensor

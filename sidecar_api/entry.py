@@ -1,0 +1,134 @@
+"""What all surfaces do around the dataplane: admission, the call's envelope, counting. None has its own way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+from collections.abc import Generator
+from dataclasses import dataclass
+from time import perf_counter
+
+from sidecar_api.http.context import RequestContext, session_header
+from sidecar_api.http.problems import EdgeQuotaExceeded
+from sidecar_api.http.runtime import Runtime
+from sidecar_api.outcome import Answer, Call, Gate, SubjectQuotaExceeded
+from sidecar_api.schemas import DiagnoseRequest
+from tcd.errors import QuotaExceeded, TcdError, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How a step came in.
+
+    Attributes:
+        context: of the request; the step's own where a connection carries many.
+        surface: http, grpc, grpc_stream, ws or batch.
+        began: `perf_counter` when decoding began; `now` is the loop's time then.
+        left: seconds that the transport itself allows.
+        gate: see `Call`.
+    """
+
+    context: RequestContext
+    surface: str
+    began: float
+    now: float
+    left: float = math.inf
+    gate: Gate | None = None
+
+
+def check_room(runtime: Runtime) -> None:
+    """Refuse when too much is in work.
+
+    Raises:
+        Unavailable: it is.
+    """
+    if runtime.in_flight >= runtime.settings.max_inflight:
+        runtime.exporter.throttled(zone="inflight")
+        msg = f"{runtime.in_flight} requests are in work already"
+        raise Unavailable(msg, retry_after=0.1)
+
+
+@contextlib.contextmanager
+def room(runtime: Runtime) -> Generator[None, None, None]:
+    """A place in work, for as long as the block lasts.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    check_room(runtime)
+    runtime.in_flight += 1
+    try:
+        yield
+    finally:
+        runtime.in_flight -= 1
+
+
+def charge_edge(runtime: Runtime, client: str, cost: float = 1.0) -> None:
+    """Take tokens of the client's address; more than the bucket holds cost a full bucket.
+
+    Raises:
+        EdgeQuotaExceeded: there are not as many.
+    """
+    grant = runtime.edge.take(client, cost, now=asyncio.get_running_loop().time())
+    if not grant.allowed:
+        msg = "the rate limit of this address is reached"
+        raise EdgeQuotaExceeded(msg, retry_after=grant.retry_after)
+
+
+def one_of_many(context: RequestContext) -> RequestContext:
+    """The context of one step among many under one request: its own id, and no idempotency key but its own."""
+    return RequestContext(
+        headers={k: v for k, v in context.headers.items() if k == b"x-deadline-ms"},
+        client=context.client,
+        request_id=os.urandom(16).hex(),
+        given=False,
+        trace_id=context.trace_id,
+        span_id=context.span_id,
+        flags=context.flags,
+        config_hash=context.config_hash,
+    )
+
+
+async def decide(runtime: Runtime, arrival: Arrival, request: DiagnoseRequest, sanitized: int) -> Answer:
+    """One step through the dataplane.
+
+    Raises:
+        TcdError: see `Service.diagnose`; the context has the step's request id then.
+    """
+    settings, context = runtime.settings, arrival.context
+    if request.request_id is not None:
+        context.request_id, context.given = request.request_id, True
+    asked = request.deadline_ms or context.deadline_ms() or settings.deadline_ms
+    call = Call(
+        request_id=context.request_id,
+        given=context.given,
+        deadline=arrival.now + min(min(asked, settings.deadline_max_ms) / 1000.0, arrival.left),
+        idempotency_key=context.text(b"idempotency-key"),
+        sanitized=sanitized,
+        trace_id=context.trace_id,
+        decode=perf_counter() - arrival.began,
+        surface=arrival.surface,
+        gate=arrival.gate,
+    )
+    context.extra.append(session_header(request.session))
+    answer = await runtime.service.diagnose(request, call)
+    answer.stages.add("total", perf_counter() - arrival.began)
+    return answer
+
+
+def count_answered(runtime: Runtime, answer: Answer, surface: str) -> None:
+    """Count and log a decision, after it was answered."""
+    runtime.exporter.request(surface=surface, outcome="ok")
+    if answer.observation is not None:
+        runtime.observe(answer.observation)
+
+
+def count_refused(runtime: Runtime, error: TcdError, surface: str) -> None:
+    """Count an error, after it was answered."""
+    runtime.exporter.request(surface=surface, outcome=error.code)
+    if isinstance(error, SubjectQuotaExceeded):
+        runtime.exporter.throttled(zone="subject")
+    elif isinstance(error, QuotaExceeded):
+        runtime.exporter.throttled(zone="edge")
