@@ -22,6 +22,7 @@ from sidecar_api.http.surface import ShimApp
 from sidecar_api.idempotency import Idempotency
 from sidecar_api.pins import Assets, Resolver, Shape, resolve
 from sidecar_api.receipting import Receipts
+from sidecar_api.rewriting import Rewriter, rewrite_policy, spotlight_key
 from sidecar_api.service import Parts, Service
 from sidecar_api.sessions import SessionTable
 from sidecar_api.settle import Judge, JudgeRules
@@ -47,6 +48,9 @@ POLICY_FIELDS: Final = frozenset(
         *("mode", "on_failure", "static_action", "sanitize", "hysteresis_on", "hysteresis_off", "cooldown_steps"),
         *("entropy_floor", "hard_fail_on_floor", "http_rate_cap", "http_rate_refill", "token_cost_divisor"),
         *("rate_overrides", "session_busy"),
+        *("spotlight_zones", "spotlight_marking", "spotlight_keep_newlines", "spotlight_marker", "spotlight_shadow"),
+        *("spotlight_marker_length", "spotlight_fixed_marker", "spotlight_data_roles", "spotlight_plain_tags"),
+        "spotlight_on_failure",
     }
 )
 #: Reservations per epoch of the rules that discount, where none are configured.
@@ -65,6 +69,7 @@ class Edges:
         exporter: None = a new one; the launcher shares it with the batcher.
         checks: name to a function that says "" when ready, else why not.
         triton: what `/version` says of the server.
+        spotlight_key: of nonces, 32 bytes; None = from the settings, `rewriting.spotlight_key`.
     """
 
     now_us: Callable[[], int] = lambda: time.time_ns() // 1000
@@ -74,6 +79,7 @@ class Edges:
     exporter: Exporter | None = None
     checks: Mapping[str, Callable[[], str]] | None = None
     triton: Mapping[str, Any] | None = None
+    spotlight_key: bytes | None = None
 
 
 def policy_digest(settings: Settings) -> str:
@@ -252,6 +258,13 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         callers=Callers(service, idempotency=shared.idempotency, now_us=edges.now_us, random=edges.random),
         state=StateService(service, receipts=receipts, log=loaded),
         verifier=verifier,
+        rewriter=Rewriter(
+            rewrite_policy(settings),
+            key=edges.spotlight_key or spotlight_key(settings, edges.random),
+            random=edges.random,
+            metrics=shared.exporter.spotlighting,
+            logs=logs if settings.log_decisions else None,
+        ),
         exporter=shared.exporter,
         logs=logs,
         tokens=Tokens(settings.api_tokens),

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tcd.errors import ConfigError
+from tcd.spotlight.policy import MarkerStrategy, Marking, OnFailure, Policy, ZoneMode
 
 # tomllib came with Python 3.11; tomli is the same parser
 _TOML: Final = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -31,7 +32,7 @@ FOREIGN: Final = frozenset({"TCD_CONFIG_PATH", "TCD_TEST_SKIPS"})
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Scope = Literal["state:read", "state:load"]
+Scope = Literal["state:read", "state:load", "spotlight:nonce"]
 
 
 class ApiToken(BaseModel):
@@ -147,6 +148,23 @@ class Settings(BaseSettings):
     witness: bool = Field(default=True, description="receipts carry salted digests of the evidence")
     subject_key_hex: SecretStr | None = Field(None, description="key of subject digests; empty = from the receipt key")
 
+    # rewriting of requests, docs/spotlight.md
+    spotlight_zones: ZoneMode = Field(
+        "both", description="where untrusted text is looked for; off = nothing is rewritten"
+    )
+    spotlight_marking: Marking = "datamark"
+    spotlight_keep_newlines: bool = Field(default=False, description="datamark inside lines only")
+    spotlight_marker: MarkerStrategy = "random"
+    spotlight_marker_length: int = Field(1, ge=1, le=8, description="code points of a random marker")
+    spotlight_fixed_marker: str = Field(
+        "\ue000", description="1 to 8 private-use characters, for spotlight_marker=fixed"
+    )
+    spotlight_data_roles: tuple[str, ...] = Field(("tool", "function"), description="roles whose text is untrusted")
+    spotlight_plain_tags: bool = Field(default=False, description="accept <llmtrace-data> tags, which anyone can write")
+    spotlight_shadow: bool = Field(default=True, description="do the work and report it, forward the original")
+    spotlight_on_failure: OnFailure = Field("open", description="forward what cannot be rewritten, or refuse it")
+    spotlight_key_hex: SecretStr | None = Field(None, description="key of nonces; empty = from the receipt key")
+
     # telemetry
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_decisions: bool = Field(default=True, description="one log line per decision")
@@ -157,7 +175,7 @@ class Settings(BaseSettings):
     policies_json: str | None = None
     replay_url: str | None = None
 
-    @field_validator("attest_sk_hex", "subject_key_hex")
+    @field_validator("attest_sk_hex", "subject_key_hex", "spotlight_key_hex")
     @classmethod
     def _is_hex32(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
@@ -165,6 +183,12 @@ class Settings(BaseSettings):
             if len(text) != 64 or not all(c in "0123456789abcdefABCDEF" for c in text):  # noqa: PLR2004 - 32 bytes
                 msg = "not 64 hex digits"
                 raise ValueError(msg)
+        return value
+
+    @field_validator("spotlight_fixed_marker")
+    @classmethod
+    def _is_marker(cls, value: str) -> str:
+        Policy(fixed_marker=value)
         return value
 
     @model_validator(mode="after")
@@ -215,7 +239,7 @@ class Settings(BaseSettings):
 
 
 #: Settings whose values are never shown, hashed or logged.
-SECRETS: Final = frozenset({"api_tokens", "attest_sk_hex", "subject_key_hex"})
+SECRETS: Final = frozenset({"api_tokens", "attest_sk_hex", "subject_key_hex", "spotlight_key_hex"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@
     TcdError
     +- InvalidRequest            400 invalid_request     malformed JSON, wrong content type, undecidable
     |  +- ValidationFailed       422 validation_failed   a member is missing, unknown, mistyped or out of limits
+    |  +- RewriteRefused         422 rewrite_refused     the rewriting policy fails closed; `detail` has the reasons
     +- Unauthorized              401 unauthorized
     +- Forbidden                 403 forbidden
     +- NotFound                  404 not_found
@@ -62,6 +63,14 @@ class ValidationFailed(InvalidRequest):
     code = "validation_failed"
     http_status = 422
     title = "Validation failed"
+
+
+class RewriteRefused(InvalidRequest):
+    """A request body could not be rewritten, and the policy lets nothing through that was not."""
+
+    code = "rewrite_refused"
+    http_status = 422
+    title = "Rewriting refused"
 
 
 class Unauthorized(TcdError):

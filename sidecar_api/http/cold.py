@@ -12,6 +12,7 @@ from sidecar_api.http.body import check_length, read_body
 from sidecar_api.http.cold_schemas import Live, Loaded, Ready, StateIn, StateOut
 from sidecar_api.http.openapi import document
 from sidecar_api.http.runtime import Runtime
+from sidecar_api.rewrite_schemas import NonceResponse
 from sidecar_api.snapshot import MAX_BYTES, Key
 from sidecar_api.strict import decode_strict
 from tcd import __version__
@@ -32,6 +33,7 @@ def router(runtime: Runtime) -> APIRouter:
     _health(routes, runtime)
     _documents(routes, runtime)
     _states(routes, runtime)
+    _nonces(routes, runtime)
     return routes
 
 
@@ -91,6 +93,13 @@ def _states(routes: APIRouter, runtime: Runtime) -> None:
         key = Key(model_id=value.model_id, gpu_id=value.gpu_id, task=value.task, lang=value.lang)
         loaded = runtime.state.load(key, value.detector)
         return _json(Loaded(ok=True, sessions=loaded, digest=value.detector.digest))
+
+
+def _nonces(routes: APIRouter, runtime: Runtime) -> None:
+    @routes.post("/v1/spotlight/nonce")
+    async def spotlight_nonce(request: Request) -> Response:
+        runtime.tokens.require(request.headers.get("authorization"), "spotlight:nonce")
+        return _json(NonceResponse(nonce=runtime.rewriter.nonce()))
 
 
 def _key(request: Request) -> Key:

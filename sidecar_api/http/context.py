@@ -24,6 +24,7 @@ _WANTED: Final = frozenset(
     {
         *(b"content-type", b"content-length", b"content-encoding", b"x-request-id", b"idempotency-key"),
         *(b"x-deadline-ms", b"traceparent", b"authorization", b"accept"),
+        *(b"x-tcd-data-boundary", b"x-llmtrace-data-boundary"),
     }
 )
 

@@ -9,6 +9,7 @@ import msgspec
 from sidecar_api.caller_schemas import ReserveRequest, ReserveResponse, SettleRequest
 from sidecar_api.decode import MAX_BATCH_ITEMS
 from sidecar_api.http.cold_schemas import Health, Live, Loaded, Ready, StateIn, StateOut, Version
+from sidecar_api.rewrite_schemas import NonceResponse, RewriteRequest, RewriteResponse
 from sidecar_api.schemas import BatchResponse, DiagnoseRequest, Problem, RiskResponse, VerifyRequest, VerifyResponse
 from tcd import __version__
 
@@ -83,6 +84,7 @@ def _paths() -> dict[str, Any]:
     batch = _post("diagnose_batch", "Decide about many steps", DiagnoseRequest, _json(BatchResponse, "results"), "422")
     batch["requestBody"]["content"]["application/json"]["schema"] = many
     out["/v1/diagnose:batch"] = {"post": batch}
+    out |= _rewriting()
     simple = (
         ("healthz", Health, "Liveness and features"),
         ("livez", Live, "Liveness"),
@@ -107,11 +109,23 @@ def _paths() -> dict[str, Any]:
     return out
 
 
+def _rewriting() -> dict[str, Any]:
+    rewritten = _json(RewriteResponse, "the body to forward, and what was done to it")
+    rewrite = _post("rewrite", "Mark the untrusted text of a request", RewriteRequest, rewritten, "422", "504")
+    issued = {"200": _json(NonceResponse, "the nonce"), **_problems("403", "429")}
+    nonce = _get("spotlight_nonce", "A nonce for inline tags", issued)
+    return {
+        "/v1/rewrite": {"post": {**rewrite, "parameters": [_ids()[0], _ids()[2]]}},
+        "/v1/spotlight/nonce": {"post": {**nonce, "security": [{"bearer": []}]}},
+    }
+
+
 def document() -> dict[str, Any]:
     """The document, OpenAPI 3.1."""
     kinds = [
         *(DiagnoseRequest, RiskResponse, VerifyRequest, VerifyResponse, Problem, BatchResponse),
         *(ReserveRequest, ReserveResponse, SettleRequest),
+        *(RewriteRequest, RewriteResponse, NonceResponse),
         *(Health, Live, Ready, Version, StateIn, StateOut, Loaded),
     ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")

@@ -10,6 +10,7 @@ from sidecar_api.callers import Callers
 from sidecar_api.http.auth import Tokens
 from sidecar_api.http.cold_schemas import Health, Version
 from sidecar_api.outcome import Observation
+from sidecar_api.rewriting import Rewriter
 from sidecar_api.service import Service
 from sidecar_api.state import StateService
 from sidecar_api.verification import Verifier
@@ -28,6 +29,7 @@ class Runtime:
         callers: reservations of direct callers.
         state: snapshots.
         verifier: None with receipts off.
+        rewriter: of /v1/rewrite.
         exporter, logs: telemetry.
         tokens: of the state routes.
         edge: buckets by client address.
@@ -42,6 +44,7 @@ class Runtime:
     callers: Callers
     state: StateService
     verifier: Verifier | None
+    rewriter: Rewriter
     exporter: Exporter
     logs: LogWriter
     tokens: Tokens

@@ -19,6 +19,7 @@ from sidecar_api.http.cold import router
 from sidecar_api.http.context import RequestContext, Scope
 from sidecar_api.http.hot import Diagnose, Receive, Send, Verify, refuse
 from sidecar_api.http.problems import InternalError, MethodNotAllowed, problem
+from sidecar_api.http.rewrite import Rewrite
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.stream import Stream
 from tcd import __version__
@@ -50,6 +51,7 @@ class ShimApp(FastAPI):
             "/v1/diagnose": diagnose,
             "/verify": verify,
             "/v1/verify": verify,
+            "/v1/rewrite": Rewrite(runtime),
             "/v1/reserve": Reserve(runtime, runtime.callers),
             "/v1/settle": Settle(runtime, runtime.callers),
             "/v1/diagnose:batch": Batch(runtime),

@@ -121,7 +121,7 @@ class _Triton:
 
 
 @contextlib.asynccontextmanager
-async def _triton(settings: Settings) -> AsyncIterator[_Triton]:
+async def _triton(settings: Settings, spotlight_key: bytes) -> AsyncIterator[_Triton]:
     """A running server: the given one, or one that is started here and stopped in the end."""
     from tcd.errors import ConfigError
     from tcd.triton.client import connect
@@ -138,6 +138,7 @@ async def _triton(settings: Settings) -> AsyncIterator[_Triton]:
                 grpc_port=settings.triton_grpc_port,
                 metrics_port=settings.triton_metrics_port,
                 assets=settings.assets,
+                spotlight_key=spotlight_key,
             )
             server = await stack.enter_async_context(TritonServer(options))
             url = server.http_url if settings.triton_transport == "http" else f"grpc://{server.grpc_url}"
@@ -152,6 +153,7 @@ async def _triton(settings: Settings) -> AsyncIterator[_Triton]:
 
 async def _serve(settings: Settings, sock: socket.socket) -> None:
     from sidecar_api.app import Edges, create_app, make_exporter
+    from sidecar_api.rewriting import spotlight_key
     from tcd.calibration.store import AssetDirectory, default_asset_dir
     from tcd.triton.batcher import MicroBatcher
     from tcd.triton.health import HealthMonitor
@@ -159,7 +161,9 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
     stop = _Stop()
     directory = AssetDirectory(settings.assets or default_asset_dir())
     exporter = make_exporter(settings)
-    async with _triton(settings) as triton:
+    # one key, so that the model and the shim know each other's marks
+    key = spotlight_key(settings, os.urandom)
+    async with _triton(settings, key) as triton:
         server = triton.server
         batcher = MicroBatcher(triton.client, observer=exporter)
         heal = None if server is None else lambda: asyncio.to_thread(server.heal)
@@ -171,6 +175,7 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
                 "assets": lambda: directory.refused or "",
             },
             triton={"url": triton.url, "started": server is not None},
+            spotlight_key=key,
         )
         app = create_app(settings, scorer=batcher, assets=directory, edges=edges)
         # ready from the first request on; a server elsewhere may also come later

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
 from tcd.telemetry.histogram import LotHistogram
+from tcd.telemetry.spotlighting import SpotlightMetrics
 
 #: Seconds: from a tenth of a millisecond to ten seconds.
 _SECONDS: Final = (
@@ -122,6 +123,7 @@ class Exporter:
         self._sessions = Gauge("tcd_sessions_live", "Sessions with windows.", registry=self.registry)
         self._logs = self._counter("tcd_log_lines_dropped", "Log lines dropped because the queue was full.")
         self._logs_seen = 0
+        self.spotlighting = SpotlightMetrics(self.registry)
         info = Gauge("tcd_build_info", "Version and settings.", ("version", "config_hash"), registry=self.registry)
         info.labels(version, config_hash).set(1)
         # a lookup of a child takes a lock and a tuple: remember the few there are

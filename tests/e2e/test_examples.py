@@ -53,6 +53,7 @@ def test_example(name: str, stack: Stack, tmp_path: Path) -> None:
     answer = json.loads(done.stdout.strip().splitlines()[-1])
     expected = {
         "/v1/settle": "verdict",
+        "/v1/rewrite": "body_rewritten",
         "/verify": "ok",
         "/v2/models": "outputs",
         "/diagnose": "verdict",
@@ -60,5 +61,8 @@ def test_example(name: str, stack: Stack, tmp_path: Path) -> None:
     }
     member = next(member for path, member in expected.items() if path in script)
     assert member in answer, answer
+    if member == "body_rewritten":
+        assert answer["body_rewritten"] is True, answer
+        assert answer["zones_marked"] == 1, answer
     if member == "ok":
         assert answer["ok"] is True, answer

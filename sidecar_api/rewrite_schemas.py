@@ -1,0 +1,70 @@
+"""Requests and answers of `POST /v1/rewrite` and of the route for nonces."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+
+class RewriteRequest(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
+    """A request for a model, to be forwarded with its untrusted text marked; it may ask for more than the policy."""
+
+    body: Annotated[msgspec.Raw, Meta(description="OpenAI chat or prompt, Anthropic messages, Triton text_input")]
+    boundary: Annotated[
+        Annotated[str, Meta(max_length=8192)] | None,
+        Meta(description="untrusted spans: message[.text]:start-end,... in bytes; as the header X-TCD-Data-Boundary"),
+    ] = None
+    body_format: Literal["auto", "openai_chat", "openai_prompt", "anthropic", "triton"] = "auto"
+    marking: Annotated[Literal["datamark", "delimit", "encode"] | None, Meta(description="instead of the policy's")] = (
+        None
+    )
+    keep_newlines: Annotated[bool | None, Meta(description="instead of the policy's")] = None
+    active: Annotated[bool, Meta(description="rewrite although the policy is in shadow mode")] = False
+
+
+class ZoneRanges(Struct, kw_only=True, frozen=True):
+    """Untrusted text: byte ranges of the original content of one text of a message."""
+
+    message: int
+    part: int
+    ranges: list[tuple[int, int]]
+
+
+class ZoneCount(Struct, kw_only=True, frozen=True):
+    """Segments of one kind and origin."""
+
+    kind: Literal["instruction", "data"]
+    origin: Literal["role", "heuristic", "operator_inline", "operator_header"]
+    count: int
+
+
+class RewriteResponse(Struct, kw_only=True, frozen=True):
+    """The body to forward, and what was done to it."""
+
+    body: msgspec.Raw
+    body_rewritten: bool
+    shadow_mode: bool
+    zones_marked: int
+    byte_delta_total: int
+    marker_collisions: int
+    marking: Literal["datamark", "delimit", "encode", "none"]
+    marker: str
+    nonce: str
+    reminder_added: bool
+    failures: list[str]
+    zone_byte_ranges_per_message: list[ZoneRanges]
+    zones: list[ZoneCount]
+    removed_characters: dict[str, int]
+    findings: list[dict[str, Any]]
+    digest: Annotated[
+        str, Meta(description="of this outcome; as context.rewrite of /diagnose it is bound into the receipt")
+    ]
+    request_id: str
+
+
+class NonceResponse(Struct, kw_only=True, frozen=True):
+    """A nonce for an operator's inline tags."""
+
+    nonce: str

@@ -1,0 +1,148 @@
+"""`POST /v1/rewrite`: the settings as a policy, the deadline, what is counted and logged."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from time import monotonic
+from typing import Final
+
+import msgspec
+
+from sidecar_api.rewrite_schemas import RewriteRequest, RewriteResponse
+from tcd.config import Settings
+from tcd.errors import RewriteRefused, ScoringTimeout, TcdError, TooLarge
+from tcd.spotlight import Outcome, Policy, nonce, rewrite
+from tcd.telemetry import LogWriter
+from tcd.telemetry.spotlighting import SpotlightMetrics
+
+#: A larger body is rewritten in a thread: it would hold up the loop for milliseconds.
+_INLINE: Final = 64 << 10
+_ERRORS: Final[dict[str, type[TcdError]]] = {"body_too_large": TooLarge, "deadline_exceeded": ScoringTimeout}
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def spotlight_key(settings: Settings, random: Callable[[int], bytes]) -> bytes:
+    """The key of nonces: the configured one, else one made from the receipt key, else a new one."""
+    if settings.spotlight_key_hex is not None:
+        return bytes.fromhex(settings.spotlight_key_hex.get_secret_value())
+    if settings.attest_sk_hex is not None:
+        seed = bytes.fromhex(settings.attest_sk_hex.get_secret_value())
+        return hashlib.sha256(b"tcd/spotlight-key/v1\0" + seed).digest()
+    return random(32)
+
+
+def rewrite_policy(settings: Settings) -> Policy:
+    """The settings as a rewriting policy."""
+    return Policy(
+        zones=settings.spotlight_zones,
+        marking=settings.spotlight_marking,
+        keep_newlines=settings.spotlight_keep_newlines,
+        marker=settings.spotlight_marker,
+        marker_length=settings.spotlight_marker_length,
+        fixed_marker=settings.spotlight_fixed_marker,
+        data_roles=frozenset(settings.spotlight_data_roles),
+        plain_tags=settings.spotlight_plain_tags,
+        shadow=settings.spotlight_shadow,
+        on_failure=settings.spotlight_on_failure,
+    )
+
+
+class Rewriter:
+    """Rewrites requests under one policy."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        key: bytes,
+        random: Callable[[int], bytes],
+        metrics: SpotlightMetrics,
+        logs: LogWriter | None,
+    ) -> None:
+        """Rewrite under `policy`, with nonces under `key`; without `logs` nothing is logged."""
+        self._policy = policy
+        self._key = key
+        self._random = random
+        self._metrics = metrics
+        self._logs = logs
+
+    def nonce(self) -> str:
+        """A nonce for an operator's inline tags."""
+        return nonce(self._key, self._random)
+
+    async def rewrite(
+        self, request: RewriteRequest, *, headers: Sequence[str | None], seconds: float, request_id: str
+    ) -> tuple[Outcome, bytes]:
+        """The outcome and the encoded answer.
+
+        Args:
+            request: decoded.
+            headers: values of the boundary headers.
+            seconds: time that it may take.
+            request_id: for the answer.
+
+        Raises:
+            RewriteRefused: the policy fails closed and something failed.
+            TooLarge: the same, and the body is over 1 MiB.
+            ScoringTimeout: the same, and the deadline passed.
+        """
+        spans = [value for value in (request.boundary, *headers) if value is not None]
+        deadline = monotonic() + seconds
+        body = bytes(request.body)
+
+        def work() -> Outcome:
+            return rewrite(
+                body,
+                self._wanted(request),
+                key=self._key,
+                random=self._random,
+                boundary=",".join(spans) if spans else None,
+                expired=lambda: monotonic() >= deadline,
+            )
+
+        outcome = work() if len(body) <= _INLINE else await asyncio.to_thread(work)
+        self._metrics.outcome(outcome)
+        if outcome.refused:
+            self.log(outcome, request_id)
+            reasons = ", ".join(outcome.failures)
+            msg = f"the request cannot be rewritten: {reasons}"
+            raise _ERRORS.get(outcome.failures[0], RewriteRefused)(msg)
+        return outcome, _answer(outcome, request_id)
+
+    def _wanted(self, request: RewriteRequest) -> Policy:
+        policy = self._policy
+        return replace(
+            policy,
+            body_format=request.body_format,
+            marking=request.marking or policy.marking,
+            keep_newlines=policy.keep_newlines if request.keep_newlines is None else request.keep_newlines,
+            shadow=policy.shadow and not request.active,
+        )
+
+    def log(self, outcome: Outcome, request_id: str) -> None:
+        """Write what was done, without text, marker and nonce."""
+        if self._logs is not None and self._logs.enabled("info") and (outcome.zones_marked or outcome.failures):
+            self._logs.write(
+                "info",
+                "rewrite",
+                request_id=request_id,
+                finding="spotlighting_applied" if outcome.zones_marked else "",
+                zones_marked=outcome.zones_marked,
+                byte_delta=outcome.byte_delta_total,
+                shadow_mode=outcome.shadow_mode,
+                refused=outcome.refused,
+                failures=list(outcome.failures),
+            )
+
+
+def _answer(outcome: Outcome, request_id: str) -> bytes:
+    told = outcome.to_json()
+    told.pop("refused")
+    canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    digest = hashlib.sha256(hashlib.sha256(outcome.body).digest() + canonical).hexdigest()
+    answer = RewriteResponse(**told, body=msgspec.Raw(outcome.body), digest=f"sha256:{digest}", request_id=request_id)
+    return _encode(answer)
