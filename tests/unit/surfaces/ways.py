@@ -38,12 +38,12 @@ def counted() -> Any:
     return random
 
 
-def app_of(scorer: Any = None, **changes: Any) -> ShimApp:
+def app_of(scorer: Any = None, *, assets: Any = None, **changes: Any) -> ShimApp:
     edges = Edges(now_us=lambda: 1_700_000_000_000_000, random=counted())
     return create_app(
         settings_of(**{"log_decisions": False, "edge_rate_cap": 1e9, "edge_rate_refill": 1e9, **changes}),
         scorer=scorer or ScriptedScorer(lambda row: 1.0 / (1.0 + row.trace.shape[0])),
-        assets=FixedAssets(synthetic_assets()),
+        assets=assets or FixedAssets(synthetic_assets()),
         edges=edges,
     )
 
