@@ -6,9 +6,10 @@ their text; then, for users only, the heuristics.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final, Literal, NamedTuple
 
 from tcd.spotlight import reminder
@@ -107,9 +108,9 @@ def cut(
         spans["operator_header"] = merge(header.get((text.message, text.part), _NO_SPANS))
     frames, strays = _frames(whole, envelope)
     tags = merge([*tags, *strays])
-    operator = any(spans.values()) or bool(tags) or bool(frames)
+    operator = any(spans.values()) or bool(frames)
     if not operator and policy.zones in {"heuristic", "both"} and text.role not in _TRUSTED:
-        spans["heuristic"] = regions(whole)
+        spans["heuristic"] = _regions(whole, tags)
     if not any(spans.values()) and not tags and not frames:
         return Cut([Segment(text.message, text.part, "instruction", "role", whole, 0, len(whole))], stripped=False)
     return Cut(_sweep(text, spans, tags, frames), stripped=bool(tags))
@@ -128,6 +129,23 @@ def _by_role(text: Text, envelope: Envelope | None) -> Cut:
         return Cut([], stripped=stripped)
     segment = Segment(text.message, text.part, "data", "role", whole, 0, len(text.text), marked=marked)
     return Cut([segment], stripped=stripped)
+
+
+def _regions(text: str, tags: list[Span]) -> list[Span]:
+    """What the heuristics find in the text as it will be without its tags, in characters of the text with them."""
+    if not tags:
+        return regions(text)
+    edges = [0, *(edge for tag in tags for edge in tag), len(text)]
+    kept = list(zip(edges[::2], edges[1::2], strict=True))
+    starts = [0, *accumulate(end - start for start, end in kept)]
+    found = regions("".join([text[start:end] for start, end in kept]))
+
+    def moved(position: int, *, end: bool) -> int:
+        run = (bisect_left(starts, position) if end else bisect_right(starts, position)) - 1
+        run = min(max(run, 0), len(kept) - 1)
+        return kept[run][0] + position - starts[run]
+
+    return [(moved(start, end=False), moved(stop, end=True)) for start, stop in found]
 
 
 def _frames(text: str, envelope: Envelope | None) -> tuple[list[Span], list[Span]]:
