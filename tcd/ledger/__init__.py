@@ -6,6 +6,7 @@ from tcd.ledger.memory import MemoryLedger
 from tcd.ledger.port import (
     Appended,
     Batch,
+    Checkpoint,
     EventPage,
     Idempotent,
     Ledger,
@@ -13,15 +14,18 @@ from tcd.ledger.port import (
     Limits,
     StoredReceipt,
 )
+from tcd.ledger.sqlite import SqliteLedger
 
 __all__ = [
     "Appended",
     "Batch",
+    "Checkpoint",
     "EventPage",
     "Idempotent",
     "Ledger",
     "LedgerStats",
     "Limits",
     "MemoryLedger",
+    "SqliteLedger",
     "StoredReceipt",
 ]

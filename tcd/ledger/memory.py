@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from heapq import nsmallest
 from itertools import islice
 
 from tcd.errors import Conflict, Unavailable
 from tcd.ledger.port import (
     Appended,
     Batch,
+    Checkpoint,
     EventPage,
     Idempotent,
     LedgerStats,
     Limits,
     StoredReceipt,
+    check_checkpoint,
+    next_states,
 )
 from tcd.receipts.chain import ChainState
 from tcd.receipts.issue import Receipt
@@ -23,6 +28,8 @@ from tcd.risk_av.events import Event
 
 class MemoryLedger:
     """`Ledger` in memory. Not durable: a restart loses everything, and the guarantee string must say so."""
+
+    durable = False
 
     def __init__(self, limits: Limits | None = None) -> None:
         """An empty ledger within `limits`."""
@@ -39,6 +46,7 @@ class MemoryLedger:
         self._bodies_evicted = 0
         self._chains_evicted = 0
         self._answers_evicted = 0
+        self._checkpoints: list[Checkpoint] = []
         self._is_closed = False
 
     async def append(self, batch: Batch, *, now_us: int, expected_size: int | None = None) -> Appended:
@@ -69,18 +77,11 @@ class MemoryLedger:
 
     def _checked_chains(self, receipts: Sequence[Receipt]) -> dict[str, ChainState]:
         """States of the chains after `receipts`; raises before anything is changed."""
-        after: dict[str, ChainState] = {}
-        heads: set[str] = set()
-        for receipt in receipts:
-            state = after.get(receipt.chain) or self._find_chain(receipt.chain) or ChainState(receipt.chain)
-            if state.closed or (receipt.seq, receipt.prev) != (state.seq, state.prev):
-                msg = f"receipt {receipt.seq} does not continue its chain at {state.seq}"
-                raise Conflict(msg)
-            if receipt.head_hex in self._heads or receipt.head_hex in heads:
-                msg = "a receipt is there already"
-                raise Conflict(msg)
-            heads.add(receipt.head_hex)
-            after[receipt.chain] = receipt.next()
+        after = next_states(receipts, self._find_chain)
+        heads = [receipt.head_hex for receipt in receipts]
+        if len(set(heads)) < len(heads) or any(head in self._heads for head in heads):
+            msg = "a receipt is there already"
+            raise Conflict(msg)
         touched = sum(name in self._open for name in after)
         still_open = sum(not state.closed for state in after.values())
         if len(self._open) - touched + still_open > self._limits.chains:
@@ -169,6 +170,37 @@ class MemoryLedger:
         records = (self._heads[head] for head in self._members.get(chain, ()))
         wanted = (record for record in records if record.receipt is not None and record.receipt.seq >= first)
         return tuple(islice(wanted, limit))
+
+    async def heads(self, *, first: int = 0, limit: int = 65_536) -> Sequence[bytes]:
+        """See `Ledger.heads`."""
+        self._check_open()
+        oldest = self._size - len(self._heads)
+        if first < oldest:
+            msg = f"heads before position {oldest} are no longer kept"
+            raise Unavailable(msg)
+        return tuple(bytes.fromhex(head) for head in islice(self._heads, first - oldest, first - oldest + limit))
+
+    async def open_chains(self, *, after: str = "", limit: int = 1024) -> Sequence[ChainState]:
+        """See `Ledger.open_chains`."""
+        self._check_open()
+        return tuple(self._open[name] for name in nsmallest(limit, (n for n in self._open if n > after)))
+
+    async def put_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """See `Ledger.put_checkpoint`."""
+        self._check_open()
+        newest = self._checkpoints[-1].size if self._checkpoints else 0
+        check_checkpoint(checkpoint, newest=newest, size=self._size)
+        self._checkpoints.append(checkpoint)
+        del self._checkpoints[: -self._limits.checkpoints]
+
+    async def checkpoint(self, *, covering: int | None = None) -> Checkpoint | None:
+        """See `Ledger.checkpoint`."""
+        self._check_open()
+        known = self._checkpoints
+        if covering is None:
+            return known[-1] if known else None
+        at = bisect_right(known, covering, key=lambda c: c.size)
+        return known[at] if at < len(known) else None
 
     async def events(self, *, first: int = 0, limit: int = 10_000) -> EventPage:
         """See `Ledger.events`."""

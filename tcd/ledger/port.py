@@ -1,15 +1,16 @@
 """The ledger as a port: one atomic batch holds receipts, controller events and idempotency records.
 
-The controller's change and its receipt are durable together, or neither is. Adapters: `memory` here; SQLite and
-PostgreSQL behind the same protocol.
+The controller's change and its receipt are durable together, or neither is. Every receipt is a leaf of the
+transparency log at its position in the ledger. Adapters: `memory`, `sqlite`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tcd.errors import Conflict
 from tcd.receipts.chain import ChainState
 from tcd.receipts.issue import Receipt
 from tcd.risk_av.events import Event
@@ -63,6 +64,21 @@ class StoredReceipt:
     index: int
     head: str
     receipt: Receipt | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A signed statement about the log: the root of its first `size` leaves.
+
+    Attributes:
+        size: leaves.
+        root: 32 bytes, RFC 9162.
+        note: the signed note as bytes.
+    """
+
+    size: int
+    root: bytes
+    note: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +139,60 @@ class Limits:
     events: int = 1_000_000
     chains: int = 100_000
     answers: int = 100_000
+    checkpoints: int = 100_000
 
     def __post_init__(self) -> None:
         """Refuse empty bounds."""
-        if min(self.bodies, self.heads, self.events, self.chains, self.answers) < 1 or self.heads < self.bodies:
+        bounds = (self.bodies, self.heads, self.events, self.chains, self.answers, self.checkpoints)
+        if min(bounds) < 1 or self.heads < self.bodies:
             msg = "every limit is at least 1, and as many heads as bodies are kept"
             raise ValueError(msg)
 
 
+def check_checkpoint(checkpoint: Checkpoint, *, newest: int, size: int) -> None:
+    """Refuse a checkpoint that does not continue the log.
+
+    Args:
+        checkpoint: to be stored.
+        newest: size of the newest stored one, 0 = none.
+        size: of the ledger.
+
+    Raises:
+        tcd.errors.Conflict: it is not larger than the newest one, or larger than the ledger.
+    """
+    if not newest < checkpoint.size <= size:
+        msg = f"a checkpoint of {checkpoint.size} leaves: the newest has {newest}, the ledger {size}"
+        raise Conflict(msg)
+
+
+def next_states(receipts: Sequence[Receipt], find: Callable[[str], ChainState | None]) -> dict[str, ChainState]:
+    """States of the chains after `receipts`, each the next record of its chain.
+
+    Args:
+        receipts: in order.
+        find: state of a known chain.
+
+    Raises:
+        tcd.errors.Conflict: a receipt does not continue its chain.
+    """
+    after: dict[str, ChainState] = {}
+    for receipt in receipts:
+        state = after.get(receipt.chain) or find(receipt.chain) or ChainState(receipt.chain)
+        if state.closed or (receipt.seq, receipt.prev) != (state.seq, state.prev):
+            msg = f"receipt {receipt.seq} does not continue its chain at {state.seq}"
+            raise Conflict(msg)
+        after[receipt.chain] = receipt.next()
+    return after
+
+
 class Ledger(Protocol):
-    """Where decisions become durable."""
+    """Where decisions become durable.
+
+    Attributes:
+        durable: whether what was appended survives the process.
+    """
+
+    durable: bool
 
     async def append(self, batch: Batch, *, now_us: int, expected_size: int | None = None) -> Appended:
         """Append a batch atomically: all of it is durable when this returns, nothing of it when it raises.
@@ -163,6 +223,30 @@ class Ledger(Protocol):
 
     async def chain_records(self, chain: str, *, first: int = 0, limit: int = 1024) -> Sequence[StoredReceipt]:
         """Records of a chain from number `first` on, oldest first, as far as something is kept of them."""
+        ...
+
+    async def heads(self, *, first: int = 0, limit: int = 65_536) -> Sequence[bytes]:
+        """Heads (32 bytes each) in the order of the ledger, from position `first` on.
+
+        Raises:
+            tcd.errors.Unavailable: some of them are no longer kept.
+        """
+        ...
+
+    async def open_chains(self, *, after: str = "", limit: int = 1024) -> Sequence[ChainState]:
+        """Chains without a `close`, ordered by id, from the first id above `after` on."""
+        ...
+
+    async def put_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Store a checkpoint.
+
+        Raises:
+            tcd.errors.Conflict: it is not larger than the newest one, or larger than the ledger.
+        """
+        ...
+
+    async def checkpoint(self, *, covering: int | None = None) -> Checkpoint | None:
+        """The newest checkpoint; with `covering`, the smallest one that has the leaf at that position."""
         ...
 
     async def events(self, *, first: int = 0, limit: int = 10_000) -> EventPage:

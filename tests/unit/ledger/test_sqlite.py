@@ -1,0 +1,135 @@
+"""The SQLite ledger's file: what survives, who may use it, what it refuses to be."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from tcd.errors import ConfigError, Conflict, Unavailable
+from tcd.ledger import Batch, Checkpoint, SqliteLedger
+from tcd.ledger.sqlite import FILE
+from tcd.risk_av import Controller
+from tests.unit.ledger.records import answer, issue, records
+
+
+async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
+    made = records("a", 3)
+    controller = Controller()
+    controller.reserve(stream="s", hypothesis="h")
+    events = controller.take_events()
+    ledger = SqliteLedger(tmp_path)
+    await ledger.append(Batch(tuple(made), events, (answer(),)), now_us=0)
+    await ledger.put_checkpoint(Checkpoint(3, bytes(32), b"note"))
+    before = await ledger.stats()
+    await ledger.close()
+    again = SqliteLedger(tmp_path)
+    assert await again.stats() == before
+    assert [r.receipt for r in await again.chain_records(made[0].chain)] == made
+    assert await again.chain(made[0].chain) == made[-1].next()
+    assert (await again.events()).events == events
+    assert await again.checkpoint() == Checkpoint(3, bytes(32), b"note")
+    assert await again.answer("t", "k", now_us=0) == answer()
+    with pytest.raises(Conflict):
+        await again.append(Batch((made[2],)), now_us=0)
+    appended = await again.append(Batch((issue(made[-1].next(), "close"),)), now_us=0, expected_size=3)
+    assert appended.indices == (3,)
+    await again.close()
+
+
+async def test_the_files_are_the_owners_alone(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "data")
+    await ledger.append(Batch(tuple(records("a", 1))), now_us=0)
+    files = list((tmp_path / "data").iterdir())
+    assert {file.name for file in files} >= {FILE, f"{FILE}-wal", "ledger.lock"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+    await ledger.close()
+
+
+async def test_a_second_user_fails_at_once_and_the_first_goes_on(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path)
+    with pytest.raises(ConfigError, match="another process"):
+        SqliteLedger(tmp_path)
+    await ledger.append(Batch(tuple(records("a", 1))), now_us=0)
+    await ledger.close()
+    await SqliteLedger(tmp_path).close()
+
+
+async def test_what_was_appended_cannot_be_changed(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path)
+    controller = Controller()
+    controller.reserve(stream="s", hypothesis="h")
+    await ledger.append(Batch(tuple(records("a", 2)), controller.take_events()), now_us=0)
+    await ledger.put_checkpoint(Checkpoint(1, bytes(32), b""))
+    await ledger.close()
+    connection = sqlite3.connect(tmp_path / FILE)
+    for table, column in (("receipt", "sig"), ("event", "event"), ("checkpoint", "note")):
+        for statement in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}"):  # noqa: S608
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                connection.execute(statement)
+    connection.close()
+
+
+async def test_an_erased_body_is_owned_up_to(tmp_path: Path) -> None:
+    made = records("a", 2)
+    ledger = SqliteLedger(tmp_path)
+    await ledger.append(Batch(tuple(made)), now_us=0)
+    await ledger.close()
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute("DELETE FROM body WHERE idx = 0")
+    connection.commit()
+    connection.close()
+    ledger = SqliteLedger(tmp_path)
+    stored = await ledger.get(made[0].head_hex)
+    assert stored is not None
+    assert (stored.index, stored.receipt) == (0, None)
+    assert (await ledger.stats()).bodies_evicted == 1
+    assert list(await ledger.heads()) == [r.head for r in made]
+    await ledger.close()
+
+
+async def test_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
+    foreign, newer, broken = (tmp_path / name for name in ("foreign", "newer", "broken"))
+    for directory in (foreign, newer, broken):
+        directory.mkdir()
+    connection = sqlite3.connect(foreign / FILE)
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    await SqliteLedger(newer).close()
+    connection = sqlite3.connect(newer / FILE)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    (broken / FILE).write_bytes(b"no database at all, but long enough to look at" * 40)
+    for directory, why in ((foreign, "not a ledger"), (newer, "version 99"), (broken, "cannot be opened")):
+        before = (directory / FILE).read_bytes()
+        with pytest.raises(ConfigError, match=why):
+            SqliteLedger(directory)
+        if directory is broken:
+            assert (directory / FILE).read_bytes() == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="data directory"):
+        SqliteLedger(tmp_path / "file" / "data")
+
+
+async def test_a_full_disk_is_an_error_and_the_ledger_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """`max_page_count` is SQLite's own full disk: SQLITE_FULL in the middle of a transaction."""
+    ledger = SqliteLedger(tmp_path)
+    await ledger.append(Batch(tuple(records("a", 1))), now_us=0)
+    before = await ledger.stats()
+
+    def limit(pages: int) -> None:
+        ledger._store._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    await ledger._run(lambda: limit(1))
+    big = records("b", 300)
+    with pytest.raises(Unavailable, match="SQLITE_FULL"):
+        await ledger.append(Batch(tuple(big)), now_us=0)
+    assert await ledger.stats() == before
+    assert await ledger.chain(big[0].chain) is None
+    await ledger._run(lambda: limit(1_000_000))
+    await ledger.append(Batch(tuple(big)), now_us=0, expected_size=1)
+    assert await ledger.chain(big[0].chain) == big[-1].next()
+    await ledger.close()
