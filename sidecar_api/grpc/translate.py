@@ -70,39 +70,6 @@ def response(body: bytes) -> pb.RiskResponse:
     return pb.RiskResponse(**value)
 
 
-def response_members(message: pb.RiskResponse) -> dict[str, Any]:
-    """The members of an answer by the names of the HTTP surface: the inverse of `response`."""
-    out: dict[str, Any] = {}
-    for field in message.DESCRIPTOR.fields:
-        out[field.name] = _plain(message, field)
-    out["receipt"] = out.pop("receipt_head")
-    for name, item in out["components"].items():
-        for part in _PARTS:
-            found = item.pop(part)
-            if part == name:
-                item.update(found)
-    return out
-
-
-def _plain(message: Message, field: Any) -> Any:
-    value = getattr(message, field.name)
-    if field.has_presence and not message.HasField(field.name):
-        return None
-    if isinstance(value, Message):
-        return {f.name: _plain(value, f) for f in value.DESCRIPTOR.fields}
-    if isinstance(value, str | bytes | int | float):
-        return value
-    if hasattr(value, "items"):
-        return {
-            key: {f.name: _plain(item, f) for f in item.DESCRIPTOR.fields} if isinstance(item, Message) else item
-            for key, item in value.items()
-        }
-    return [
-        {f.name: _plain(item, f) for f in item.DESCRIPTOR.fields} if isinstance(item, Message) else item
-        for item in value
-    ]
-
-
 def problem(value: Problem) -> pb.Problem:
     """The message of a problem."""
     return pb.Problem(

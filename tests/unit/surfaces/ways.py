@@ -16,9 +16,9 @@ from google.rpc import status_pb2
 from sidecar_api.app import Edges, create_app
 from sidecar_api.grpc import GrpcServer
 from sidecar_api.grpc.errors import DETAILS
-from sidecar_api.grpc.translate import response_members
 from sidecar_api.http.surface import ShimApp
 from sidecar_api.pins import FixedAssets
+from tcd.client import messages
 from tcd.v1 import tcd_pb2 as pb
 from tcd.v1.tcd_pb2_grpc import TcdServiceStub
 from tests.unit.shim.conftest import Client, ScriptedScorer, settings_of, synthetic_assets
@@ -111,20 +111,6 @@ class WebSocket:
             await task
 
 
-def message_of(request: dict[str, Any]) -> pb.DiagnoseRequest:
-    members = dict(request)
-    if "feature_window" in members:
-        members["feature_window"] = [{"values": row} for row in members["feature_window"]]
-    return pb.DiagnoseRequest(**members)
-
-
-def problem_members(message: pb.Problem) -> dict[str, Any]:
-    out = {f.name: v for f, v in message.ListFields() if f.name != "violated_policies"}
-    if message.violated_policies:
-        out["violated-policies"] = list(message.violated_policies)
-    return out
-
-
 class Grpc:
     #: Status code of the last error.
     code: Any = None
@@ -134,16 +120,16 @@ class Grpc:
         self.stub = stub
 
     async def send(self, request: dict[str, Any]) -> dict[str, Any]:
-        call = self.stub.Diagnose(message_of(request))
+        call = self.stub.Diagnose(messages.request(request))
         self.code = await call.code()
         if self.code is grpc.StatusCode.OK:
-            return response_members(await call)
+            return messages.decision(await call)
         status = status_pb2.Status.FromString(dict(await call.trailing_metadata())[DETAILS])
         assert status.code == self.code.value[0]
         assert status.message == await call.details()
         problem = pb.Problem()
         assert any(detail.Unpack(problem) for detail in status.details)
-        return problem_members(problem)
+        return messages.problem(problem)
 
 
 class GrpcStream(Grpc):
@@ -152,11 +138,11 @@ class GrpcStream(Grpc):
         self.call = stub.DiagnoseStream()
 
     async def send(self, request: dict[str, Any]) -> dict[str, Any]:
-        await self.call.write(message_of(request))
+        await self.call.write(messages.request(request))
         reply = await self.call.read()
         if reply.WhichOneof("result") == "problem":
-            return problem_members(reply.problem)
-        return response_members(reply.response)
+            return messages.problem(reply.problem)
+        return messages.decision(reply.response)
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,1 @@
+"""The gRPC contract: `tcd.proto` and the code generated from it (`make proto`)."""
