@@ -105,10 +105,9 @@ def test_the_blocking_client_over_both_transports() -> None:
         with Client(f"grpc://127.0.0.1:{port}", deadline=30) as client:
             decision = client.diagnose(step_id=0, **STEP)
             assert client.verify(decision).ok
+            client.diagnose(step_id=2, **STEP)
             with pytest.raises(ApiError, match="conflict"):
-                client.diagnose(**{**STEP, "step_id": 0})
-                client.diagnose(**{**STEP, "step_id": 2})
-                client.diagnose(**{**STEP, "step_id": 1})
+                client.diagnose(step_id=1, **STEP)
 
     async def main() -> None:
         started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
