@@ -17,7 +17,7 @@ from sidecar_api.callers import Callers
 from sidecar_api.commit import Committer
 from sidecar_api.decision import Rules
 from sidecar_api.http.auth import Tokens
-from sidecar_api.http.runtime import Runtime
+from sidecar_api.http.runtime import Runtime, Spans
 from sidecar_api.http.surface import ShimApp
 from sidecar_api.idempotency import Idempotency
 from sidecar_api.pins import Assets, Resolver, Shape, resolve
@@ -70,6 +70,8 @@ class Edges:
         checks: name to a function that says "" when ready, else why not.
         triton: what `/version` says of the server.
         spotlight_key: of nonces, 32 bytes; None = from the settings, `rewriting.spotlight_key`.
+        spans: None = no tracing.
+        gpu: newest GPU sample, merged into the context of requests that do not bring their own.
     """
 
     now_us: Callable[[], int] = lambda: time.time_ns() // 1000
@@ -80,6 +82,8 @@ class Edges:
     checks: Mapping[str, Callable[[], str]] | None = None
     triton: Mapping[str, Any] | None = None
     spotlight_key: bytes | None = None
+    spans: Spans | None = None
+    gpu: Callable[[], Mapping[str, float]] | None = None
 
 
 def policy_digest(settings: Settings) -> str:
@@ -218,6 +222,7 @@ def _service(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges, j
             observer=parts.exporter,
             now_us=edges.now_us,
             random=edges.random,
+            gpu=edges.gpu,
         )
     )
 
@@ -272,6 +277,7 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         checks=edges.checks or {},
         triton=edges.triton,
         config_hash=settings.config_hash.encode(),
+        spans=edges.spans,
     )
 
 
@@ -301,6 +307,8 @@ def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edg
             yield
         finally:
             await runtime.service.stop(timeout=settings.drain_timeout_s)
+            if runtime.spans is not None:
+                runtime.spans.close()
             for root in roots:
                 root.removeHandler(handler)
             runtime.logs.stop()

@@ -85,9 +85,11 @@ def one_of_many(context: RequestContext) -> RequestContext:
         request_id=os.urandom(16).hex(),
         given=False,
         trace_id=context.trace_id,
-        span_id=context.span_id,
+        # a span of its own below the connection's parent
+        span_id=os.urandom(8).hex(),
         flags=context.flags,
         config_hash=context.config_hash,
+        parent_id=context.parent_id,
     )
 
 
@@ -118,11 +120,11 @@ async def decide(runtime: Runtime, arrival: Arrival, request: DiagnoseRequest, s
     return answer
 
 
-def count_answered(runtime: Runtime, answer: Answer, surface: str) -> None:
-    """Count and log a decision, after it was answered."""
+def count_answered(runtime: Runtime, answer: Answer, surface: str, context: RequestContext) -> None:
+    """Count, log and trace a decision, after it was answered."""
     runtime.exporter.request(surface=surface, outcome="ok")
     if answer.observation is not None:
-        runtime.observe(answer.observation)
+        runtime.observe(answer.observation, context)
 
 
 def count_refused(runtime: Runtime, error: TcdError, surface: str) -> None:

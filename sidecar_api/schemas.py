@@ -15,6 +15,7 @@ from tcd.contract import MAX_FEATURE_COLS, MAX_FEATURE_ROWS, MAX_WINDOW
 
 MAX_SAFE: Final = 2**53 - 1
 MAX_CONTEXT_BYTES: Final = 8192
+MAX_CONTEXT_MEMBERS: Final = 64
 MAX_TOKENS_DELTA: Final = 10_000_000
 #: ASCII without space and control characters: what may be echoed in a header.
 ID_PATTERN: Final = r"^[\x21-\x7e]+$"
@@ -72,7 +73,10 @@ class DiagnoseRequest(Struct, kw_only=True, forbid_unknown_fields=True, frozen=T
     session: Name = "sess0"
     context: Annotated[
         dict[Annotated[str, Meta(max_length=128)], Scalar],
-        Meta(max_length=64, description="temperature, top_p, decoder, max_tokens, ...; scalars, at most 8 KiB"),
+        Meta(
+            max_length=MAX_CONTEXT_MEMBERS,
+            description="temperature, top_p, decoder, max_tokens, ...; scalars, at most 8 KiB",
+        ),
     ] = msgspec.field(default_factory=dict)
     tokens_delta: Annotated[int, Meta(ge=-MAX_TOKENS_DELTA, le=MAX_TOKENS_DELTA)] = 50
     drift_score: Annotated[Real, Meta(description="only ever tightens")] = 0.0

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
+
+import msgspec
 
 from sidecar_api.budget import Budget
 from sidecar_api.cutoff import Cutoff
@@ -22,7 +24,7 @@ from sidecar_api.decode import float32, float32_rows
 from sidecar_api.idempotency import Claim, Idempotency, payload_digest
 from sidecar_api.outcome import Answer, Call, Observer, Quota, Stages, SubjectQuotaExceeded
 from sidecar_api.pins import Resolver, Shape
-from sidecar_api.schemas import DiagnoseRequest
+from sidecar_api.schemas import MAX_CONTEXT_MEMBERS, DiagnoseRequest
 from sidecar_api.sessions import Session, SessionTable
 from sidecar_api.settle import Judge, Turn
 from sidecar_api.subjects import Subjects
@@ -59,6 +61,7 @@ class Parts:
     observer: Observer
     now_us: Callable[[], int]
     random: Callable[[int], bytes]
+    gpu: Callable[[], Mapping[str, float]] | None = None
 
 
 class Service:
@@ -200,8 +203,17 @@ class Service:
         started = perf_counter()
         async with self.place(request, call) as session:
             stages = Stages({"decode": call.decode, "queue": perf_counter() - started})
-            turn = Turn(session, request, call, quota, claim, stages, started - call.decode)
+            turn = Turn(session, self._with_gpu(request), call, quota, claim, stages, started - call.decode)
             return await self._step(turn)
+
+    def _with_gpu(self, request: DiagnoseRequest) -> DiagnoseRequest:
+        """The request with the newest GPU sample in its context, where it has not its own and there is room."""
+        if self._parts.gpu is None:
+            return request
+        context = {**self._parts.gpu(), **request.context}
+        if len(context) > MAX_CONTEXT_MEMBERS:
+            return request
+        return msgspec.structs.replace(request, context=context)
 
     @asynccontextmanager
     async def place(self, request: DiagnoseRequest, call: Call) -> AsyncIterator[Session]:

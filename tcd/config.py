@@ -169,9 +169,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_decisions: bool = Field(default=True, description="one log line per decision")
     log_queue: Count = Field(10_000, description="log lines waiting to be written before new ones are dropped")
-    gpu_enable: bool = False
-    otel_enable: bool = False
-    otel_endpoint: str | None = None
+    gpu_enable: bool = Field(default=False, description="merge GPU samples into the context of requests (NVML)")
+    otel_enable: bool = Field(default=False, description="send spans of decisions over OTLP/HTTP; needs tcd[otel]")
+    otel_endpoint: str | None = Field(None, description="base URL of the OTLP receiver; empty = the SDK's default")
+    otel_sample_ratio: float = Field(1.0, ge=0, le=1, description="of traces that begin here; a caller's is followed")
     policies_json: str | None = None
     replay_url: str | None = None
 
@@ -194,8 +195,6 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         absent = {
-            "gpu_enable": self.gpu_enable,
-            "otel_enable": self.otel_enable,
             "policies_json": self.policies_json is not None,
             "replay_url": self.replay_url is not None,
         }

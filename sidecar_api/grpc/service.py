@@ -136,7 +136,7 @@ class TcdServicer:
             if answer.quota is not None:
                 context.extra.extend(quota_headers(answer.quota))
             await call.send_initial_metadata(tuple(self._metadata(context)))
-            entry.count_answered(self._runtime, answer, self.surface)
+            entry.count_answered(self._runtime, answer, self.surface, context)
             return translate.response(answer.body)
 
         return await self._unary(raw, call, pb.DiagnoseRequest, MAX_DIAGNOSE, work)
@@ -168,7 +168,7 @@ class TcdServicer:
             _LOG.exception("request %s failed", own.request_id)
             entry.count_refused(runtime, InternalError(), surface)
             return pb.DiagnoseReply(problem=translate.problem(problem_of(InternalError(), own.request_id)))
-        entry.count_answered(runtime, answer, surface)
+        entry.count_answered(runtime, answer, surface, own)
         return pb.DiagnoseReply(response=translate.response(answer.body))
 
     # -- the rest ------------------------------------------------------------------------------------------

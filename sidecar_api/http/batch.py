@@ -105,7 +105,7 @@ class _Work:
         else:
             self._results[index] = b'{"response":' + answer.body + b"}"
             if answer.observation is not None:
-                runtime.observe(answer.observation)
+                runtime.observe(answer.observation, context)
 
     def _refuse(self, index: int, error: TcdError) -> None:
         found = problem_of(error, self._contexts[index].request_id)

@@ -79,4 +79,4 @@ class Settle(_CallerRoute):
         await respond(send, 200, context.answer_headers(_JSON, len(answer.body)), answer.body)
         runtime.exporter.request(surface=self.surface, outcome="ok")
         if answer.observation is not None:
-            runtime.observe(answer.observation)
+            runtime.observe(answer.observation, context)

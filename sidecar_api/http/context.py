@@ -38,6 +38,7 @@ class RequestContext:
         client: address of the peer.
         request_id: given or made; `given` says which.
         trace_id, span_id, flags: W3C trace context; the span is ours.
+        parent_id: the caller's span; empty when the trace began here.
         config_hash: of the settings.
         extra: further headers of the answer.
     """
@@ -50,6 +51,7 @@ class RequestContext:
     span_id: str
     flags: str
     config_hash: bytes
+    parent_id: str = ""
     extra: list[Header] = field(default_factory=list)
 
     @classmethod
@@ -61,6 +63,7 @@ class RequestContext:
         given = headers.get(b"x-request-id")
         valid = given is not None and _ID.fullmatch(given) is not None
         trace_id, span_id, flags = random[32:64], random[64:80], "00"
+        parent_id = ""
         parent = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
         # W3C trace context: version ff, zero ids, and a longer form of version 00 are invalid
         if (
@@ -70,7 +73,7 @@ class RequestContext:
             and int(parent[3], 16)
             and not (parent[1] == b"00" and parent[5])
         ):
-            trace_id, flags = parent[2].decode(), parent[4].decode()
+            trace_id, parent_id, flags = parent[2].decode(), parent[3].decode(), parent[4].decode()
         return cls(
             headers=headers,
             client=str(peer[0]) if peer else "local",
@@ -80,6 +83,7 @@ class RequestContext:
             span_id=span_id,
             flags=flags,
             config_hash=config_hash,
+            parent_id=parent_id,
         )
 
     def text(self, name: bytes) -> str | None:

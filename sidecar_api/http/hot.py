@@ -104,7 +104,7 @@ class Diagnose(HotRoute):
             context.extra.extend(quota_headers(answer.quota))
         context.extra.append(timing_header(answer.stages))
         await respond(send, 200, context.answer_headers(_JSON, len(answer.body)), answer.body)
-        entry.count_answered(runtime, answer, self.surface)
+        entry.count_answered(runtime, answer, self.surface, context)
 
 
 class Verify(HotRoute):

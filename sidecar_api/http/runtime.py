@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from sidecar_api.callers import Callers
 from sidecar_api.http.auth import Tokens
 from sidecar_api.http.cold_schemas import Health, Version
+from sidecar_api.http.context import RequestContext
 from sidecar_api.outcome import Observation
 from sidecar_api.rewriting import Rewriter
 from sidecar_api.service import Service
@@ -17,6 +18,28 @@ from sidecar_api.verification import Verifier
 from tcd.config import Settings
 from tcd.rate_limit import TokenBuckets
 from tcd.telemetry import Exporter, LogWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """W3C ids of a request, hex; `parent_id` empty = the trace began here."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    sampled: bool
+
+
+class Spans(Protocol):
+    """Whoever traces decisions (`tcd.telemetry.otel.SpanWriter`); called after the answer, must not block."""
+
+    def write(self, seen: Observation, trace: Trace) -> None:
+        """A decision was answered."""
+        ...
+
+    def close(self) -> None:
+        """Send what waits."""
+        ...
 
 
 @dataclass(slots=True)
@@ -36,6 +59,7 @@ class Runtime:
         checks: name to a function that says "" when ready, else why not.
         triton: what `/version` says of the server.
         config_hash: as a header value.
+        spans: None without OpenTelemetry.
         in_flight: requests in work.
     """
 
@@ -52,6 +76,7 @@ class Runtime:
     checks: Mapping[str, Callable[[], str]]
     triton: Mapping[str, Any] | None
     config_hash: bytes
+    spans: Spans | None = None
     in_flight: int = field(default=0)
 
     def readiness(self) -> dict[str, str]:
@@ -66,7 +91,7 @@ class Runtime:
         return Health(
             ok=True,
             config_hash=self.settings.config_hash,
-            otel=False,
+            otel=self.spans is not None,
             prom=True,
             receipts=self.settings.receipts_enable,
             trust_os=False,
@@ -84,9 +109,12 @@ class Runtime:
             triton=dict(self.triton) if self.triton is not None else None,
         )
 
-    def observe(self, seen: Observation) -> None:
-        """Count and log a decision, after it was answered."""
+    def observe(self, seen: Observation, context: RequestContext) -> None:
+        """Count, log and trace a decision, after it was answered."""
         self.exporter.decision(seen)
+        if self.spans is not None:
+            sampled = bool(int(context.flags, 16) & 1)
+            self.spans.write(seen, Trace(context.trace_id, context.span_id, context.parent_id, sampled))
         if self.settings.log_decisions and self.logs.enabled("info"):
             self.logs.write(
                 "info",

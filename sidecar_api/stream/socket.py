@@ -93,7 +93,7 @@ class Stream:
             await self._refuse(InternalError(), own, send)
         else:
             await send({"type": "websocket.send", "text": answer.body.decode()})
-            entry.count_answered(runtime, answer, self.surface)
+            entry.count_answered(runtime, answer, self.surface, own)
 
     async def _refuse(self, error: TcdError, context: RequestContext, send: Send) -> None:
         text = _encode(problem_of(error, context.request_id)).decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import os
 import signal
@@ -19,6 +20,8 @@ import typer
 if TYPE_CHECKING:
     from sidecar_api.http.surface import ShimApp
     from tcd.config import Settings
+    from tcd.telemetry.gpu import GpuSampler
+    from tcd.telemetry.otel import SpanWriter
     from tcd.triton.client import InferenceClient
     from tcd.triton.launcher import TritonServer
 
@@ -177,6 +180,8 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
             triton={"url": triton.url, "started": server is not None},
             spotlight_key=key,
         )
+        gpu = _gpu(settings)
+        edges = dataclasses.replace(edges, spans=_spans(settings), gpu=gpu.sample if gpu is not None else None)
         app = create_app(settings, scorer=batcher, assets=directory, edges=edges)
         # ready from the first request on; a server elsewhere may also come later
         await monitor.check()
@@ -184,6 +189,35 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
             with _prometheus(settings, app):
                 await _http(settings, sock, app, stop, triton)
             await batcher.drain(timeout=settings.drain_timeout_s)
+
+
+def _spans(settings: Settings) -> SpanWriter | None:
+    """The writer of spans.
+
+    Raises:
+        ConfigError: OpenTelemetry is not installed; says the remedy.
+    """
+    if not settings.otel_enable:
+        return None
+    from tcd import __version__
+    from tcd.errors import ConfigError
+
+    try:
+        from tcd.telemetry.otel import otlp
+    except ImportError:
+        msg = "otel_enable needs the extra otel; remedy: pip install 'tcd[otel]'"
+        raise ConfigError(msg) from None
+    return otlp(settings.otel_endpoint, version=__version__, ratio=settings.otel_sample_ratio)
+
+
+def _gpu(settings: Settings) -> GpuSampler | None:
+    if not settings.gpu_enable:
+        return None
+    from tcd.telemetry.gpu import GpuSampler
+
+    sampler = GpuSampler()
+    sampler.start()
+    return sampler
 
 
 class _Stop:
