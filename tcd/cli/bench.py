@@ -56,3 +56,23 @@ def overload(
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(bench.raw(result), indent=1))
+
+
+@app.command()
+def controller(
+    small: bool = typer.Option(False, "--small", help="Seconds instead of minutes, as CI runs it."),
+    out: Path | None = typer.Option(None, help="Write controller.md, controller.json and the plots to this folder."),
+) -> None:
+    """Run the controller's acceptance experiments, beside peers and beside controllers broken on purpose."""
+    from tcd.bench.controller import report, suite
+
+    found = suite.run(suite.Scale.small() if small else suite.Scale())
+    print(report.markdown(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "controller.md").write_text(report.markdown(found, images="controller-"))
+        (out / "controller.json").write_text(json.dumps(found, indent=1) + "\n")
+        for name, drawing in report.plots(found).items():
+            (out / f"controller-{name}.svg").write_text(drawing)
+    if not found["ok"]:
+        raise typer.Exit(1)

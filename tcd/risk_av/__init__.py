@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tcd.risk_av.catalogue import open_rule
 from tcd.risk_av.controller import Controller
 from tcd.risk_av.eprocess import e_value
 from tcd.risk_av.errors import LevelMismatch, ReplayError
@@ -16,6 +17,7 @@ from tcd.risk_av.events import (
     Leased,
     LeaseEnded,
     Reserved,
+    Rested,
     Settled,
     event_from_json,
     event_to_json,
@@ -55,6 +57,7 @@ __all__ = [
     "ReplayError",
     "Reservation",
     "Reserved",
+    "Rested",
     "RuleName",
     "Settled",
     "Settlement",
@@ -69,6 +72,7 @@ __all__ = [
     "hex64",
     "lease_limit",
     "merged_p_floor",
+    "open_rule",
     "sessions_needed",
     "stream_digest",
     "unhex64",

@@ -24,9 +24,11 @@ from tcd.risk_av.events import (
     Leased,
     LeaseEnded,
     Reserved,
+    Rested,
     Settled,
 )
 from tcd.risk_av.hypothesis import Epoch, Hypothesis
+from tcd.risk_av.idle import IdleStreams, stream_key
 from tcd.risk_av.lease import Lease, lease_limit
 from tcd.risk_av.params import ControllerParams
 from tcd.risk_av.stream import Stream
@@ -61,6 +63,7 @@ class Controller:
         """
         self.params = params if params is not None else ControllerParams()
         self._streams: dict[str, Stream] = {}
+        self._idle = IdleStreams()
         self._pending: list[Event] = []
 
     # -- reserve, settle, close --------------------------------------------------------------------------
@@ -177,7 +180,8 @@ class Controller:
             Unavailable: the epoch is used up and does not roll by itself.
             ValueError: the stream's rule or schedule cannot be leased.
         """
-        params = self._streams[stream].params if stream in self._streams else self.params
+        there = self._awake(stream)
+        params = there.params if there is not None else self.params
         if params.rule != "rai" or params.schedule[0] != "uniform":
             msg = "only a uniform schedule of rai can be leased: its costs do not depend on evidence"
             raise ValueError(msg)
@@ -258,6 +262,22 @@ class Controller:
         state = self._stream(stream)
         self._emit(EpochOpened(stream, 1 if state.epoch is None else state.epoch.number + 1, state.params))
 
+    def rest(self, *, stream: str) -> bool:
+        """Pack a stream that has nothing open: about 190 bytes stay, and nothing that was spent is forgotten.
+
+        It wakes by itself when it is used again. Its closed hypotheses are forgotten.
+
+        Returns:
+            Whether it rests; False while something is open, a lease is out, or for another rule than RAI.
+        """
+        state = self._streams.get(stream)
+        if state is None:
+            return stream in self._idle
+        if not IdleStreams.fits(state):
+            return False
+        self._emit(Rested(stream))
+        return stream not in self._streams
+
     def acknowledge(self, *, stream: str) -> int:
         """Clear the alarms of a stream; a new e-process with a new alpha_e claim begins.
 
@@ -275,8 +295,17 @@ class Controller:
 
     def state(self, stream: str) -> StreamView:
         """View of a stream; of an unused one when it has none yet."""
-        known = self._streams.get(stream)
+        known = self._streams.get(stream) or self._idle.peek(stream)
         return (known if known is not None else Stream(stream, self.params)).view()
+
+    def knows(self, stream: str) -> bool:
+        """Whether a stream is there, awake or at rest."""
+        return stream in self._streams or stream in self._idle
+
+    @property
+    def count(self) -> int:
+        """Streams, those at rest included."""
+        return len(self._streams) + len(self._idle)
 
     def find(self, *, stream: str, hypothesis: str) -> Settlement | None:
         """A hypothesis as of now, or None when it is unknown or forgotten."""
@@ -291,12 +320,14 @@ class Controller:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Names of the streams in the order of their opening."""
+        """Names of the streams that are awake, in the order of their opening or waking."""
         return tuple(self._streams)
 
     def digest(self) -> str:
         """Digest of all of the state, bit for bit."""
-        text = json.dumps([self.params.to_json(), [s.dump() for s in self._streams.values()]], sort_keys=True)
+        dumps = dict(self._idle.dumps())
+        dumps.update((stream_key(name).hex(), stream.dump()) for name, stream in self._streams.items())
+        text = json.dumps([self.params.to_json(), dumps], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     # -- the event log -----------------------------------------------------------------------------------
@@ -336,7 +367,10 @@ class Controller:
         if isinstance(event, Configured):
             self._apply_params(event)
             return
-        state = self._streams.get(event.stream)
+        state = self._awake(event.stream)
+        if isinstance(event, Rested):
+            self._apply_rest(state, event)
+            return
         if isinstance(event, EpochOpened):
             if state is None:
                 state = self._streams[event.stream] = Stream(event.stream, event.params)
@@ -349,17 +383,34 @@ class Controller:
 
     def _apply_params(self, event: Configured) -> None:
         if event.stream:
-            if event.stream not in self._streams:
+            if self._awake(event.stream) is None:
                 self._streams[event.stream] = Stream(event.stream, event.params)
             self._streams[event.stream].apply_params(event.params)
             return
         self.params = event.params
         for state in self._streams.values():
             state.apply_params(event.params)
+        self._idle.each(lambda state: state.apply_params(event.params))
+
+    def _apply_rest(self, state: Stream | None, event: Rested) -> None:
+        if state is None or not IdleStreams.fits(state):
+            msg = f"stream {event.stream} cannot rest"
+            raise ReplayError(msg)
+        if self._idle.put(state):
+            del self._streams[event.stream]
+
+    def _awake(self, stream: str) -> Stream | None:
+        """The stream, woken when it rests."""
+        state = self._streams.get(stream)
+        if state is None:
+            state = self._idle.take(stream)
+            if state is not None:
+                self._streams[stream] = state
+        return state
 
     def _with_room(self, stream: str) -> tuple[Stream, Epoch]:
         """The stream and its current epoch, both opened when there is none or it is used up."""
-        state = self._streams.get(stream)
+        state = self._awake(stream)
         epoch = None if state is None else state.epoch
         if state is None or epoch is None or (epoch.rule.full and state.params.epoch_roll == "auto"):
             params = self.params if state is None else state.params
@@ -370,7 +421,7 @@ class Controller:
         return state, epoch
 
     def _stream(self, stream: str) -> Stream:
-        state = self._streams.get(stream)
+        state = self._awake(stream)
         if state is None:
             msg = f"no stream {stream}"
             raise NotFound(msg)

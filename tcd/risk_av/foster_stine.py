@@ -34,13 +34,13 @@ class FosterStine:
 
     @property
     def remaining(self) -> float:
-        """Wealth left."""
+        """Wealth left, 0 where rounding leaves less."""
         return max(0.0, self._wealth)
 
     @property
     def wealth(self) -> float:
         """Wealth left."""
-        return self.remaining
+        return self._wealth
 
     def level(self) -> Level:
         """What the next reservation would get."""

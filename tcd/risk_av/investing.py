@@ -70,15 +70,15 @@ class Investing:
 
     @property
     def remaining(self) -> float:
-        """Wealth left."""
-        rule, alpha = self.rule, self.terms.alpha
-        have = alpha * max(1, self.known) if self.known else rule.w0 * alpha
-        return max(0.0, have - self._charged / (rule.tau - rule.lam))
+        """Wealth left, 0 where rounding leaves less."""
+        return max(0.0, self.wealth)
 
     @property
     def wealth(self) -> float:
         """Wealth left."""
-        return self.remaining
+        rule, alpha = self.rule, self.terms.alpha
+        have = alpha * self.known if self.known else rule.w0 * alpha
+        return have - self._charged / (rule.tau - rule.lam)
 
     def level(self) -> Level:
         """What the next reservation would get."""

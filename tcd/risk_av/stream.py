@@ -400,7 +400,6 @@ class Stream:
     def dump(self) -> dict[str, Any]:
         """All of the state as plain values (the shortest text of a float names it exactly)."""
         return {
-            "name": self.name,
             "params": self.params.to_json(),
             "seq": self.seq,
             "folded": self.folded,
@@ -414,7 +413,8 @@ class Stream:
             "leases": [[g.number, g.holder, g.epoch, g.index, g.seq, len(g.slots)] for g in self.leases.values()],
             "alarm": self.alarm,
             "cusum_alarm": self.cusum_alarm,
-            "snapshot": self.snapshot.to_json(),
+            # names are not at hand for streams at rest
+            "snapshot": {**self.snapshot.to_json(), "stream": ""},
             "epochs": [
                 {
                     "number": n,
