@@ -76,3 +76,24 @@ def controller(
             (out / f"controller-{name}.svg").write_text(drawing)
     if not found["ok"]:
         raise typer.Exit(1)
+
+
+def spotlight(
+    n: int = typer.Option(1000, min=10, help="Rewritings of each body of 16 KiB."),
+    triton: bool = typer.Option(True, help="Also in Triton, beside a model that echoes."),
+    json_path: Path | None = typer.Option(None, "--json", help="Write the result to this file."),
+) -> None:
+    """Time rewriting at 16 KiB and over sizes to 1 MiB, and in Triton beside a no-op."""
+    from tcd.bench import spotlight as bench
+    from tcd.errors import TcdError
+
+    rows, slopes = bench.measure(n=n)
+    try:
+        served = bench.in_triton(n=n) if triton else []
+    except TcdError as error:
+        typer.echo(f"tcd bench: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+    print(bench.markdown(rows, slopes, served))
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(bench.raw(rows, slopes, served), indent=1))

@@ -57,10 +57,16 @@ def private_use(text: str) -> set[str]:
 
 def clean(text: str) -> tuple[str, dict[str, int]]:
     """The text without the characters that are removed, and how many of each class went."""
-    if text.isascii() or _SUSPECT.search(text) is None:
+    if text.isascii():
+        return text, {}
+    suspects = "".join(set(_SUSPECT.findall(text)))
+    if not suspects:
         return text, {}
     counts: dict[str, int] = {}
     for name, pattern in _REMOVED.items():
+        # alone, a variation selector follows no base
+        if pattern.search(suspects) is None:
+            continue
         text, hits = pattern.subn("", text)
         if hits:
             counts[name] = hits

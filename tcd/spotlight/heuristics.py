@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tcd.spotlight.documents import csv, json_document
+from tcd.spotlight.spans import merge
 
 Region = tuple[int, int]
 
@@ -24,8 +25,11 @@ _HEADERS: Final = frozenset(
         *("content-transfer-encoding", "list-unsubscribe", "x-mailer", "x-priority", "user-agent", "attachments"),
     }
 )
-_LONGEST_HEADER: Final = max(map(len, _HEADERS))
-_HEADER_LINES: Final = 2
+# Each matches at the beginning of a line and without a choice: linear.
+_FENCE: Final = re.compile(r"^[ \t>]*(```+|~~~+)([^\n]*)", re.MULTILINE)
+_HEADER: Final = re.compile(r"^[ \t>*]*([A-Za-z-]{2,26})[ \t*]*:", re.MULTILINE | re.ASCII)
+#: Characters of a line that decide whether it continues the one before.
+_FOLDED: Final = 80
 
 
 def html_table(text: str) -> Region | None:
@@ -40,70 +44,70 @@ def html_table(text: str) -> Region | None:
     return opened[0], len(text) if end < 0 else end + 1
 
 
-def _fence(line: str) -> tuple[str, int] | None:
-    """Kind and length of a fence at the start of a line, behind at most three spaces or a quote mark."""
-    bare = line.lstrip(" \t>")
-    for kind in _FENCES:
-        if bare.startswith(kind):
-            return kind[0], len(bare) - len(bare.lstrip(kind[0]))
-    return None
-
-
 def fenced_code(text: str) -> Region | None:
     """From the first fence to the end of the last one; when that one is open, to the end of the text."""
     if _FENCES[0] not in text and _FENCES[1] not in text:
         return None
-    begin, end, position = -1, -1, 0
-    opened: tuple[str, int] | None = None
-    for line in text.splitlines(keepends=True):
-        fence = _fence(line)
-        if fence is not None and opened is None:
+    begin, end = -1, -1
+    opened: str | None = None
+    for line in _FENCE.finditer(text):
+        fence = line[1]
+        if opened is None:
             opened = fence
-            begin = position if begin < 0 else begin
-        elif fence is not None and opened is not None and fence[0] == opened[0] and fence[1] >= opened[1]:
-            info = line.strip(" \t>\r\n").strip(fence[0])
-            if not info:
-                opened, end = None, position + len(line)
-        position += len(line)
+            begin = line.start() if begin < 0 else begin
+        elif fence.startswith(opened) and not line[2].strip():
+            # a closing fence has no words behind it and is at least as long
+            opened, end = None, min(len(text), line.end() + 1)
     if begin < 0:
         return None
     return begin, len(text) if opened is not None else end
-
-
-def _is_header(line: str) -> bool:
-    bare = line.lstrip(" \t>*")
-    colon = bare.find(":", 0, _LONGEST_HEADER + 3)
-    return colon > 0 and bare[:colon].rstrip(" *").lower() in _HEADERS
 
 
 def mail(text: str) -> Region | None:
     """From the first of two neighbouring header lines to the end of the text; a folded line continues a header."""
     if ":" not in text:
         return None
-    begin, count, position = -1, 0, 0
-    for line in text.splitlines(keepends=True):
-        if _is_header(line):
-            begin = position if count == 0 else begin
-            count += 1
-            if count == _HEADER_LINES:
-                return begin, len(text)
-        elif not (count and line[:1] in " \t" and line.strip()):
-            count = 0
-        position += len(line)
+    begin, after = -1, -1
+    for line in _HEADER.finditer(text):
+        if line[1].lower() not in _HEADERS:
+            continue
+        if line.start() == after:
+            return begin, len(text)
+        begin, after = line.start(), _folded_end(text, line.end())
     return None
 
 
-#: In order; an earlier one gives the overlapping part its kind.
-HEURISTICS: Final[tuple[Callable[[str], Region | None], ...]] = (html_table, fenced_code, mail, json_document, csv)
+def _folded_end(text: str, at: int) -> int:
+    """Where the line after a header begins, its continuations included."""
+    while True:
+        at = text.find("\n", at) + 1
+        if not at:
+            return -1
+        folded = text.startswith((" ", "\t"), at) and text[at : at + _FOLDED].strip()
+        if not folded or _HEADER.match(text, at):
+            return at
+
+
+#: Each with the characters without one of which outside what is Data already it can add nothing.
+HEURISTICS: Final[tuple[tuple[Callable[[str], Region | None], str], ...]] = (
+    (html_table, "<"),
+    (fenced_code, "`~"),
+    (mail, ":"),
+    (json_document, "{}[]"),
+    (csv, ","),
+)
 
 
 def regions(text: str) -> list[Region]:
     """The Data regions of a text, in order, overlapping and touching ones merged."""
-    found = sorted(region for heuristic in HEURISTICS if (region := heuristic(text)) is not None)
-    merged: list[Region] = []
-    for start, end in found:
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        elif end > start:
-            merged.append((start, end))
-    return merged
+    found: list[Region] = []
+    rest = text
+    for heuristic, needs in HEURISTICS:
+        if not any(character in rest for character in needs):
+            continue
+        region = heuristic(text)
+        if region is not None:
+            found = merge([*found, region])
+            edges = [0, *(edge for span in found for edge in span), len(text)]
+            rest = "\n".join([text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)])
+    return found
