@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import OrderedDict
 from dataclasses import dataclass, replace
+from typing import Final
 
 from tcd.errors import Unavailable
 from tcd.risk_av import CloseReason, Controller, ControllerParams, Event, Reservation, RuleName, Settlement, StreamView
+
+#: Streams looked at for one that may rest.
+_TRIES: Final = 8
 
 
 @dataclass(slots=True)
@@ -17,18 +23,20 @@ class _Known:
 class Budget:
     """Streams, reservations and settlements. Synchronous: no step of another request comes between."""
 
-    def __init__(self, controller: Controller, *, auto_length: bool, max_streams: int) -> None:
+    def __init__(self, controller: Controller, *, auto_length: bool, max_streams: int, awake: int = 8192) -> None:
         """Use a controller.
 
         Args:
             controller: in-memory state of all streams; its params are those of new streams.
             auto_length: whether a stream's epoch length follows from its calibration.
             max_streams: streams at most.
+            awake: streams that are kept ready; above it the longest unused ones rest (`Controller.rest`).
         """
         self.controller = controller
         self._auto = auto_length
         self._max = max_streams
-        self._streams: dict[str, _Known] = {}
+        self._awake = awake
+        self._streams: OrderedDict[str, _Known] = OrderedDict()
         self._views: dict[str, StreamView] = {}
 
     def tenant(self, stream: str) -> str:
@@ -42,11 +50,24 @@ class Budget:
             Unavailable: there are too many.
         """
         if stream in self._streams:
+            self._streams.move_to_end(stream)
             return
-        if len(self._streams) >= self._max:
+        there = self.controller.knows(stream)
+        if not there and len(self) >= self._max:
             msg = f"{self._max} tenants have a budget already"
             raise Unavailable(msg, retry_after=60.0)
-        self._streams[stream] = _Known(tenant, calibrated=False)
+        self._streams[stream] = _Known(tenant, calibrated=there)
+        if len(self._streams) > self._awake:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Let the longest unused stream rest; what has something open goes to the end of the queue."""
+        for stream in tuple(itertools.islice(self._streams, _TRIES)):
+            if self.controller.rest(stream=stream):
+                del self._streams[stream]
+                self._views.pop(stream, None)
+                return
+            self._streams.move_to_end(stream)
 
     def reserve(self, stream: str, hypothesis: str, *, user: str, length: int) -> Reservation:
         """Reserve the level of a hypothesis.
@@ -88,7 +109,9 @@ class Budget:
         """The stream as of now; computed anew only after it changed."""
         found = self._views.get(stream)
         if found is None:
-            found = self._views[stream] = self.controller.state(stream)
+            found = self.controller.state(stream)
+            if stream in self._streams:
+                self._views[stream] = found
         return found
 
     def take_events(self) -> tuple[Event, ...]:
@@ -96,8 +119,8 @@ class Budget:
         return self.controller.take_events()
 
     def __len__(self) -> int:
-        """Number of streams."""
-        return len(self._streams)
+        """Number of streams, those at rest included."""
+        return max(len(self._streams), self.controller.count)
 
 
 def controller_params(

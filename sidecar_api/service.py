@@ -359,6 +359,8 @@ class Service:
             return None
         if session.reservation is None:
             session.hypothesis = f"{session.digest[7:23]}.{self._boot}.{next(self._numbers)}"
+            # the stream may have gone to rest since the session began
+            self.budget.open(session.stream, session.subject[0])
             session.reservation = self.budget.reserve(
                 session.stream, session.hypothesis, user=session.user, length=pins.length
             )
