@@ -48,6 +48,7 @@ lint: $(VENV)/.all ## ruff, import rules, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m tcd.triton.pbtxt --check
+	$(BIN)/python -m tcd.telemetry.dashboard --check
 
 types: $(VENV)/.all ## mypy --strict
 	$(BIN)/mypy

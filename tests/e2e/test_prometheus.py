@@ -1,0 +1,149 @@
+"""A real Prometheus scrapes a live shim and a live Triton: every query has data, and an alert fires in a drill."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tcd.telemetry import dashboard
+from tests.e2e.client import Connection
+from tests.e2e.stack import Stack, serving
+from tests.unit.telemetry.test_monitoring import FOLDER, expressions
+
+pytestmark = pytest.mark.triton
+_UNTIL = 45.0
+
+
+class Prometheus:
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def query(self, expression: str) -> list[Any]:
+        text = expression.replace("$__rate_interval", "1m")
+        url = f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": text})
+        with urllib.request.urlopen(url, timeout=10) as reply:  # noqa: S310 - started here, on loopback
+            value = json.load(reply)
+        assert value["status"] == "success", (expression, value)
+        found: list[Any] = value["data"]["result"]
+        return found
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, shim: str, triton: str) -> Iterator[Prometheus]:
+    binary = shutil.which("prometheus")
+    assert binary is not None, "apt-get install prometheus"
+    config = (FOLDER / "prometheus.yml").read_text()
+    config = config.replace("127.0.0.1:8080", shim).replace("127.0.0.1:8002", triton)
+    config = config.replace("scrape_interval: 5s", "scrape_interval: 1s").replace(
+        "scrape_timeout: 2s", "scrape_timeout: 1s"
+    )
+    config = config.replace("evaluation_interval: 15s", "evaluation_interval: 1s")
+    (folder / "prometheus.yml").write_text(config)
+    shutil.copy(FOLDER / "rules.yml", folder)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (folder / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(binary, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"),
+                *(f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage"),
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        until = time.monotonic() + _UNTIL
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=2):
+                break
+            assert process.poll() is None, (folder / "prometheus.log").read_text()
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        yield Prometheus(f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+async def traffic(stack: Stack, number: int) -> None:
+    connection = Connection(stack.host, stack.port)
+    for step in range(5):
+        body = {"session": f"p{number}", "step_id": step, "trace_vector": [-1.0], "entropy": 1.0}
+        status, _, answer = await connection.request("POST", "/diagnose", body)
+        assert status == 200
+    await connection.request("POST", "/verify", {"receipt_head_hex": "00", "receipt_body_json": answer["receipt_body"]})
+    await connection.close()
+
+
+def triton_pid(stack: Stack) -> int:
+    command = ["pgrep", "-P", str(stack.process.pid), "tritonserver"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert len(found) == 1
+    return int(found[0])
+
+
+async def poll(check: Any, during: Any) -> Any:
+    """Repeat until there is nothing left that `check` finds wrong."""
+    until, number = time.monotonic() + _UNTIL, 0
+    while True:
+        number += 1
+        await during(number)
+        wrong = await asyncio.to_thread(check)
+        if not wrong:
+            return
+        assert time.monotonic() < until, wrong
+        await asyncio.sleep(0.5)
+
+
+async def test_every_query_has_data_and_an_alert_fires(tmp_path: Path) -> None:
+    with serving(tmp_path) as stack:
+        shim, triton = (urllib.parse.urlsplit(u).netloc for u in (stack.shim, stack.triton_metrics))
+        with prometheus(tmp_path, shim, triton) as server:
+
+            def empty() -> list[str]:
+                # NaN would be a division by a rate that is not there yet
+                return [q for q in dashboard.queries() if not any(r["value"][1] != "NaN" for r in server.query(q))]
+
+            await poll(empty, lambda number: traffic(stack, number))
+            for expression in expressions():
+                server.query(expression)
+            assert {r["metric"]["job"]: r["value"][1] for r in server.query("up")} == {
+                "tcd-shim": "1",
+                "tcd-triton": "1",
+            }
+            assert server.query('ALERTS{alertname="TcdDegradedFastBurn"}') == []
+
+            # the drill: every decision is degraded from here on
+            pid = triton_pid(stack)
+
+            def silent() -> str:
+                found = server.query('ALERTS{alertname="TcdDegradedFastBurn",alertstate="firing"}')
+                return "" if found else "not firing"
+
+            async def degraded(number: int) -> None:
+                connection = Connection(stack.host, stack.port)
+                body = {"session": f"d{number}", "trace_vector": [-1.0], "deadline_ms": 100}
+                _, _, answer = await connection.request("POST", "/diagnose", body)
+                assert answer["cause"] == "degraded"
+                await connection.close()
+
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                await poll(silent, degraded)
+            finally:
+                os.kill(pid, signal.SIGCONT)
