@@ -78,6 +78,7 @@ def controller(
         raise typer.Exit(1)
 
 
+@app.command()
 def spotlight(
     n: int = typer.Option(1000, min=10, help="Rewritings of each body of 16 KiB."),
     triton: bool = typer.Option(True, help="Also in Triton, beside a model that echoes."),

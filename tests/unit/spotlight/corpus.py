@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tcd.bench.injection import wilson
 from tcd.spotlight import Policy, Segment, cut, locate
 from tests.unit.spotlight.kit import KEY
 
@@ -61,15 +61,6 @@ def data_within(found: list[Segment], offset: int, spans: tuple[tuple[int, int],
             if s.kind == "data":
                 inside += max(0, min(s.end, end + offset) - max(s.start, start + offset))
     return inside
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share."""
-    z = 1.959964
-    p = hits / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 __all__ = ["Labelled", "data_within", "read", "segments", "wilson"]
