@@ -19,7 +19,29 @@ from tcd.triton.metrics import ModelMetrics
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "docker/prometheus"
 #: Series of the original contract; each must be exported.
-CONTRACT = ["tcd_requests_total", "tcd_request_duration_seconds", "tcd_stage_duration_seconds", "tcd_decisions_total", "tcd_detector_score", "tcd_p_value", "tcd_e_value_log10", "tcd_alpha_wealth_ratio", "tcd_alpha_spent_total", "tcd_av_rejections_total", "tcd_budget_exhausted_total", "tcd_throttle_total", "tcd_slo_violations_total", "tcd_receipts_total", "tcd_receipt_size_bytes", "tcd_verify_failures_total", "tcd_chain_gap_total", "tcd_degraded_decisions_total", "tcd_triton_batch_size", "tcd_ledger_commit_duration_seconds", "tcd_build_info"]
+CONTRACT = (
+    "tcd_requests_total",
+    "tcd_request_duration_seconds",
+    "tcd_stage_duration_seconds",
+    "tcd_decisions_total",
+    "tcd_detector_score",
+    "tcd_p_value",
+    "tcd_e_value_log10",
+    "tcd_alpha_wealth_ratio",
+    "tcd_alpha_spent_total",
+    "tcd_av_rejections_total",
+    "tcd_budget_exhausted_total",
+    "tcd_throttle_total",
+    "tcd_slo_violations_total",
+    "tcd_receipts_total",
+    "tcd_receipt_size_bytes",
+    "tcd_verify_failures_total",
+    "tcd_chain_gap_total",
+    "tcd_degraded_decisions_total",
+    "tcd_triton_batch_size",
+    "tcd_ledger_commit_duration_seconds",
+    "tcd_build_info",
+)
 #: What Triton itself exports; the live test asks a real one.
 TRITON = {"nv_inference_request_duration_us", "nv_inference_request_success"}
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
