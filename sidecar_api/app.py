@@ -45,6 +45,7 @@ from tcd.telemetry.logs import QueueHandler
 POLICY_FIELDS: Final = frozenset(
     {
         *("alpha", "alpha_e", "unit", "rule", "schedule", "omega", "epoch_length", "epoch_roll", "credit_cap"),
+        "pool_shares",
         *("mode", "on_failure", "static_action", "sanitize", "hysteresis_on", "hysteresis_off", "cooldown_steps"),
         *("entropy_floor", "hard_fail_on_floor", "http_rate_cap", "http_rate_refill", "token_cost_divisor"),
         *("rate_overrides", "session_busy"),
@@ -194,7 +195,8 @@ def _budget(settings: Settings, assets: Assets, controller: Controller | None) -
         credit_cap=settings.credit_cap,
     )
     auto = settings.epoch_length == "auto" and settings.schedule == "uniform" and settings.rule == "rai"
-    return Budget(controller or Controller(params), auto_length=auto, max_streams=settings.max_streams)
+    shares = settings.pool_shares if settings.unit == "request" else 0
+    return Budget(controller or Controller(params), auto_length=auto, max_streams=settings.max_streams, shares=shares)
 
 
 def _ledger(settings: Settings) -> MemoryLedger:

@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tcd.errors import Unavailable
-from tcd.risk_av import CloseReason, Controller, ControllerParams, Event, Reservation, RuleName, Settlement, StreamView
+from tcd.risk_av import (
+    CloseReason,
+    Controller,
+    ControllerParams,
+    Event,
+    Pool,
+    Reservation,
+    RuleName,
+    Settlement,
+    StreamView,
+)
 
 #: Streams looked at for one that may rest.
 _TRIES: Final = 8
@@ -18,24 +28,29 @@ _TRIES: Final = 8
 class _Known:
     tenant: str
     calibrated: bool
+    pool: str = ""
 
 
 class Budget:
     """Streams, reservations and settlements. Synchronous: no step of another request comes between."""
 
-    def __init__(self, controller: Controller, *, auto_length: bool, max_streams: int, awake: int = 8192) -> None:
+    def __init__(
+        self, controller: Controller, *, auto_length: bool, max_streams: int, awake: int = 8192, shares: int = 0
+    ) -> None:
         """Use a controller.
 
         Args:
             controller: in-memory state of all streams; its params are those of new streams.
             auto_length: whether a stream's epoch length follows from its calibration.
             max_streams: streams at most.
+            shares: streams are subjects', paid by so many shares of their tenant's budget; 0 = they are tenants'.
             awake: streams that are kept ready; above it the longest unused ones rest (`Controller.rest`).
         """
         self.controller = controller
         self._auto = auto_length
         self._max = max_streams
         self._awake = awake
+        self._shares = shares
         self._streams: OrderedDict[str, _Known] = OrderedDict()
         self._views: dict[str, StreamView] = {}
 
@@ -43,8 +58,8 @@ class Budget:
         """Tenant of a stream."""
         return self._streams[stream].tenant
 
-    def open(self, stream: str, tenant: str) -> None:
-        """Make a stream known.
+    def open(self, stream: str, tenant: str, *, pool: str = "") -> None:
+        """Make a stream known; `pool` names its tenant's budget where streams are subjects'.
 
         Raises:
             Unavailable: there are too many.
@@ -56,7 +71,7 @@ class Budget:
         if not there and len(self) >= self._max:
             msg = f"{self._max} tenants have a budget already"
             raise Unavailable(msg, retry_after=60.0)
-        self._streams[stream] = _Known(tenant, calibrated=there)
+        self._streams[stream] = _Known(tenant, calibrated=there, pool=pool)
         if len(self._streams) > self._awake:
             self._rest()
 
@@ -80,12 +95,22 @@ class Budget:
                 calibrated hypothesis fixes the stream's; that is before any of its evidence.
         """
         known = self._streams[stream]
+        if self._shares:
+            return self._shared(stream, hypothesis, user=user, pool=known.pool, length=length)
         if self._auto and length and not known.calibrated:
             known.calibrated = True
             params = replace(self.controller.params, schedule=("uniform", length))
             if params != self.controller.params:
                 self.controller.configure(params, stream=stream)
         reservation = self.controller.reserve(stream=stream, hypothesis=hypothesis, user=user)
+        self._views.pop(stream, None)
+        return reservation
+
+    def _shared(self, stream: str, hypothesis: str, *, user: str, pool: str, length: int) -> Reservation:
+        kind, size = self.controller.params.schedule
+        whole = length if self._auto and length else int(size) if kind == "uniform" else 1
+        paid_by = Pool(pool, max(1, whole), self._shares)
+        reservation = self.controller.reserve(stream=stream, hypothesis=hypothesis, user=user, pool=paid_by)
         self._views.pop(stream, None)
         return reservation
 

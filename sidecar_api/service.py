@@ -255,7 +255,7 @@ class Service:
             if self.settings.unit == "session"
             else names.user(request.tenant, request.user)
         )
-        self.budget.open(stream, request.tenant)
+        self.budget.open(stream, request.tenant, pool=names.tenant(request.tenant))
         while self.sessions.full:
             victim = self.sessions.victim(now)
             self.end(victim, "abandoned")
@@ -360,7 +360,8 @@ class Service:
         if session.reservation is None:
             session.hypothesis = f"{session.digest[7:23]}.{self._boot}.{next(self._numbers)}"
             # the stream may have gone to rest since the session began
-            self.budget.open(session.stream, session.subject[0])
+            tenant = session.subject[0]
+            self.budget.open(session.stream, tenant, pool=self.subjects.tenant(tenant))
             session.reservation = self.budget.reserve(
                 session.stream, session.hypothesis, user=session.user, length=pins.length
             )

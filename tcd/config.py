@@ -103,6 +103,9 @@ class Settings(BaseSettings):
     epoch_length: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     epoch_roll: Literal["auto", "manual"] = "auto"
     max_streams: Count = Field(65536, description="tenants (unit request: subjects) with a budget")
+    pool_shares: int = Field(
+        10, ge=1, le=1_000_000, description="unit request: parts of a tenant's budget, one per epoch of a subject"
+    )
     credit_cap: int = Field(8, ge=0, description="rejections per user and epoch that raise its stream's levels")
 
     # policy
@@ -207,6 +210,9 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         if self.hysteresis_on is not None and self.hysteresis_off > self.hysteresis_on:
             msg = f"hysteresis_off {self.hysteresis_off} is above hysteresis_on {self.hysteresis_on}"
+            raise ValueError(msg)
+        if self.unit == "request" and (self.schedule != "uniform" or self.rule != "rai"):
+            msg = "unit request shares a tenant's budget out: it needs rule=rai and schedule=uniform"
             raise ValueError(msg)
         if self.schedule == "omega" and self.rule != "rai":
             msg = f"rule {self.rule} spends by its own sequence: schedule omega belongs to rai"

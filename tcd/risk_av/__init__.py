@@ -16,6 +16,7 @@ from tcd.risk_av.events import (
     Failed,
     Leased,
     LeaseEnded,
+    PoolShared,
     Reserved,
     Rested,
     Settled,
@@ -32,6 +33,7 @@ from tcd.risk_av.guarantee import (
 )
 from tcd.risk_av.lease import Lease, LeaseHolder, lease_limit
 from tcd.risk_av.params import RULES, ControllerParams, RuleName, Terms
+from tcd.risk_av.pool import Pool
 from tcd.risk_av.rules import EpochRule
 from tcd.risk_av.views import CloseReason, EprocSnapshot, Reservation, Settlement, StreamView, stream_digest
 
@@ -54,6 +56,8 @@ __all__ = [
     "LeaseHolder",
     "Leased",
     "LevelMismatch",
+    "Pool",
+    "PoolShared",
     "ReplayError",
     "Reservation",
     "Reserved",

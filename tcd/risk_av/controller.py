@@ -23,6 +23,7 @@ from tcd.risk_av.events import (
     Failed,
     Leased,
     LeaseEnded,
+    PoolShared,
     Reserved,
     Rested,
     Settled,
@@ -31,6 +32,7 @@ from tcd.risk_av.hypothesis import Epoch, Hypothesis
 from tcd.risk_av.idle import IdleStreams, stream_key
 from tcd.risk_av.lease import Lease, lease_limit
 from tcd.risk_av.params import ControllerParams
+from tcd.risk_av.pool import Pool, PoolState
 from tcd.risk_av.stream import Stream
 from tcd.risk_av.views import CLOSE_REASONS, CloseReason, Reservation, Settlement, StreamView
 
@@ -64,11 +66,12 @@ class Controller:
         self.params = params if params is not None else ControllerParams()
         self._streams: dict[str, Stream] = {}
         self._idle = IdleStreams()
+        self._pools: dict[str, PoolState] = {}
         self._pending: list[Event] = []
 
     # -- reserve, settle, close --------------------------------------------------------------------------
 
-    def reserve(self, *, stream: str, hypothesis: str, user: str = "") -> Reservation:
+    def reserve(self, *, stream: str, hypothesis: str, user: str = "", pool: Pool | None = None) -> Reservation:
         """Reserve the level of a hypothesis; the first call debits, later calls return the same level.
 
         Opens the stream at its first reservation and, with `epoch_roll="auto"`, the next epoch when the schedule
@@ -78,13 +81,14 @@ class Controller:
             stream: the ordered hypotheses that share the budget.
             hypothesis: id, unique in the stream.
             user: whose rejections `credit_cap` counts; empty = not counted.
+            pool: what pays the stream's epochs; None = they have alpha to themselves.
         """
         state = self._streams.get(stream)
         if state is not None:
             known = state.find(hypothesis)
             if known is not None:
                 return state.reservation(known, new=False)
-        state, epoch = self._with_room(stream)
+        state, epoch = self._with_room(stream, pool)
         level = epoch.rule.level()
         event = Reserved(
             stream, hypothesis, user, epoch.number, epoch.rule.index + 1, state.seq + 1, level.cost, level.alpha
@@ -298,6 +302,11 @@ class Controller:
         known = self._streams.get(stream) or self._idle.peek(stream)
         return (known if known is not None else Stream(stream, self.params)).view()
 
+    def pool(self, name: str) -> tuple[int, int, float]:
+        """Epoch of a pool, shares given in it, and what they sum to."""
+        state = self._pools.get(name, PoolState())
+        return state.epoch, state.given, state.spent
+
     def knows(self, stream: str) -> bool:
         """Whether a stream is there, awake or at rest."""
         return stream in self._streams or stream in self._idle
@@ -327,7 +336,8 @@ class Controller:
         """Digest of all of the state, bit for bit."""
         dumps = dict(self._idle.dumps())
         dumps.update((stream_key(name).hex(), stream.dump()) for name, stream in self._streams.items())
-        text = json.dumps([self.params.to_json(), dumps], sort_keys=True)
+        pools = {name: [pool.epoch, pool.given, pool.spent] for name, pool in self._pools.items()}
+        text = json.dumps([self.params.to_json(), dumps, pools], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     # -- the event log -----------------------------------------------------------------------------------
@@ -366,6 +376,9 @@ class Controller:
     def _apply(self, event: Event) -> None:
         if isinstance(event, Configured):
             self._apply_params(event)
+            return
+        if isinstance(event, PoolShared):
+            self._pools.setdefault(event.pool, PoolState()).apply(event)
             return
         state = self._awake(event.stream)
         if isinstance(event, Rested):
@@ -408,12 +421,15 @@ class Controller:
                 self._streams[stream] = state
         return state
 
-    def _with_room(self, stream: str) -> tuple[Stream, Epoch]:
+    def _with_room(self, stream: str, pool: Pool | None = None) -> tuple[Stream, Epoch]:
         """The stream and its current epoch, both opened when there is none or it is used up."""
         state = self._awake(stream)
         epoch = None if state is None else state.epoch
         if state is None or epoch is None or (epoch.rule.full and state.params.epoch_roll == "auto"):
             params = self.params if state is None else state.params
+            if pool is not None:
+                params = pool.params(self.params)
+                self._emit(self._pools.get(pool.name, PoolState()).next(pool.name, stream, params))
             number = 1 if epoch is None else epoch.number + 1
             self._emit(EpochOpened(stream, number, params))
             state = self._streams[stream]

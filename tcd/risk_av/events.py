@@ -134,8 +134,21 @@ class Rested:
     stream: str
 
 
+@dataclass(frozen=True, slots=True)
+class PoolShared:
+    """Share number `share` of epoch `epoch` of a pool pays the next epoch of `stream`."""
+
+    kind: ClassVar[str] = "share"
+    pool: str
+    epoch: int
+    share: int
+    stream: str
+    alpha: float
+
+
 LeasingEvent = Leased | Drawn | LeaseEnded
-Event = EpochOpened | Reserved | Settled | Failed | Closed | Configured | Acknowledged | Rested | LeasingEvent
+KeepingEvent = Rested | PoolShared
+Event = EpochOpened | Reserved | Settled | Failed | Closed | Configured | Acknowledged | KeepingEvent | LeasingEvent
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
@@ -196,6 +209,7 @@ _FIELDS: dict[type[Event], dict[str, Callable[[Any], Any]]] = {
     Configured: {**_STREAM, "params": ControllerParams.from_json},
     Acknowledged: {**_STREAM, "claim": _count},
     Rested: _STREAM,
+    PoolShared: {**_STREAM, "pool": _text, "epoch": _count, "share": _count, "alpha": _real},
     Leased: {
         **_STREAM,
         "lease": _count,

@@ -40,6 +40,7 @@ class ControllerParams:
             reported as exhausted. 0 = unknown.
         credit_cap: rejections credited per user and epoch; None = no cap.
         keep_closed: folded hypotheses per stream that are remembered for idempotence.
+        shares: `alpha` is this part of a pool's (`tcd.risk_av.pool`); 1 = the stream's own.
     """
 
     alpha: float = 0.05
@@ -52,6 +53,7 @@ class ControllerParams:
     p_floor: float = 0.0
     credit_cap: int | None = None
     keep_closed: int = 1024
+    shares: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what the theorems do not cover."""
@@ -73,6 +75,7 @@ class ControllerParams:
             "p_floor is not in [0, 1]": 0.0 <= self.p_floor <= 1.0,
             "credit_cap is negative": self.credit_cap is None or self.credit_cap >= 0,
             "keep_closed is negative": self.keep_closed >= 0,
+            "shares is under 1": self.shares >= 1,
         }
         wrong = [text for text, fine in checks.items() if not fine]
         if wrong:
@@ -95,6 +98,8 @@ class ControllerParams:
         }
         if self.credit_cap is not None:
             out["credit_cap"] = self.credit_cap
+        if self.shares > 1:
+            out["shares"] = self.shares
         return out
 
     @classmethod
@@ -117,6 +122,7 @@ class ControllerParams:
             p_floor=unhex64(obj["p_floor"]),
             credit_cap=obj.get("credit_cap"),
             keep_closed=obj["keep_closed"],
+            shares=obj.get("shares", 1),
         )
 
 

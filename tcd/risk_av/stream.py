@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from dataclasses import replace
 from typing import Any
 
 from tcd.risk_av.catalogue import open_rule
@@ -287,6 +288,10 @@ class Stream:
 
     def apply_params(self, params: ControllerParams) -> None:
         """Hot reload: alpha counts at once for what is not yet reserved, the rest from the next epoch on."""
+        shares = self.params.shares
+        if shares > 1:
+            # paid by a share of a pool: the same part of the new alpha, for as many reservations
+            params = replace(params, alpha=params.alpha / shares, schedule=self.params.schedule, shares=shares)
         epoch = self.epoch
         if epoch is not None and params.alpha != epoch.rule.terms.alpha:
             rule = epoch.rule

@@ -34,7 +34,7 @@ class LostUpdate(Controller):
         super().__init__(params)
         self.calls = 0
 
-    def reserve(self, *, stream: str, hypothesis: str, user: str = "") -> object:  # type: ignore[override]
+    def reserve(self, *, stream: str, hypothesis: str, user: str = "", pool: object = None) -> object:  # type: ignore[override]
         got = super().reserve(stream=stream, hypothesis=hypothesis, user=user)
         self.calls += got.new
         if got.new and self.calls % 2:

@@ -159,3 +159,15 @@ async def test_clock_jumps_change_no_level_and_no_decision(make_client: Any, kit
         members = {"session": f"s{i % 7}", "trace_vector": [-10.0 if i == 5 else -1.0], "request_id": f"r{i}"}
         a, b = await steady.step(**members), await jumping.step(**members)
         assert {n: a[n] for n in names} == {n: b[n] for n in names}
+
+
+async def test_rotating_users_in_unit_request_takes_shares_of_the_tenants_budget(make_client: Any, kit: Any) -> None:
+    client = make_client(kit.ScriptedScorer(0.9), unit="request", pool_shares=5)
+    service = client.app.runtime.service
+    spent = []
+    for i in range(12):
+        answer = await client.step(user=f"u{i}", session="s")
+        assert answer["guarantee"].startswith("supfdr<=0.01|unit=request|")
+        spent.append(answer["alpha_alloc"])
+    assert spent == pytest.approx([BASE] * 12)
+    assert service.budget.controller.pool(service.subjects.tenant("tenant0"))[:2] == (3, 2)

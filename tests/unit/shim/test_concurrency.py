@@ -55,7 +55,7 @@ class LostUpdate(Controller):
         self.at = (1, 0)
         self.read: dict[str, tuple[int, int]] = {}
 
-    def reserve(self, *, stream: str, hypothesis: str, user: str = "") -> Reservation:
+    def reserve(self, *, stream: str, hypothesis: str, user: str = "", pool: object = None) -> Reservation:
         epoch, index = self.at if self.at[1] < LENGTH else (self.at[0] + 1, 0)
         self.read[hypothesis] = (epoch, index + 1)
         cost = ALPHA / LENGTH
