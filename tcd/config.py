@@ -133,6 +133,15 @@ class Settings(BaseSettings):
     idempotency_ttl_s: Positive = 86400.0
     idempotency_entries: Count = Field(20_000, description="answers kept (5 KB each); the oldest go first")
 
+    # reload
+    config_watch: bool = Field(default=True, description="reload when the settings' file changes, not only on SIGHUP")
+    break_glass_key_hex: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="Ed25519 public key whose grants allow a reload to loosen"
+    )
+    break_glass_grant: Path | None = Field(
+        None, description="where a grant is looked for; `tcd config grant` makes one"
+    )
+
     # rate limits
     http_rate_cap: Positive = 60.0
     http_rate_refill: Positive = 30.0

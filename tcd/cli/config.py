@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import typer
@@ -34,3 +35,25 @@ def show(
         tail = f"  # {loaded.origins[name]}" if origin else ""
         print(f"{name} = {shown(loaded.settings, name)}{tail}")
     print(f"# config_hash {loaded.settings.config_hash}")
+
+
+@app.command()
+def grant(
+    key_file: Path = typer.Option(..., "--key-file", help="File with the operator's Ed25519 seed, 64 hex digits."),
+    reason: str = typer.Option(..., help="Why; it goes into the log."),
+    minutes: int = typer.Option(15, min=1, max=24 * 60, help="How long a reload may use it."),
+    config: Path | None = typer.Option(None, "--config", help="TOML file; default TCD_CONFIG_PATH."),
+) -> None:
+    """Print a break-glass grant that allows a running shim to be reloaded with exactly these settings."""
+    from tcd.receipts.keys import SigningKey
+    from tcd.reload import issue
+
+    try:
+        loaded = load(os.environ, path=config)
+        key = SigningKey.from_hex(key_file.read_text("utf-8").strip())
+    except (ConfigError, OSError, ValueError) as error:
+        print(f"tcd config: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    until = int(time.time()) + 60 * minutes
+    print(issue(key, config_hash=loaded.settings.config_hash, until=until, reason=reason), end="")
+    print(f"public key {key.public.hex()}", file=sys.stderr)

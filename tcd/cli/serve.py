@@ -68,7 +68,7 @@ def command(
     try:
         settings = load(os.environ, cli=given, path=config).settings
         with _listen(settings) as sock:
-            _run(settings, sock)
+            _run(settings, sock, _Layers(given, config))
     except (ConfigError, AssetError, LauncherError) as error:
         print(f"tcd serve: {error.detail}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -103,15 +103,23 @@ def _listen(settings: Settings) -> Generator[socket.socket, None, None]:
         yield sock
 
 
-def _run(settings: Settings, sock: socket.socket) -> None:
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """What a reload reads again: the command line and the file it named."""
+
+    cli: dict[str, Any]
+    path: Path | None
+
+
+def _run(settings: Settings, sock: socket.socket, layers: _Layers) -> None:
     import uvloop
 
     if sys.version_info >= (3, 11):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, sock))
+            runner.run(_serve(settings, sock, layers))
     else:
         uvloop.install()
-        asyncio.run(_serve(settings, sock))
+        asyncio.run(_serve(settings, sock, layers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +162,7 @@ async def _triton(settings: Settings, spotlight_key: bytes) -> AsyncIterator[_Tr
         yield _Triton(client, server, url)
 
 
-async def _serve(settings: Settings, sock: socket.socket) -> None:
+async def _serve(settings: Settings, sock: socket.socket, layers: _Layers) -> None:
     from sidecar_api.app import Edges, create_app, make_exporter
     from sidecar_api.rewriting import spotlight_key
     from tcd.calibration.store import AssetDirectory, default_asset_dir
@@ -187,8 +195,26 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
         await monitor.check()
         async with monitor.running():
             with _prometheus(settings, app):
-                await _http(settings, sock, app, stop, triton)
+                async with _reloading(app, layers):
+                    await _http(settings, sock, app, stop, triton)
             await batcher.drain(timeout=settings.drain_timeout_s)
+
+
+@contextlib.asynccontextmanager
+async def _reloading(app: ShimApp, layers: _Layers) -> AsyncIterator[None]:
+    """Reload on SIGHUP, and when a file changes."""
+    from sidecar_api.reload import Reloader
+    from tcd.background import running
+    from tcd.cli.reloading import ReloadOn
+
+    settings, loop = app.runtime.settings, asyncio.get_running_loop()
+    on = ReloadOn(Reloader(app.runtime), settings, cli=layers.cli, path=layers.path)
+    loop.add_signal_handler(signal.SIGHUP, on.now, "SIGHUP")
+    try:
+        async with running(on.watch()) if settings.config_watch else contextlib.nullcontext():
+            yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 def _spans(settings: Settings) -> SpanWriter | None:

@@ -126,6 +126,7 @@ class Exporter:
         self.spotlighting = SpotlightMetrics(self.registry)
         info = Gauge("tcd_build_info", "Version and settings.", ("version", "config_hash"), registry=self.registry)
         info.labels(version, config_hash).set(1)
+        self._info, self._version = info, version
         # a lookup of a child takes a lock and a tuple: remember the few there are
         self._request = lru_cache(maxsize=256)(self._requests.labels)
         self._decision = lru_cache(maxsize=64)(self._decisions.labels)
@@ -137,6 +138,12 @@ class Exporter:
 
     def _histogram(self, name: str, doc: str, bounds: tuple[float, ...], label: str | None = None) -> LotHistogram:
         return LotHistogram(name, doc, bounds, registry=self.registry, label=label)
+
+    def configured(self, *, config_hash: str, slo_seconds: float) -> None:
+        """The settings were reloaded."""
+        self._slo = slo_seconds
+        self._info.clear()
+        self._info.labels(self._version, config_hash).set(1)
 
     def request(self, *, surface: str, outcome: str) -> None:
         """A request ended; `outcome` is `ok` or the code of a problem."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +96,10 @@ async def test_every_surface_and_the_ensemble_itself_say_the_same(triton_server:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, triton_server: TritonServer) -> Any:
-    with serving(tmp_path_factory.mktemp("surfaces"), "--triton-url", triton_server.http_url) as running:
+    folder = tmp_path_factory.mktemp("surfaces")
+    (folder / "tcd.toml").write_text('mode = "monitor"\n')
+    env = {"TCD_CONFIG_PATH": str(folder / "tcd.toml"), "TCD_CONFIG_WATCH": "false"}
+    with serving(folder, "--triton-url", triton_server.http_url, env=env) as running:
         yield running
 
 
@@ -122,4 +126,29 @@ async def test_a_served_shim_has_all_its_ways(stack: Stack) -> None:
             assert json.loads(await socket.recv())["step"] == step
     with pytest.raises(Exception, match="422"):
         await ws_connect(f"{url}?nope=d")
-    await asyncio.sleep(0)
+
+
+async def test_sighup_reloads_and_only_tightens(stack: Stack) -> None:
+    http = Connection(stack.host, stack.port)
+
+    async def config_hash() -> str:
+        return str((await http.request("GET", "/version"))[2]["config_hash"])
+
+    async def hangup(text: str, said: str) -> None:
+        (stack.log.parent / "tcd.toml").write_text(text)
+        stack.process.send_signal(signal.SIGHUP)
+        for _ in range(300):
+            if said in stack.log.read_text():
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(stack.log.read_text())
+
+    first = await config_hash()
+    await hangup('mode = "enforce"\n', "config reloaded")
+    second = await config_hash()
+    assert second != first
+    await hangup('mode = "monitor"\n', "loosens TCD_MODE")
+    await hangup('mode = "enforce"\nalpha = 0.04\n', "needs a restart: TCD_ALPHA")
+    await hangup('mode = "enf', "reload by SIGHUP")
+    assert await config_hash() == second
+    await http.close()

@@ -1,0 +1,76 @@
+"""Swapping the settings of a running app: validated, checked for direction, logged, in the log of operators' acts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sidecar_api.decision import Rules
+from sidecar_api.http.runtime import Runtime
+from sidecar_api.windows import HoldRules
+from tcd.config import Settings
+from tcd.errors import TcdError
+from tcd.reload import Change, Grant, check, shown
+
+
+class Reloader:
+    """Reloads one app; call it in its event loop."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        """Reload `runtime`."""
+        self._runtime = runtime
+
+    def apply(self, new: Settings, grant: Grant | None = None, *, source: str = "admin") -> list[Change]:
+        """Use `new` from the next step on; the changes made. A refused reload changes nothing.
+
+        Raises:
+            ConfigError: a change needs a restart.
+            Forbidden: a change loosens and there is no grant for it.
+        """
+        runtime = self._runtime
+        try:
+            found = check(runtime.settings, new, grant)
+        except TcdError as error:
+            runtime.logs.write("error", "config reload refused", source=source, why=error.detail)
+            raise
+        if not found:
+            return found
+        used = grant if any(change.loosens for change in found) else None
+        self._swap(new)
+        runtime.logs.write(
+            "warning",
+            "config reloaded",
+            source=source,
+            changes=[shown(change) for change in found],
+            config_hash=new.config_hash,
+            break_glass=used.reason if used is not None else "",
+        )
+        receipts = runtime.service.judge.receipts
+        if receipts is not None:
+            action = "config.break_glass" if used is not None else "config.reload"
+            runtime.service.judge.put(receipts.admin(action, new.config_hash), lost=receipts.forget_acts)
+        return found
+
+    def _swap(self, new: Settings) -> None:
+        from sidecar_api.app import policy_digest  # noqa: PLC0415 - the app makes this module's users
+
+        runtime = self._runtime
+        service, digest = runtime.service, policy_digest(new)
+        runtime.settings = service.settings = new
+        runtime.config_hash = new.config_hash.encode()
+        service.judge.rules = replace(
+            service.judge.rules,
+            decision=Rules(
+                mode=new.mode,
+                on_failure=new.on_failure,
+                static_action=new.static_action,
+                hard_fail_on_floor=new.hard_fail_on_floor,
+            ),
+            hold=HoldRules(new.hysteresis_on, new.hysteresis_off, new.cooldown_steps),
+            entropy_floor=new.entropy_floor,
+            policy_ref=f"default@1#{digest[7:19]}",
+            config_hash=new.config_hash,
+        )
+        receipts = service.judge.receipts
+        if receipts is not None:
+            receipts.config, receipts.policy = new.config_hash, digest
+        runtime.exporter.configured(config_hash=new.config_hash, slo_seconds=new.slo_ms / 1000.0)

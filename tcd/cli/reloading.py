@@ -1,0 +1,86 @@
+"""Reload of `tcd serve`: on SIGHUP, and when the settings' file or the grant's changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tcd.config import load
+from tcd.errors import TcdError
+from tcd.reload import Grant, read_grant
+
+if TYPE_CHECKING:
+    from sidecar_api.reload import Reloader
+    from tcd.config import Settings
+
+_LOG: Final = logging.getLogger("tcd.reload")
+_SECONDS: Final = 1.0
+_Stamp = tuple[int, int, int] | None
+
+
+def _stamp(path: Path | None) -> _Stamp:
+    """What changes when a file does, also by a rename over it (config maps, editors)."""
+    if path is None:
+        return None
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+class ReloadOn:
+    """Reads the layers again and hands them to the reloader."""
+
+    def __init__(
+        self,
+        reloader: Reloader,
+        settings: Settings,
+        *,
+        cli: Mapping[str, Any],
+        path: Path | None,
+        environ: Mapping[str, str] = os.environ,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Reload with the same command line, file and environment as at the start."""
+        self._reloader, self._settings = reloader, settings
+        self._cli, self._environ, self._clock = dict(cli), dict(environ), clock
+        named = environ.get("TCD_CONFIG_PATH")
+        self._path = path if path is not None else Path(named) if named else None
+
+    def now(self, source: str) -> bool:
+        """Reload; whether it was done. What is wrong is logged, and the old settings stay."""
+        try:
+            new = load(self._environ, cli=self._cli, path=self._path).settings
+            self._reloader.apply(new, self._grant(), source=source)
+        except TcdError as error:
+            _LOG.error("reload by %s: %s", source, error.detail)
+            return False
+        return True
+
+    def _grant(self) -> Grant | None:
+        # key and place are those of the start: a reload cannot bring its own
+        path, public = self._settings.break_glass_grant, self._settings.break_glass_key_hex
+        if path is None or public is None or not path.exists():
+            return None
+        try:
+            return read_grant(path.read_text("utf-8", "replace"), public_hex=public, now=self._clock())
+        except TcdError as error:
+            _LOG.error("%s: %s", path, error.detail)
+            return None
+
+    async def watch(self, *, seconds: float = _SECONDS) -> None:
+        """Reload whenever one of the files changes; runs until it is cancelled."""
+        files = (self._path, self._settings.break_glass_grant)
+        last = [_stamp(path) for path in files]
+        while True:
+            await asyncio.sleep(seconds)
+            seen = [_stamp(path) for path in files]
+            if seen != last:
+                last = seen
+                self.now("file")
