@@ -192,7 +192,7 @@ class Callers:
         service, session, pins = self._service, turn.session, turn.pins
         settings = service.settings
         view = service.budget.view(session.stream)
-        flags = service.unit_flag | (Flag.CONTROLLER if reservation is not None else Flag(0))
+        flags = service.unit_flag | (Flag.CONTROLLER if service.routes(reservation) else Flag(0))
         claimed = claims.claim(
             claims.Situation(
                 pins=pins,
@@ -211,7 +211,7 @@ class Callers:
         )
         return ReserveResponse(
             reservation=ticket.token,
-            controller=reservation is not None,
+            controller=service.routes(reservation),
             alpha=reservation.alpha if reservation is not None else 0.0,
             sup=list(session.sup),
             key=list(pins.key),
@@ -289,7 +289,7 @@ class Callers:
             alpha=reservation.alpha if reservation is not None else 0.0,
             sup=sent,
             base=turn.base,
-            controller=reservation is not None,
+            controller=self._service.routes(reservation),
             unit=self._service.unit_flag,
         )
         result = _result(request.outputs)

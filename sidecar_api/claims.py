@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sidecar_api.pins import Pins
 from sidecar_api.schemas import Check
 from tcd.contract import Signal, Status
-from tcd.risk_av import RuleName, guarantee
+from tcd.risk_av import RuleName, Unit, guarantee
 
 _RATE = Check(name="rate_limit", status="ran")
 _CONTROLLER = Check(name="controller", status="ran")
@@ -28,6 +28,9 @@ _REASONS = (
 #: Status bits of a monitor that void the claim of a step. An absent or warming-up multivariate monitor does not:
 #: it contributes p = 1 at unchanged weight.
 _VOID = (int(Status.FALLBACK), "fallback"), *_REASONS
+
+
+_UNITS: dict[str, Unit] = {"session": "session", "request": "request", "block": "block"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +99,10 @@ def claim(
     digests = situation.pins.digests
     text = guarantee(
         alpha=alpha,
-        unit="request" if unit == "request" else "session",
+        unit=_UNITS[unit],
         epoch=epoch,
         calibration=digests[0] or digests[1] or digests[3],
-        mode="prds",
+        mode="model_based" if unit == "block" else "prds",
         rule=rule,
         reasons=reasons,
     )

@@ -13,7 +13,8 @@ _STATUS_MAX = 1 << 24
 _ROUTE_MAX = 2e7
 
 
-def _merged(p: tuple[float, float], weight: float) -> float:
+def merged(p: tuple[float, float], weight: float) -> float:
+    """Merged step p-value: min(p_det/w, p_mv/(1 - w)), at most 1."""
     detector = p[0] / weight if weight > 0 else 1.0
     monitor = p[1] / (1.0 - weight) if weight < 1 else 1.0
     return min(1.0, detector, monitor)
@@ -51,7 +52,7 @@ def problem(row: ScoreRow, result: ScoreResult, pins: Pins) -> str:
         return "a running maximum went down"
     if result.trigger is not (row.controller and result.p_value <= row.alpha):
         return "the trigger is not p <= alpha"
-    alarm = pins.level > 0.0 and _merged(result.p_step, pins.weight) <= pins.level
+    alarm = pins.level > 0.0 and merged(result.p_step, pins.weight) <= pins.level
     if not _foreign(result, pins) and result.verdict is not (result.trigger or alarm):
         return "the verdict does not follow from the p-values"
     return ""

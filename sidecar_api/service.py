@@ -17,6 +17,7 @@ from time import perf_counter
 
 import msgspec
 
+from sidecar_api.blocks import Blocks
 from sidecar_api.budget import Budget
 from sidecar_api.cutoff import Cutoff
 from sidecar_api.decision import RouteTuple
@@ -43,6 +44,7 @@ _LOG = logging.getLogger(__name__)
 _MARGIN_SHARE = 0.1
 _MARGIN = 0.02
 _SWEEP_SECONDS = 1.0
+_UNITS = {"session": Flag(0), "request": Flag.UNIT_REQUEST, "block": Flag.UNIT_BLOCK}
 _SWEEP_BATCH = 256
 
 
@@ -252,7 +254,7 @@ class Service:
         names = self.subjects
         stream = (
             names.tenant(request.tenant)
-            if self.settings.unit == "session"
+            if self.settings.unit != "request"
             else names.user(request.tenant, request.user)
         )
         self.budget.open(stream, request.tenant, pool=names.tenant(request.tenant))
@@ -302,10 +304,14 @@ class Service:
             request.drift_score,
         )
 
+    def routes(self, reservation: Reservation | None) -> bool:
+        """Whether a row can trigger: blocks are judged when the session closes."""
+        return reservation is not None and self.settings.unit != "block"
+
     @property
     def unit_flag(self) -> Flag:
         """Unit of the hypotheses, as rows carry it."""
-        return Flag.UNIT_REQUEST if self.settings.unit == "request" else Flag(0)
+        return _UNITS[self.settings.unit]
 
     @staticmethod
     def order(session: Session, request: DiagnoseRequest) -> None:
@@ -346,6 +352,7 @@ class Service:
             self.end(session, "pin_changed")
             session.sup = (SUP_START, SUP_START)
             session.p = 1.0
+            session.blocks = Blocks()
             session.hypothesis = ""
             session.reservation = None
             session.beyond = False
@@ -353,6 +360,7 @@ class Service:
         session.pins = pins
         if pins.horizon and tokens > pins.horizon and not session.beyond:
             if session.hypothesis:
+                self.judge.judge_blocks(session)
                 self.budget.close(session.stream, session.hypothesis, "horizon")
             session.beyond = True
         if session.beyond or pins.p_floor >= 1.0:
@@ -380,7 +388,7 @@ class Service:
             alpha=reservation.alpha if reservation is not None else 0.0,
             sup=turn.session.sup,
             base=turn.base,
-            controller=reservation is not None,
+            controller=self.routes(reservation),
             unit=self.unit_flag,
         )
 

@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from sidecar_api.blocks import Blocks
 from sidecar_api.pins import Pins
 from sidecar_api.windows import Hold, SessionWindow
 from tcd.contract import SUP_START
@@ -43,6 +44,7 @@ class Session:
         generation: counts the chains of one subject and model, so that no two share an id.
         touched: time of its last step, on the loop's clock.
         ticket: reservation token of a direct caller, or empty.
+        blocks: evidence of the unit `block`.
         nbytes: bytes it counted for in the table.
     """
 
@@ -67,6 +69,7 @@ class Session:
     chain: ChainState | None = None
     nbytes: int = 0
     ticket: str = ""
+    blocks: Blocks = field(default_factory=Blocks)
     busy: bool = False
     waiters: deque[asyncio.Future[None]] = field(default_factory=deque)
 
@@ -127,6 +130,7 @@ class Session:
         self.hypothesis = ""
         self.reservation = None
         self.p = 1.0
+        self.blocks = Blocks()
         self.triggered = False
         self.beyond = False
         self.notes = ()

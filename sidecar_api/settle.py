@@ -7,6 +7,7 @@ answer when there is none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -113,7 +114,11 @@ class Judge:
         """Move the session by one step; a reason when the controller does not accept the evidence."""
         session = turn.session
         settlement: Settlement | None = None
-        if turn.reservation is not None:
+        if turn.reservation is not None and self.rules.unit == "block":
+            session.sup = result.sup
+            session.blocks = session.blocks.step(turn.staged.tokens, evidence.merged(result.p_step, turn.pins.weight))
+            session.p = session.blocks.p
+        elif turn.reservation is not None:
             try:
                 settlement = self._budget.settle(
                     session.stream, session.hypothesis, p=result.p_value, trigger=result.trigger
@@ -228,6 +233,7 @@ class Judge:
     def close(self, session: Session, reason: CloseReason) -> None:
         """End a session's hypothesis and chain."""
         if session.hypothesis:
+            self.judge_blocks(session)
             self._budget.close(session.stream, session.hypothesis, reason)
         receipts: tuple[Receipt, ...] = ()
         if self.receipts is not None:
@@ -235,6 +241,15 @@ class Judge:
             closed = self.receipts.close(session, reason, snapshot)
             receipts = (closed,) if closed is not None else ()
         self.put(receipts)
+
+    def judge_blocks(self, session: Session) -> None:
+        """Unit block: the session's e-value meets its level now; it cannot route earlier."""
+        reservation, p = session.reservation, session.blocks.p
+        if self.rules.unit == "block" and reservation is not None and session.blocks.seen:
+            trigger = p <= reservation.alpha
+            with contextlib.suppress(Conflict, NotFound):  # already closed at the horizon
+                self._budget.settle(session.stream, session.hypothesis, p=p, trigger=trigger)
+            session.triggered = session.triggered or trigger
 
     # -- parts of an answer, for the draft -----------------------------------------------------------------
 

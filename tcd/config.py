@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     # the controller
     alpha: Share = 0.05
     alpha_e: Share = Field(0.05, description="level of the e-process alarm")
-    unit: Literal["session", "request"] = "session"
+    unit: Literal["session", "request", "block"] = "session"
     rule: Literal["rai", "lord", "e_lond", "alpha_spending", "foster_stine", "saffron", "addis"] = Field(
         "rai", description="online testing rule; what each one claims is in docs/controller.md"
     )
@@ -219,6 +219,9 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         if self.hysteresis_on is not None and self.hysteresis_off > self.hysteresis_on:
             msg = f"hysteresis_off {self.hysteresis_off} is above hysteresis_on {self.hysteresis_on}"
+            raise ValueError(msg)
+        if self.unit == "block" and self.rule != "e_lond":
+            msg = "unit block gives e-values to e-LOND: it needs rule=e_lond"
             raise ValueError(msg)
         if self.unit == "request" and (self.schedule != "uniform" or self.rule != "rai"):
             msg = "unit request shares a tenant's budget out: it needs rule=rai and schedule=uniform"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tcd.risk_av.catalogue import open_rule
 from tcd.risk_av.controller import Controller
-from tcd.risk_av.eprocess import e_value
+from tcd.risk_av.eprocess import START, EState, advance, e_value, mixture, p_equivalent
 from tcd.risk_av.errors import LevelMismatch, ReplayError
 from tcd.risk_av.events import (
     Acknowledged,
@@ -25,6 +25,7 @@ from tcd.risk_av.events import (
 )
 from tcd.risk_av.exact import hex64, unhex64
 from tcd.risk_av.guarantee import (
+    Unit,
     check_epoch_length,
     epoch_length_auto,
     guarantee,
@@ -39,6 +40,7 @@ from tcd.risk_av.views import CloseReason, EprocSnapshot, Reservation, Settlemen
 
 __all__ = [
     "RULES",
+    "START",
     "Acknowledged",
     "CloseReason",
     "Closed",
@@ -46,6 +48,7 @@ __all__ = [
     "Controller",
     "ControllerParams",
     "Drawn",
+    "EState",
     "EpochOpened",
     "EpochRule",
     "EprocSnapshot",
@@ -67,6 +70,8 @@ __all__ = [
     "Settlement",
     "StreamView",
     "Terms",
+    "Unit",
+    "advance",
     "check_epoch_length",
     "e_value",
     "epoch_length_auto",
@@ -76,7 +81,9 @@ __all__ = [
     "hex64",
     "lease_limit",
     "merged_p_floor",
+    "mixture",
     "open_rule",
+    "p_equivalent",
     "sessions_needed",
     "stream_digest",
     "unhex64",

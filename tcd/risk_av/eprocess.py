@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
-from tcd.risk_av.exact import ONE, ZERO, Scaled, add, at_least, mul, scaled
+from tcd.risk_av.exact import ONE, ZERO, Scaled, add, at_least, mul, scaled, to_float
 
 #: The one calibrator exponent whose e-value needs no more than a square root.
 KAPPA: Final = 0.5
@@ -29,6 +29,14 @@ def e_value(p: float) -> float:
         msg = f"p-value {p!r} is outside [0, 1]"
         raise ValueError(msg)
     return KAPPA / math.sqrt(max(p, P_MIN))
+
+
+def p_equivalent(e: Scaled) -> float:
+    """The p-value whose e-value is `e`: (1/(2e))**2, at most 1. For evidence that is an e-value from the start."""
+    if not at_least(e, scaled(KAPPA)):
+        return 1.0
+    half = KAPPA / to_float(e)
+    return min(1.0, max(half * half, P_MIN))
 
 
 class EState(NamedTuple):
