@@ -18,6 +18,7 @@ TITLES: Final = {
     "supfdr": "Experiment 2: SupFDR, the mean over streams of max FDP(t)",
     "alarm": "Experiment 3: alarms of the e-process on null streams when small p-values settle first",
 }
+_STEPS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _CHECKS: Final = {
     "contains": "interval contains",
     "at_most": "lower end at most",
@@ -49,8 +50,9 @@ def plot(rows: Sequence[dict[str, Any]], title: str) -> str:
         f'<text x="12" y="20" font-size="14" font-weight="600">{escape(title)}</text>',
         f'<text x="12" y="37" fill="#555">{_LEGEND}</text>',
     ]
-    for step in range(5):
-        value = top * step / 4
+    step = next(size for size in _STEPS if top / size <= 6)  # noqa: PLR2004 - labels must not touch
+    for number in range(int(top / step) + 1):
+        value = number * step
         parts.append(f'<line x1="{x(value)}" x2="{x(value)}" y1="{_TOP}" y2="{height - 30}" stroke="#e4e4e4"/>')
         parts.append(f'<text x="{x(value)}" y="{height - 14}" text-anchor="middle" fill="#555">{value:.3g}</text>')
     for number, row in enumerate(rows):
