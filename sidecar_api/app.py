@@ -103,7 +103,7 @@ def make_exporter(settings: Settings) -> Exporter:
     )
 
 
-def _epoch_length(settings: Settings, assets: Assets) -> int:
+def epoch_length(settings: Settings, assets: Assets) -> int:
     """The configured length of an epoch, 1 where it follows from the calibration.
 
     Raises:
@@ -190,7 +190,7 @@ def _budget(settings: Settings, assets: Assets, controller: Controller | None) -
         rule=settings.rule,
         schedule=settings.schedule,
         omega=settings.omega,
-        length=_epoch_length(settings, assets),
+        length=epoch_length(settings, assets),
         epoch_roll=settings.epoch_roll,
         credit_cap=settings.credit_cap,
     )

@@ -51,8 +51,17 @@ class Budget:
         self._max = max_streams
         self._awake = awake
         self._shares = shares
+        self._retuned = False
         self._streams: OrderedDict[str, _Known] = OrderedDict()
         self._views: dict[str, StreamView] = {}
+
+    def retune(self, alpha: float) -> None:
+        """Hot reload of alpha, a logged event; lengths that follow from calibrations are derived anew."""
+        self.controller.configure(replace(self.controller.params, alpha=alpha))
+        self._views.clear()
+        self._retuned = True
+        for known in self._streams.values():
+            known.calibrated = False
 
     def tenant(self, stream: str) -> str:
         """Tenant of a stream."""
@@ -71,7 +80,7 @@ class Budget:
         if not there and len(self) >= self._max:
             msg = f"{self._max} tenants have a budget already"
             raise Unavailable(msg, retry_after=60.0)
-        self._streams[stream] = _Known(tenant, calibrated=there, pool=pool)
+        self._streams[stream] = _Known(tenant, calibrated=there and not self._retuned, pool=pool)
         if len(self._streams) > self._awake:
             self._rest()
 

@@ -192,6 +192,11 @@ class Resolver:
         """The assets in use."""
         return self._assets.current()
 
+    def retune(self, alpha: float) -> None:
+        """Resolve for another budget of an epoch from now on."""
+        self._alpha = alpha
+        self._known.clear()
+
     def pins(self, key: Key, shape: Shape) -> Pins:
         """Pins of a row under the newest assets."""
         assets = self._assets.current()

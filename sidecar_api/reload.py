@@ -34,6 +34,8 @@ class Reloader:
             raise
         if not found:
             return found
+        if new.epoch_length != "auto" and new.rule == "rai" and new.schedule == "uniform":
+            self._check_length(new)
         used = grant if any(change.loosens for change in found) else None
         self._swap(new)
         runtime.logs.write(
@@ -50,11 +52,19 @@ class Reloader:
             runtime.service.judge.put(receipts.admin(action, new.config_hash), lost=receipts.forget_acts)
         return found
 
+    def _check_length(self, new: Settings) -> None:
+        from sidecar_api.app import epoch_length  # noqa: PLC0415 - the app makes this module's users
+
+        epoch_length(new, self._runtime.service.resolver)
+
     def _swap(self, new: Settings) -> None:
         from sidecar_api.app import policy_digest  # noqa: PLC0415 - the app makes this module's users
 
         runtime = self._runtime
         service, digest = runtime.service, policy_digest(new)
+        if new.alpha != runtime.settings.alpha:
+            service.resolver.retune(new.alpha)
+            service.budget.retune(new.alpha)
         runtime.settings = service.settings = new
         runtime.config_hash = new.config_hash.encode()
         service.judge.rules = replace(

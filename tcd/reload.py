@@ -49,6 +49,8 @@ def _never(old: Any, new: Any) -> bool:
 #: Settings that may change while the shim runs, and whether a change loosens. All others need a restart.
 RELOADABLE: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     **{name: _word(name) for name in _ORDERS},
+    # what is spent stays spent; a larger budget means more false alarms
+    "alpha": _later,
     "hard_fail_on_floor": _fewer,
     "entropy_floor": _fewer,
     "hysteresis_on": _later,

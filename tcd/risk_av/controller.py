@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from tcd.errors import Conflict, NotFound, Unavailable
@@ -400,10 +401,16 @@ class Controller:
                 self._streams[event.stream] = Stream(event.stream, event.params)
             self._streams[event.stream].apply_params(event.params)
             return
-        self.params = event.params
+        before, self.params = self.params, event.params
+
+        def change(state: Stream) -> None:
+            # a stream with a length of its own keeps it
+            own = state.params.schedule != before.schedule
+            state.apply_params(replace(event.params, schedule=state.params.schedule) if own else event.params)
+
         for state in self._streams.values():
-            state.apply_params(event.params)
-        self._idle.each(lambda state: state.apply_params(event.params))
+            change(state)
+        self._idle.each(change)
 
     def _apply_rest(self, state: Stream | None, event: Rested) -> None:
         if state is None or not IdleStreams.fits(state):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tcd.bench.controller import alarm, arrays, metamorphic, null, report, supfdr
+from tcd.bench.controller import alarm, arrays, metamorphic, null, report, suite, supfdr
 from tcd.bench.controller.rate import Rate, clopper_pearson
 from tcd.cli.bench import app
 from tcd.risk_av import RULES, Controller, RuleName, Settled
@@ -133,3 +133,11 @@ def test_relations_catch_a_controller_that_breaks_them(relation: str, monkeypatc
         broken = forgets_what_was_spent if relation == "budget_holds" else credits_every_settlement
         monkeypatch.setattr(Stream, "apply_settle", broken)
     assert metamorphic.violations("rai", relation, histories=40, seed=32) > 0
+
+
+@pytest.mark.long
+def test_the_whole_suite() -> None:
+    """About ten minutes: 10^6 x 200 and 10^5 x 1000 null streams, 2*10^4 streams elsewhere, 10^6 subjects."""
+    found = suite.run(suite.Scale())
+    assert found["ok"], report.markdown(found)
+    assert found["cost"]["at_rest"]["rss_bytes_per_subject"] <= 256

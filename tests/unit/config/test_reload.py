@@ -43,6 +43,7 @@ def settings(**changed: Any) -> Settings:
         ("hysteresis_on", 0.99, 0.95),
         ("cooldown_steps", 0, 8),
         ("log_decisions", False, True),
+        ("alpha", 0.05, 0.02),
     ],
 )
 def test_directions(name: str, milder: Any, stricter: Any) -> None:
@@ -59,7 +60,7 @@ def test_directions(name: str, milder: Any, stricter: Any) -> None:
 def test_everything_else_needs_a_restart() -> None:
     assert set(Settings.model_fields) >= set(RELOADABLE)
     for name, value in [
-        ("alpha", 0.04),
+        ("alpha_e", 0.04),
         ("http_port", 1),
         ("receipts_enable", False),
         ("break_glass_key_hex", "ab" * 32),
@@ -171,3 +172,29 @@ def test_the_command_makes_a_grant_that_is_accepted(tmp_path: Path) -> None:
     assert grant.config_hash == load({}, path=file).settings.config_hash
     assert (b"k" * 32).hex() not in done.output
     assert CliRunner().invoke(config_app, [*arguments[:2], str(tmp_path / "no"), *arguments[3:]]).exit_code == 2
+
+
+async def test_a_smaller_alpha_counts_at_once_as_a_logged_event() -> None:
+    from tcd.risk_av import Configured  # noqa: PLC0415
+
+    app = app_of(ScriptedScorer(0.9))
+    client = Client(app)
+    before = await client.step(session="a")
+    service = app.runtime.service
+    Reloader(app.runtime).apply(app.runtime.settings.model_copy(update={"alpha": 0.02}))
+    await service.judge.flush()
+    logged = (await service.judge._committer._ledger.events(limit=1000)).events
+    assert any(
+        isinstance(event, Configured) and event.params.alpha == 0.02
+        for event in (*logged, *service.budget.controller.events)
+    )
+    after = await client.step(session="b")
+    assert after["alpha_alloc"] < before["alpha_alloc"]
+    assert after["alpha_spent"] >= before["alpha_spent"]
+    assert after["guarantee"].startswith("supfdr<=0.02|")
+    # a session that had its level keeps it
+    assert (await client.step(session="a"))["alpha_alloc"] == before["alpha_alloc"]
+    for i in range(20):
+        last = await client.step(session=f"c{i}")
+    assert last["epoch"] > before["epoch"]
+    assert last["alpha_alloc"] == pytest.approx(0.02 / 4)
