@@ -48,6 +48,15 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """A logistic combination: intercept, (F,) weights on z and on z squared, the latter never negative."""
+
+    intercept: float
+    linear: F64
+    quadratic: F64
+
+
+@dataclass(frozen=True, slots=True)
 class MaskCalibration:
     """Combination and conformal tables of one signal mask.
 
@@ -60,6 +69,7 @@ class MaskCalibration:
         sessions: ascending session maxima of healthy sessions.
         components: ascending statistics of healthy steps per component.
         level: merged step p (weights 1/2) at or under which the fast alarm sounds.
+        loop: a second head, for verbatim loops alone: they lower what other faults raise.
     """
 
     mask: int
@@ -70,6 +80,7 @@ class MaskCalibration:
     sessions: F64
     components: tuple[F64, ...]
     level: float
+    loop: Head | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -78,8 +89,8 @@ class DetectorAsset:
 
     Attributes:
         statistics: names of the raw statistics, in the order of `location`.
-        location: (F,) medians of healthy steps.
-        scale: (F,) 1.4826 MAD of healthy steps, positive.
+        location: (A, F) medians of healthy steps by age (`tcd.detector.catalogue.AGES`).
+        scale: (A, F) 1.4826 MAD of healthy steps, positive.
         features: width of a feature vector, 0 when no mask uses features.
         masks: calibrations by signal mask.
     """

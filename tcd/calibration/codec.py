@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tcd.calibration.assets import (
     Asset,
     DetectorAsset,
+    Head,
     MaskCalibration,
     MultivariateAsset,
     ProjectionAsset,
@@ -28,6 +29,7 @@ from tcd.calibration.assets import (
     TierRule,
 )
 from tcd.contract import COMPONENTS, DECODERS, TIERS
+from tcd.detector.catalogue import AGES, NAMES
 from tcd.errors import AssetError
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -103,11 +105,26 @@ def _detector_members(asset: DetectorAsset) -> tuple[dict[str, Any], Arrays]:
     arrays: Arrays = {"location": asset.location, "scale": asset.scale}
     masks = []
     for number, mask in sorted(asset.masks.items()):
-        masks.append({"mask": number, "intercept": mask.intercept, "level": mask.level})
+        entry = {"mask": number, "intercept": mask.intercept, "level": mask.level}
+        if mask.loop is not None:
+            entry["loop"] = mask.loop.intercept
+            arrays |= {f"loop_linear_{number}": mask.loop.linear, f"loop_quadratic_{number}": mask.loop.quadratic}
+        masks.append(entry)
         arrays |= {f"linear_{number}": mask.linear, f"quadratic_{number}": mask.quadratic}
         arrays |= {f"steps_{number}": mask.steps, f"sessions_{number}": mask.sessions}
         arrays |= {f"component_{number}_{i}": table for i, table in enumerate(mask.components)}
     return {"statistics": list(asset.statistics), "features": asset.features, "masks": masks}, arrays
+
+
+def _read_loop(reader: _Reader, entry: dict[str, Any], number: int, width: int) -> Head | None:
+    if "loop" not in entry:
+        return None
+    linear = reader.array(f"loop_linear_{number}", ndim=1)
+    head = Head(float(entry["loop"]), linear, reader.array(f"loop_quadratic_{number}", ndim=1))
+    _require(head.linear.shape == head.quadratic.shape == (width,), f"mask {number}: loop weights do not fit")
+    _require((head.quadratic >= 0).all(), f"mask {number}: a negative quadratic weight")
+    _require(np.isfinite(head.intercept), f"mask {number}: loop intercept out of range")
+    return head
 
 
 def _read_mask(reader: _Reader, entry: dict[str, Any], width: int) -> MaskCalibration:
@@ -123,6 +140,7 @@ def _read_mask(reader: _Reader, entry: dict[str, Any], width: int) -> MaskCalibr
             reader.array(f"component_{number}_{i}", ndim=1, ascending=True) for i in range(len(COMPONENTS))
         ),
         level=float(entry["level"]),
+        loop=_read_loop(reader, entry, number, width),
     )
     _require(mask.linear.shape == mask.quadratic.shape == (width,), f"mask {number}: weights do not fit")
     _require((mask.quadratic >= 0).all(), f"mask {number}: a negative quadratic weight")
@@ -132,8 +150,9 @@ def _read_mask(reader: _Reader, entry: dict[str, Any], width: int) -> MaskCalibr
 
 def _read_detector(digest: str, provenance: Provenance, reader: _Reader) -> DetectorAsset:
     names = tuple(str(name) for name in reader.meta["statistics"])
-    location, scale = reader.array("location", ndim=1), reader.array("scale", ndim=1)
-    _require(location.shape == scale.shape == (len(names),), "location and scale do not fit the statistics")
+    location, scale = reader.array("location", ndim=2), reader.array("scale", ndim=2)
+    fits = location.shape == scale.shape == (AGES.shape[0] + 1, len(names))
+    _require(fits and names == NAMES, "location and scale do not fit the statistics")
     _require((scale > 0).all(), "a scale is not positive")
     masks = {int(entry["mask"]): _read_mask(reader, entry, len(names)) for entry in reader.meta["masks"]}
     return DetectorAsset(digest, provenance, names, location, scale, int(reader.meta["features"]), masks)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import beta
 
 from tcd.calibration.assets import DetectorAsset, MultivariateAsset
 from tcd.calibration.conformal import p_value
@@ -20,6 +21,8 @@ from tcd.detector.windows import BLOCK
 
 F64 = NDArray[np.float64]
 
+#: Steps after an alarm in which another is the same one.
+REARM: Final = 32
 _FAULTS: Final = ("loop", "soft", "temperature", "severe", "mild", "shift")
 #: Steps after the onset whose statistics count as positives of an AUROC.
 _POSITIVE: Final = (8, 96)
@@ -96,6 +99,61 @@ def _negatives(scored: list[Scored]) -> F64:
     return np.concatenate([np.zeros(0), *(s.statistic[BLOCK - 1 : s.steps.sequence.healthy] for s in scored)])
 
 
+def _sounded(scored: list[Scored], threshold: float, rearm: int) -> int:
+    """Alarms on healthy steps; one holds its successors back for `rearm` steps."""
+    count = 0
+    for one in scored:
+        last = -np.inf
+        for step in np.flatnonzero(one.statistic[: one.steps.sequence.healthy] > threshold).tolist():
+            if step - last > rearm:
+                count += 1
+                last = step
+    return count
+
+
+def interval(hits: int, n: int) -> tuple[float, float]:
+    """95 % Clopper-Pearson interval of a share."""
+    low = float(beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
+    return low, high
+
+
+def realised(scored: list[Scored], rearm: int, *, tokens: int = 1000) -> dict[str, Any]:
+    """Detection where the statistic's threshold realises one false alarm in `tokens` healthy tokens of these prompts.
+
+    Args:
+        scored: sequences whose prompts their assets have not seen.
+        rearm: steps after an alarm in which no other counts; 0 counts every step above the threshold.
+        tokens: healthy tokens per false alarm.
+
+    Returns:
+        `threshold`, `per_1000`, and per kind `n`, `within_32` and `within_64` as [share, low, high] (95 %
+        Clopper-Pearson over generations), `delay` (median steps, None for infinite).
+    """
+    negatives = np.sort(_negatives(scored))
+    allowed = negatives.shape[0] // tokens
+    # the count falls with the threshold: bisect over the healthy statistics themselves
+    low, high = 0, negatives.shape[0] - 1
+    while low < high:
+        middle = (low + high) // 2
+        if _sounded(scored, float(negatives[middle]), rearm) > allowed:
+            low = middle + 1
+        else:
+            high = middle
+    threshold = float(negatives[low])
+    share = _sounded(scored, threshold, rearm) / negatives.shape[0]
+    out: dict[str, Any] = {"threshold": threshold, "per_1000": 1000.0 * share}
+    for kind in _FAULTS:
+        delays = _delays([replace(one, merged=-one.statistic, level=-threshold - 1e-9) for one in scored], kind)
+        if delays.shape[0]:
+            n, median = int(delays.shape[0]), float(np.median(delays))
+            out[kind] = {"n": n, "delay": median if np.isfinite(median) else None}
+            for horizon in (32, 64):
+                hits = int((delays <= horizon).sum())
+                out[kind][f"within_{horizon}"] = [hits / n, *interval(hits, n)]
+    return out
+
+
 def summarise(scored: list[Scored]) -> dict[str, Any]:
     """Measures of a set of scored sequences.
 
@@ -103,6 +161,7 @@ def summarise(scored: list[Scored]) -> dict[str, Any]:
         `alarms_per_1000` (steps) and `episodes_per_1000` (runs of alarms) on healthy steps, `healthy_steps`;
         per kind of fault `n`, `within_32`, `within_64`, `delay` (median, None for infinite), `auroc`; `auroc` of all;
         `auroc_loops_greedy`: loops against healthy steps of generations that ended up in loops or are greedy;
+        `realised`: detection at one false alarm in 1,000 healthy tokens, see `realised`;
         `session_p`: share of complete healthy sessions with p at most .1 and .2.
     """
     healthy = [s.alarms[BLOCK - 1 : s.steps.sequence.healthy] for s in scored]
@@ -129,6 +188,9 @@ def summarise(scored: list[Scored]) -> dict[str, Any]:
                 "delay": median if np.isfinite(median) else None,
                 "auroc": auroc(_positives(scored, (kind,)), negatives),
             }
+    out["realised"] = {
+        unit: realised(scored, rearm) for unit, rearm in (("steps", 0), ("alarms", REARM)) if negatives.shape[0]
+    }
     whole = np.array([s.session_p for s in scored if s.steps.sequence.complete])
     out["session_p"] = {str(a): float((whole <= a).mean()) for a in (0.1, 0.2)} if whole.shape[0] else {}
     return out

@@ -7,8 +7,8 @@ level from those of the conformal part: no prompt is in both (statistics.md §3)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from tcd import __version__
 from tcd.calibration import logistic
-from tcd.calibration.assets import Binding, DetectorAsset, MaskCalibration, MultivariateAsset, Provenance
+from tcd.calibration.assets import Binding, DetectorAsset, Head, MaskCalibration, MultivariateAsset, Provenance
 from tcd.calibration.conformal import p_value, upper_quantile
-from tcd.calibration.store import load_assets, write_asset, write_manifest
+from tcd.calibration.store import default_asset_dir, load_assets, write_asset, write_manifest
 from tcd.calibration.traces import Sequence, Traces, load_traces, replay
 from tcd.contract import Length, Signal
 from tcd.detector import statistics
+from tcd.detector.catalogue import AGES
 from tcd.detector.step import combine, standardise
 from tcd.detector.windows import BLOCK, counts_of
 from tcd.errors import AssetError
@@ -36,6 +37,10 @@ Bool = NDArray[np.bool_]
 
 _CHUNK: Final = 256
 _DRAFT: Final = "sha256:" + "0" * 64
+#: Weight of a kind of fault in training against that of the others.
+_EMPHASIS: Final = {"soft": 0.3, "severe": 2.0, "mild": 2.0}
+#: What an age needs to have scales of its own.
+_LEAST_STEPS, _LEAST_SCALE = 48, 1e-5
 ALL_MASKS: Final = tuple(range(1, 16))
 
 
@@ -55,9 +60,10 @@ class FitOptions:
         first: first step after the onset at which a fault counts as visible in training.
         last: last such step.
         masks: signal masks to fit; rows of another mask answer UNKNOWN_MASK.
+        weights: combinations by mask for recordings that hold healthy generations only.
     """
 
-    ridge: float = 3e-4
+    ridge: float = 1e-3
     stride: int = 4
     alarms: int = 2000
     smoothing: float = 1.0
@@ -65,8 +71,9 @@ class FitOptions:
     thin: int = 8
     least: int = 4
     first: int = 4
-    last: int = 48
+    last: int = 96
     masks: tuple[int, ...] = ALL_MASKS
+    weights: Mapping[int, MaskCalibration] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +96,18 @@ class Split:
 
 
 def split_prompts(prompts: Iterable[str], *, seed: int = 0, held_out: Iterable[str] = ()) -> Split:
-    """Split prompts in halves by the hash of their names; those held out are in neither."""
+    """Split prompts by the hash of their names, two thirds to fit; those held out are in neither part."""
     kept_out = frozenset(held_out)
     names = sorted(
         {p for p in prompts if p not in kept_out}, key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).digest()
     )
-    middle = len(names) // 2
+    middle = max(1, len(names) * 2 // 3) if len(names) > 1 else 0
     return Split(frozenset(names[:middle]), frozenset(names[middle:]), kept_out)
 
 
 def steps_of(sequence: Sequence) -> Steps:
     """Raw statistics of every step of a sequence, made by the serving code from the windows a caller would send."""
-    values, valid = [], []
+    values, valid, ages = [], [], []
     for start in range(0, sequence.steps, _CHUNK):
         tensors = replay(sequence, start, min(start + _CHUNK, sequence.steps))
         names = ("TRACE", "ENTROPY", "SPECTRUM", "FEATURES")
@@ -109,7 +116,10 @@ def steps_of(sequence: Sequence) -> Steps:
         raw = statistics.compute(trace, entropy, spectrum, features, counts_of(tensors["LENGTHS"], **widths))
         values.append(raw.values)
         valid.append(raw.valid)
-    everything = statistics.Raw(np.concatenate(values), np.concatenate(valid), np.zeros(sequence.steps, np.bool_))
+        ages.append(raw.age)
+    everything = statistics.Raw(
+        np.concatenate(values), np.concatenate(valid), np.zeros(sequence.steps, np.bool_), np.concatenate(ages)
+    )
     windows = sequence.features.astype(np.float64)
     return Steps(sequence, everything, windows, np.arange(1, sequence.steps + 1))
 
@@ -124,11 +134,41 @@ def _stack(parts: list[Steps], chosen: list[I64]) -> statistics.Raw:
         np.concatenate([s.raw.values[i] for s, i in zip(parts, chosen, strict=True)]),
         np.concatenate([s.raw.valid[i] for s, i in zip(parts, chosen, strict=True)]),
         np.zeros(sum(i.shape[0] for i in chosen), np.bool_),
+        np.concatenate([s.raw.age[i] for s, i in zip(parts, chosen, strict=True)]),
     )
 
 
-def _training(parts: list[Steps], options: FitOptions) -> tuple[statistics.Raw, Bool, F64]:
-    """Statistics, labels and weights: healthy steps weigh a half together, kinds of faults share the other half."""
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """z-scores (n, F) of training steps and the kind of fault of each, "" for healthy."""
+
+    z: F64
+    kind: NDArray[np.str_]
+
+    def weight(self) -> F64:
+        """Healthy steps weigh a half together, kinds of faults share the other half."""
+        out = np.zeros(self.kind.shape[0])
+        faults = {str(kind): _EMPHASIS.get(str(kind), 1.0) for kind in set(self.kind.tolist()) - {""}}
+        for kind in ("", *sorted(faults)):
+            here = self.kind == kind
+            out[here] = 0.5 / here.sum() * (1.0 if kind == "" else faults[kind] / sum(faults.values()))
+        return out
+
+    def only(self, kind: str) -> _Training:
+        """The healthy steps and those of one fault."""
+        chosen = (self.kind == "") | (self.kind == kind)
+        return _Training(self.z[chosen], self.kind[chosen])
+
+    def fit(self, usable: Bool, ridge: float) -> Head:
+        """Weights of the usable statistics; zeros elsewhere."""
+        found = logistic.fit(self.z[:, usable], self.kind != "", self.weight(), ridge=ridge)
+        linear, quadratic = np.zeros(usable.shape[0]), np.zeros(usable.shape[0])
+        linear[usable], quadratic[usable] = found[1], found[2]
+        return Head(found[0], linear, quadratic)
+
+
+def _training(parts: list[Steps], draft: DetectorAsset, options: FitOptions) -> _Training:
+    """Healthy steps of the fit part, and those after the onset of each fault."""
     owners: list[Steps] = []
     chosen: list[I64] = []
     kinds: list[str] = []
@@ -143,12 +183,19 @@ def _training(parts: list[Steps], options: FitOptions) -> tuple[statistics.Raw, 
             chosen.append(np.arange(first, min(sequence.onset + options.last, sequence.steps), options.stride))
             kinds.append(sequence.kind)
     labels = np.concatenate([np.full(i.shape[0], kind) for i, kind in zip(chosen, kinds, strict=True)])
-    weight = np.zeros(labels.shape[0])
-    faults = sorted(set(labels.tolist()) - {""})
-    for kind in ("", *faults):
-        here = labels == kind
-        weight[here] = 0.5 / here.sum() / (1 if kind == "" else len(faults))
-    return _stack(owners, chosen), labels != "", weight
+    return _Training(standardise(draft, _stack(owners, chosen), np.arange(labels.shape[0])), labels)
+
+
+def _scales(raw: statistics.Raw) -> tuple[F64, F64]:
+    """Medians and 1.4826 MAD by age, (A, F); those of all ages where there is little to go by."""
+    everyone = logistic.robust_scale(raw.values, raw.valid)
+    location, scale = (np.tile(one, (AGES.shape[0] + 1, 1)) for one in everyone)
+    for age in range(location.shape[0]):
+        valid = raw.valid & (raw.age == age)[:, None]
+        here = logistic.robust_scale(raw.values, valid)
+        known = (valid.sum(axis=0) >= _LEAST_STEPS) & (here[1] > _LEAST_SCALE)
+        location[age, known], scale[age, known] = here[0][known], here[1][known]
+    return location, scale
 
 
 def _sizes(parts: list[Steps]) -> int:
@@ -244,21 +291,30 @@ def _with_tables(draft: MultivariateAsset, conformal: _Conformal, provenance: Pr
     )
 
 
+def _heads(number: int, training: _Training, usable: Bool, options: FitOptions) -> tuple[Head, Head | None]:
+    """The head of all faults and that of loops; the shipped ones where the recordings hold no faults."""
+    if not (training.kind != "").any():
+        shipped = options.weights.get(number)
+        if shipped is None:
+            msg = f"the recordings hold no faults to learn from, and no weights are given for mask {number}"
+            raise AssetError(msg)
+        return Head(shipped.intercept, shipped.linear, shipped.quadratic), shipped.loop
+    loop = training.only("loop").fit(usable, options.ridge) if (training.kind == "loop").any() else None
+    return training.fit(usable, options.ridge), loop
+
+
 def _fit_mask(
     number: int,
     draft: DetectorAsset,
-    training: tuple[F64, Bool, F64],
+    training: _Training,
     conformal: _Conformal,
     reference: MultivariateAsset,
     options: FitOptions,
 ) -> MaskCalibration:
-    z, faulty, weight = training
     usable = statistics.usable(number)
-    intercept, linear, quadratic = logistic.fit(z[:, usable], faulty, weight, ridge=options.ridge)
-    full_linear, full_quadratic = np.zeros(z.shape[1]), np.zeros(z.shape[1])
-    full_linear[usable], full_quadratic[usable] = linear, quadratic
+    head, loop = _heads(number, training, usable, options)
     empty = np.zeros(0)
-    bare = MaskCalibration(number, intercept, full_linear, full_quadratic, empty, empty, (), 0.0)
+    bare = MaskCalibration(number, head.intercept, head.linear, head.quadratic, empty, empty, (), 0.0, loop)
     everyone = np.arange(conformal.session.shape[0])
     statistic, parts = combine(bare, standardise(draft, conformal.raw, everyone))
     table = np.sort(statistic)
@@ -269,11 +325,8 @@ def _fit_mask(
     components = []
     for columns, part in zip(statistics.SLICES, parts.T, strict=True):
         components.append(np.sort(part[:: options.thin]) if usable[columns].any() else empty)
-    return MaskCalibration(
-        mask=number,
-        intercept=intercept,
-        linear=full_linear,
-        quadratic=full_quadratic,
+    return replace(
+        bare,
         steps=table,
         sessions=_maxima(statistic[whole], conformal.session[whole], int(conformal.session.max()) + 1),
         components=tuple(components),
@@ -309,12 +362,18 @@ def fit_traces(
     )
     reference = _with_tables(draft_reference, conformal, provenance)
     scales = _stack(healthy, [_ready(s) for s in healthy])
-    location, scale = logistic.robust_scale(scales.values, scales.valid)
+    location, scale = _scales(scales)
     draft = DetectorAsset(_DRAFT, provenance, statistics.NAMES, location, scale, _sizes(steps), {})
-    raw, faulty, weight = _training(fitting, options)
-    training = (standardise(draft, raw, np.arange(faulty.shape[0])), faulty, weight)
+    training = _training(fitting, draft, options)
     fitted = {n: _fit_mask(n, draft, training, conformal, reference, options) for n in options.masks}
     return DetectorAsset(_DRAFT, provenance, statistics.NAMES, location, scale, draft.features, fitted), reference
+
+
+def shipped_weights() -> Mapping[int, MaskCalibration]:
+    """The combinations that ship with the package, by mask, for recordings that hold no faults."""
+    assets = load_assets(default_asset_dir())
+    digest = assets.default.detector if assets.default else None
+    return assets.detectors[digest].masks if digest else {}
 
 
 def fit_directory(
@@ -370,4 +429,13 @@ def fit_directory(
     return manifest
 
 
-__all__ = ["FitOptions", "Split", "fit_directory", "fit_traces", "healthy_distances", "split_prompts", "steps_of"]
+__all__ = [
+    "FitOptions",
+    "Split",
+    "fit_directory",
+    "fit_traces",
+    "healthy_distances",
+    "shipped_weights",
+    "split_prompts",
+    "steps_of",
+]

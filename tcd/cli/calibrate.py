@@ -33,7 +33,7 @@ def fit(
     held_out: Annotated[str, typer.Option(help="prompt ids left out for evaluation, comma-separated")] = "",
 ) -> None:
     """Fit detector and multivariate assets and point OUT's manifest at them."""
-    from tcd.calibration.fit import FitOptions, fit_directory
+    from tcd.calibration.fit import FitOptions, fit_directory, shipped_weights
     from tcd.contract import detector_key
 
     digest = fit_directory(
@@ -44,7 +44,7 @@ def fit(
         default=default,
         demo=demo,
         projection=projection,
-        options=FitOptions(least=least),
+        options=FitOptions(least=least, weights=shipped_weights()),
         held_out=[prompt for prompt in held_out.split(",") if prompt],
     )
     print(f"manifest {digest}")

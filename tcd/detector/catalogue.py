@@ -29,18 +29,36 @@ _T, _E, _S, _F = Signal.TRACE, Signal.ENTROPY, Signal.SPECTRUM, Signal.FEATURES
 #: All statistics; those of one component are neighbours.
 STATISTICS: Final = (
     Statistic("surprisal_16", "invertibility", _T, BLOCK),
-    Statistic("surprisal_6", "invertibility", _T, BLOCK),
+    Statistic("surprisal_4", "invertibility", _T, BLOCK),
     Statistic("surprisal_32", "invertibility", _T, BLOCK),
+    Statistic("surprisal_64", "invertibility", _T, BLOCK),
     Statistic("trace_low", "invertibility", _T, BLOCK),
     Statistic("surprisal_self", "invertibility", _T, 2 * BLOCK),
+    Statistic("surprisal_self_32", "invertibility", _T, 3 * BLOCK),
+    Statistic("surprisal_self_64", "invertibility", _T, 5 * BLOCK),
+    Statistic("probability_16", "invertibility", _T, BLOCK),
+    Statistic("probability_32", "invertibility", _T, BLOCK),
+    Statistic("probability_self", "invertibility", _T, 3 * BLOCK),
     Statistic("residual_16", "invertibility", _T | _E, BLOCK),
-    Statistic("residual_6", "invertibility", _T | _E, BLOCK),
+    Statistic("residual_4", "invertibility", _T | _E, BLOCK),
     Statistic("residual_32", "invertibility", _T | _E, BLOCK),
+    Statistic("residual_64", "invertibility", _T | _E, BLOCK),
+    Statistic("residual_self_32", "invertibility", _T | _E, 3 * BLOCK),
+    Statistic("residual_self_64", "invertibility", _T | _E, 5 * BLOCK),
+    Statistic("misfit_16", "invertibility", _T | _E, BLOCK),
+    Statistic("misfit_32", "invertibility", _T | _E, BLOCK),
+    Statistic("misfit_self", "invertibility", _T | _E, 3 * BLOCK),
     Statistic("entropy_16", "entropy_drop", _E, BLOCK),
-    Statistic("entropy_6", "entropy_drop", _E, BLOCK),
+    Statistic("entropy_4", "entropy_drop", _E, BLOCK),
     Statistic("entropy_32", "entropy_drop", _E, BLOCK),
+    Statistic("entropy_64", "entropy_drop", _E, BLOCK),
     Statistic("entropy_sd", "entropy_drop", _E, BLOCK),
     Statistic("entropy_self", "entropy_drop", _E, 2 * BLOCK),
+    Statistic("entropy_self_32", "entropy_drop", _E, 3 * BLOCK),
+    Statistic("entropy_self_64", "entropy_drop", _E, 5 * BLOCK),
+    Statistic("log_entropy_16", "entropy_drop", _E, BLOCK),
+    Statistic("log_entropy_32", "entropy_drop", _E, BLOCK),
+    Statistic("log_entropy_self", "entropy_drop", _E, 3 * BLOCK),
     Statistic("spread", "sigma_cut", _S, SPECTRUM_RANK),
     Statistic("log_sigma_1", "sigma_cut", _S, SPECTRUM_RANK),
     Statistic("log_sigma_16", "sigma_cut", _S, SPECTRUM_RANK),
@@ -48,10 +66,15 @@ STATISTICS: Final = (
     Statistic("spectral_entropy", "sigma_cut", _S, SPECTRUM_RANK),
     Statistic("feature_norm", "sigma_cut", _F, BLOCK),
     Statistic("feature_self", "sigma_cut", _F, 2 * BLOCK),
+    Statistic("feature_self_32", "sigma_cut", _F, 3 * BLOCK),
     Statistic("feature_rank", "sigma_cut", _F, 2 * BLOCK),
     Statistic("recurrence_features", "recurrence", _F, 2 * BLOCK),
+    Statistic("recurrence_features_8", "recurrence", _F, 2 * BLOCK),
     Statistic("recurrence_entropy", "recurrence", _E, 2 * BLOCK),
     Statistic("recurrence_trace", "recurrence", _T, 2 * BLOCK),
+    Statistic("recurrence_pair", "recurrence", _E | _F, 2 * BLOCK),
+    Statistic("recurrence_joint", "recurrence", _T | _E | _F, 2 * BLOCK),
+    Statistic("recurrence_joint_8", "recurrence", _T | _E | _F, 2 * BLOCK),
 )
 NAMES: Final = tuple(s.name for s in STATISTICS)
 INDEX: Final = {name: i for i, name in enumerate(NAMES)}
@@ -73,6 +96,11 @@ HEADLINES: Final = (
 
 #: (F, 4): least counts of trace, entropy, spectrum and feature rows.
 NEEDED: Final = np.array([[s.least if signal & s.signals else 0 for signal in (_T, _E, _S, _F)] for s in STATISTICS])
+
+
+#: Tokens of context at which an age starts. A statistic's healthy level depends on how long its past is, most of
+#: all a minimum over lags, so scales are kept by age; the last one is that of long generations.
+AGES: Final = np.array([24, 32, 40, 48, 64, 80, 96, 112, 128, 160])
 
 
 def usable(mask: int) -> Bool:

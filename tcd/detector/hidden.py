@@ -20,7 +20,7 @@ I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 _FLOOR: Final = 1e-6
-_FEATURE_COLUMNS: Final = slice(INDEX["feature_norm"], INDEX["recurrence_features"] + 1)
+_FEATURE_COLUMNS: Final = slice(INDEX["feature_norm"], INDEX["recurrence_features_8"] + 1)
 #: Numbers of feature tables that are worked through together, so that they stay in the second-level cache.
 _CHUNK: Final = 2**16
 #: Feature windows whose largest value is outside are scaled by a power of two: their squares must be normal FP32.
@@ -30,8 +30,12 @@ _LEAST_SPREAD: Final = np.array([1e-9], np.float32)
 _LEAST: Final = np.array([1e-30])
 _SIXTEENTH: Final = np.array([1.0 / BLOCK], np.float32)
 _HALF: Final = np.array([0.5 / BLOCK], np.float32)
-#: (TAIL, 2): sums over the past and over the newest two blocks.
-_SUMS: Final = np.stack([np.arange(TAIL) < MAX_LAG, np.arange(TAIL) >= MAX_LAG - BLOCK], axis=1).astype(np.float32)
+#: Vectors before the newest two blocks.
+_BEFORE: Final = TAIL - 2 * BLOCK
+#: (TAIL, 3): sums over the past, over the newest two blocks, over the past of those.
+_SUMS: Final = np.stack(
+    [np.arange(TAIL) < MAX_LAG, np.arange(TAIL) >= _BEFORE, np.arange(TAIL) < _BEFORE], axis=1
+).astype(np.float32)
 
 
 def _largest(ascending: F64) -> F64:
@@ -109,11 +113,26 @@ def _ones(size: int) -> tuple[F32, F64]:
     return np.ones((1, size), np.float32), np.ones(size)
 
 
-def _lengths(rows: I64, common: int | None) -> F64:
-    """Lengths of the past, (N,) or (1,), at least 1; FP64 arrays, as a scalar would leave quotients in FP32."""
-    if common is not None:
-        return np.array([float(min(max(common - BLOCK, 1), MAX_LAG))])
-    return np.minimum(np.maximum(rows - BLOCK, 1), MAX_LAG).astype(np.float64)
+def _shift(newest: F32 | None, past: F32, squares: F32, length: I64, block: int) -> F64:
+    """Distance of the newest block's mean from that of its past, in units of the past's spread; (N,).
+
+    Args:
+        newest: (N, cols) sums over the newest block, None for zero.
+        past: (N, cols) sums over its past.
+        squares: (N, P) squared norms in the past.
+        length: (N,) vectors in the past; 0 is answered under one block.
+        block: vectors in the newest block.
+    """
+    m = np.maximum(length, 1).astype(np.float64)
+    mean = past / m[:, None]
+    away = mean if newest is None else newest * (1.0 / block) - mean
+    shifted = np.add.reduce(np.multiply(away, away, out=away), axis=1)
+    spread = np.add.reduce(squares, axis=1) / m
+    spread -= np.add.reduce(np.multiply(mean, mean), axis=1) if newest is not None else shifted
+    floor = np.maximum.reduce(squares, axis=1, initial=np.float32(0.0)) * _LEAST_SPREAD
+    shifted /= np.maximum(np.maximum(spread, floor, out=spread), _LEAST, out=spread)
+    shifted /= 1.0 + block / m
+    return np.asarray(np.sqrt(shifted) * (length >= BLOCK))
 
 
 def _table(tails: F32, rows: I64, common: int | None) -> F32:
@@ -152,7 +171,7 @@ def _rank(recent: F32, sums: F32) -> F64:
     return np.asarray(total)
 
 
-def _vectors(out: F64, wrong: Bool, tails: F32, rows: I64, common: int | None) -> None:
+def _vectors(out: F64, wrong: Bool, share: F32, tails: F32, rows: I64, common: int | None) -> None:
     """Statistics of the feature windows (N, depth, cols) of rows that share a width."""
     depth = tails.shape[1]
     scaled = _scaled(tails, wrong)
@@ -168,43 +187,55 @@ def _vectors(out: F64, wrong: Bool, tails: F32, rows: I64, common: int | None) -
         return
     table = _table(scaled, rows, common)
     vectors, squares = table[:, :-2], table[:, -2]
-    out[:, INDEX["recurrence_features"]] = recurrence.vector(table, rows if common is None else common)
+    recur = recurrence.vector(table, rows)
+    out[:, INDEX["recurrence_features"]] = recur.ratio[:, 0]
+    out[:, INDEX["recurrence_features_8"]] = recur.ratio[:, 1]
+    share[:] = recur.share
     sums = np.matmul(vectors, _SUMS)
-    length = _lengths(rows, common)
-    # the newest block has mean 0, so the mean of the past is the shift
-    shift = sums[:, :, 0] / length[:, None]
-    shifted = np.add.reduce(np.multiply(shift, shift, out=shift), axis=1)
-    spread = np.add.reduce(squares[:, :MAX_LAG], axis=1) / length
-    spread -= shifted
-    floor = np.maximum.reduce(squares, axis=1) * _LEAST_SPREAD
-    shifted /= np.maximum(np.maximum(spread, floor, out=spread), _LEAST, out=spread)
-    shifted /= 1.0 + BLOCK / length
-    np.sqrt(shifted, out=out[:, INDEX["feature_self"]])
+    held = np.minimum(rows, TAIL)
+    # the newest block has mean 0
+    out[:, INDEX["feature_self"]] = _shift(None, sums[:, :, 0], squares[:, :MAX_LAG], held - BLOCK, BLOCK)
+    out[:, INDEX["feature_self_32"]] = _shift(
+        sums[:, :, 1], sums[:, :, 2], squares[:, :_BEFORE], held - 2 * BLOCK, 2 * BLOCK
+    )
     out[:, INDEX["feature_rank"]] = _rank(vectors[:, :, MAX_LAG - BLOCK :], sums[:, :, 1])
 
 
-def features(out: F64, wrong: Bool, flat: NDArray[np.generic], counts: Counts) -> None:
-    """Write the feature windows' statistics into `out` (N, F), by width; mark rows with a NaN or infinity."""
+def features(out: F64, wrong: Bool, flat: NDArray[np.generic], counts: Counts) -> F32 | None:
+    """Write the feature windows' statistics into `out` (N, F), by width; mark rows with a NaN or infinity.
+
+    Returns:
+        `Recurrence.share` (N, 2, MAX_LAG) of the feature windows; None when no row has any.
+    """
+    if not counts.rows.any():
+        return None
+    share = np.zeros((out.shape[0], 2, MAX_LAG), np.float32)
     if counts.common:
-        _same_width(out, wrong, flat, counts.rows, counts.common[3], counts.common[4])
-        return
+        _same_width(out, wrong, share, flat, counts.rows, counts.common[3], counts.common[4])
+        return share
     widths = set(counts.cols.tolist())
     for cols in sorted(widths - {0}):
         if len(widths) == 1:
-            _same_width(out, wrong, flat, counts.rows, shared(counts.rows), cols)
+            _same_width(out, wrong, share, flat, counts.rows, shared(counts.rows), cols)
             continue
         rows = np.flatnonzero(counts.cols == cols)
         part, odd, depth = np.zeros((rows.shape[0], out.shape[1])), np.zeros(rows.shape[0], np.bool_), counts.rows[rows]
-        _same_width(part, odd, flat[rows], depth, shared(depth), cols)
+        some = np.zeros((rows.shape[0], *share.shape[1:]), np.float32)
+        _same_width(part, odd, some, flat[rows], depth, shared(depth), cols)
         out[rows, _FEATURE_COLUMNS] = part[:, _FEATURE_COLUMNS]
         wrong[rows] |= odd
+        share[rows] = some
+    return share
 
 
-def _same_width(out: F64, wrong: Bool, flat: NDArray[np.generic], rows: I64, common: int | None, cols: int) -> None:
+def _same_width(
+    out: F64, wrong: Bool, share: F32, flat: NDArray[np.generic], rows: I64, common: int | None, cols: int
+) -> None:
     """Write the statistics of feature windows that share a width, a cache-sized part of the batch at a time."""
     if cols == 0:
         return
     step = max(1, _CHUNK // (cols * TAIL))
     for first in range(0, out.shape[0], step):
         part = slice(first, first + step)
-        _vectors(out[part], wrong[part], _tails(flat[part], rows[part], common, cols), rows[part], common)
+        tails = _tails(flat[part], rows[part], common, cols)
+        _vectors(out[part], wrong[part], share[part], tails, rows[part], common)

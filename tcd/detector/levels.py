@@ -2,121 +2,155 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcd.detector import recurrence
 from tcd.detector.catalogue import INDEX
+from tcd.detector.recurrence import Recurrence
 from tcd.detector.windows import BLOCK, TAIL, Counts, past_sums, right_align, shift_of
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-_SHORT: Final = 6
+#: Newest values whose means are taken; the last is the whole tail.
+_BLOCKS: Final = (4, 16, 32, 64, TAIL)
 _LONG: Final = 32
 _LOWEST: Final = 4
-#: (32, 3): means of the newest 16, 6 and 32 of 32 values.
-_MEANS: Final = np.stack([(np.arange(_LONG) >= _LONG - k) / k for k in (BLOCK, _SHORT, _LONG)], axis=1)
-_AGE: Final = np.arange(_LONG, 0, -1)
-#: Columns of the levels (16, 6, 32), each three neighbours.
-_SURPRISAL, _RESIDUAL, _ENTROPY = (
-    slice(INDEX[name], INDEX[name] + 3) for name in ("surprisal_16", "residual_16", "entropy_16")
-)
+#: Keeps the logarithm of a small entropy finite, and its weight moderate.
+_FLOOR: Final = 0.05
+#: (TAIL, 5): sums over the newest values of a tail.
+_SUMS: Final = np.stack([np.arange(TAIL) >= TAIL - k for k in _BLOCKS], axis=1).astype(np.float64)
+_SIZES: Final = np.array(_BLOCKS)
+_AGE: Final = np.arange(TAIL, 0, -1)
+_4, _16, _32, _64, _ALL = range(5)
 
 
-#: A window of scalars: (N, W) values, their (N,) counts, the count that all rows share.
-_Signal = tuple[NDArray[np.generic], I64, int | None]
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """A scalar series: sums (N, 5) and means (N, 5) over its newest values, and its counts (N,)."""
+
+    sums: F64
+    means: F64
+    counts: I64
+
+    @classmethod
+    def of(cls, tail: F64, counts: I64) -> _Series:
+        """Of (N, TAIL) right-aligned values, zeros where a row has fewer."""
+        # one product of fixed shape per row: its bits do not depend on N
+        sums = np.matmul(tail[:, None, :], _SUMS)[:, 0]
+        known = np.minimum(np.maximum(counts, 1)[:, None], _SIZES)
+        return cls(sums, sums / known, counts)
+
+    def shift(self, column: int, past: F64 | None = None) -> F64:
+        """Level of a newest block against the past: all of it where its sum without the newest 16 is given."""
+        block = _BLOCKS[column]
+        if past is None:
+            before, length = self.sums[:, _ALL] - self.sums[:, column], np.minimum(self.counts, TAIL) - block
+        else:
+            before, length = past - (self.sums[:, column] - self.sums[:, _16]), self.counts - block
+        return shift_of(self.means[:, column], before, length, block)
 
 
-def _present(signal: _Signal) -> bool:
-    """Whether any row has it."""
-    _, counts, common = signal
-    return common > 0 if common is not None else bool(counts.any())
+def _inside(tail: F64, counts: I64) -> F64:
+    """The tail with zeros where a row has no value."""
+    if int(counts.min(initial=TAIL)) < TAIL:
+        tail *= counts[:, None] >= _AGE
+    return tail
 
 
-def _number(chosen: list[_Signal]) -> I64 | int:
-    """Counts of stacked signals: one number where all rows of all of them share it."""
-    one = chosen[0][2]
-    return one if one is not None and all(s[2] == one for s in chosen) else np.concatenate([s[1] for s in chosen])
-
-
-def _least(counts: I64 | int) -> int:
-    return counts if isinstance(counts, int) else int(counts.min(initial=_LONG))
-
-
-def _recent(counts: I64 | int) -> Any:
-    """How many of the newest 32 values there are, at least 1 to divide by; (N,) or one for all."""
-    if isinstance(counts, int):
-        return min(max(counts, 1), _LONG)
-    return np.minimum(np.maximum(counts, 1), _LONG)
-
-
-def _means(recent: F64, counts: I64 | int) -> F64:
-    """Means (N, 3) of the newest 16, 6 and 32 values of (N, 32), the last of as many as there are."""
-    # one product of fixed shape per row: its bits do not depend on N
-    means = np.matmul(recent[:, None, :], _MEANS)[:, 0]
-    if _least(counts) < _LONG:
-        means[:, 2] *= _LONG / _recent(counts)
-    return np.asarray(means)
-
-
-def _deviation(recent: F64, mean: F64, counts: I64 | int) -> F64:
-    """Standard deviation of the newest 32 values (N, 32), or of as many as there are; (N,)."""
-    centred = recent - mean[:, None]
-    if _least(counts) < _LONG:
-        centred *= np.asarray(counts).reshape(-1, 1) >= _AGE
+def _deviation(tail: F64, mean: F64, counts: I64) -> F64:
+    """Standard deviation of the newest 32 values, or of as many as there are; (N,)."""
+    centred = _inside(tail - mean[:, None], counts)[:, -_LONG:]
     np.multiply(centred, centred, out=centred)
     variance = np.add.reduce(centred, axis=1)
-    variance /= _recent(counts)
+    variance /= np.minimum(np.maximum(counts, 1), _LONG)
     return np.asarray(np.sqrt(variance, out=variance))
 
 
-def _trace(out: F64, means: F64, shift: F64, recent: F64) -> None:
-    np.negative(means, out=out[:, _SURPRISAL])
-    np.negative(shift, out=out[:, INDEX["surprisal_self"]])
-    lowest = recent[:, -BLOCK:].copy()
+def _put(out: F64, values: dict[str, F64]) -> None:
+    for name, column in values.items():
+        out[:, INDEX[name]] = column
+
+
+def _trace(out: F64, tail: F64, counts: I64, past: F64) -> _Series:
+    series = _Series.of(tail, counts)
+    surprisal = -series.means
+    lowest = tail[:, -BLOCK:].copy()
     lowest.sort(axis=1)
-    np.multiply(np.add.reduce(lowest[:, :_LOWEST], axis=1), 1.0 / _LOWEST, out=out[:, INDEX["trace_low"]])
+    likely = _Series.of(_inside(np.exp(np.minimum(tail, 0.0)), counts), counts)
+    values = {f"surprisal_{k}": surprisal[:, i] for i, k in enumerate(_BLOCKS[:_ALL])}
+    values |= {
+        "trace_low": np.add.reduce(lowest[:, :_LOWEST], axis=1) * (1.0 / _LOWEST),
+        "surprisal_self": -series.shift(_16, past),
+        "surprisal_self_32": -series.shift(_32, past),
+        "surprisal_self_64": -series.shift(_64, past),
+        "probability_16": likely.means[:, _16],
+        "probability_32": likely.means[:, _32],
+        "probability_self": likely.shift(_32),
+    }
+    _put(out, values)
+    return series
 
 
-def levels(out: F64, wrong: Bool, trace: NDArray[np.generic], entropy: NDArray[np.generic], counts: Counts) -> None:
-    """Write the statistics of both signals into `out` (N, F); mark rows with a NaN or infinity in `wrong` (N,)."""
-    n = out.shape[0]
+def _entropy(out: F64, tail: F64, counts: I64, past: F64) -> _Series:
+    series = _Series.of(tail, counts)
+    logs = _Series.of(_inside(np.log(np.maximum(tail, 0.0) + _FLOOR), counts), counts)
+    values = {f"entropy_{k}": series.means[:, i] for i, k in enumerate(_BLOCKS[:_ALL])}
+    values |= {
+        "entropy_sd": _deviation(tail, series.means[:, _32], counts),
+        "entropy_self": series.shift(_16, past),
+        "entropy_self_32": series.shift(_32, past),
+        "entropy_self_64": series.shift(_64, past),
+        "log_entropy_16": logs.means[:, _16],
+        "log_entropy_32": logs.means[:, _32],
+        "log_entropy_self": logs.shift(_32),
+    }
+    _put(out, values)
+    return series
+
+
+def _residual(out: F64, trace: F64, entropy: F64, counts: I64) -> None:
+    """What surprisal exceeds entropy by, and the size of the difference token by token."""
+    for k in _BLOCKS[:_ALL]:
+        np.subtract(out[:, INDEX[f"surprisal_{k}"]], out[:, INDEX[f"entropy_{k}"]], out=out[:, INDEX[f"residual_{k}"]])
+    for k in (32, 64):
+        surprisal, other = out[:, INDEX[f"surprisal_self_{k}"]], out[:, INDEX[f"entropy_self_{k}"]]
+        np.subtract(surprisal, other, out=out[:, INDEX[f"residual_self_{k}"]])
+    misfit = _Series.of(_inside(np.abs(trace + entropy), counts), counts)
+    values = {"misfit_16": misfit.means[:, _16], "misfit_32": misfit.means[:, _32], "misfit_self": misfit.shift(_32)}
+    _put(out, values)
+
+
+def levels(
+    out: F64, wrong: Bool, trace: NDArray[np.generic], entropy: NDArray[np.generic], counts: Counts
+) -> dict[str, Recurrence]:
+    """Write the statistics of both signals into `out` (N, F); mark rows with a NaN or infinity in `wrong` (N,).
+
+    Returns:
+        The recurrence of each signal that a row of the batch has, by the signal's name.
+    """
     common = counts.common or (None, None)
-    first: _Signal = (trace, counts.trace, common[0])
-    second: _Signal = (entropy, counts.entropy, common[1])
-    chosen = [signal for signal in (first, second) if _present(signal)]
-    if not chosen:
-        return
-    number = _number(chosen)
-    total = len(chosen) * n
-    tails = np.empty((total, TAIL), np.float32)
-    past = np.empty(total)
-    for i, signal in enumerate(chosen):
-        rows = slice(i * n, (i + 1) * n)
-        right_align(tails[rows], *signal)
-        past[rows] = past_sums(*signal)
-    recent = tails[:, -_LONG:].astype(np.float64)
-    means = _means(recent, number)
-    # a sum of finite FP32 numbers is finite in FP64, and these two hold every value of a row
-    finite = np.isfinite(past + means[:, 2])
-    if not finite.all():
-        for i in range(len(chosen)):
-            wrong |= ~finite[i * n : (i + 1) * n]
-    shift = shift_of(means[:, 0], past, number)
-    recur = recurrence.scalar(tails, number)
-    if chosen[0] is first:
-        _trace(out, means[:n], shift[:n], recent[:n])
-        out[:, INDEX["recurrence_trace"]] = recur[:n]
-    if chosen[-1] is second:
-        last = slice(total - n, total)
-        out[:, _ENTROPY] = means[last]
-        many = number if isinstance(number, int) else number[last]
-        out[:, INDEX["entropy_sd"]] = _deviation(recent[last], means[last, 2], many)
-        out[:, INDEX["entropy_self"]] = shift[last]
-        out[:, INDEX["recurrence_entropy"]] = recur[last]
-    if len(chosen) > 1:
-        np.subtract(out[:, _SURPRISAL], out[:, _ENTROPY], out=out[:, _RESIDUAL])
+    found: dict[str, Recurrence] = {}
+    kept: dict[str, F64] = {}
+    make = {"trace": _trace, "entropy": _entropy}
+    signals = (("trace", trace, counts.trace, common[0]), ("entropy", entropy, counts.entropy, common[1]))
+    for name, values, number, one in signals:
+        if not number.any():
+            continue
+        tail = np.empty((out.shape[0], TAIL), np.float32)
+        right_align(tail, values, number, one)
+        wide = kept[name] = tail.astype(np.float64)
+        past = past_sums(values, number, one)
+        series = make[name](out, wide, number, past)
+        # a sum of finite FP32 numbers is finite in FP64, and these two hold every value of a row
+        wrong |= ~np.isfinite(past + series.sums[:, _16])
+        found[name] = recurrence.scalar(tail, number)
+        out[:, INDEX[f"recurrence_{name}"]] = found[name].ratio[:, 0]
+    if len(kept) > 1:
+        _residual(out, kept["trace"], kept["entropy"], np.minimum(counts.trace, counts.entropy))
+    return found

@@ -13,14 +13,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tcd.detector import hidden
-from tcd.detector.catalogue import HEADLINES, INDEX, NAMES, NEEDED, SLICES, STATISTICS, Statistic, usable
+from tcd.detector import hidden, recurrence
+from tcd.detector.catalogue import AGES, HEADLINES, INDEX, NAMES, NEEDED, SLICES, STATISTICS, Statistic, usable
 from tcd.detector.levels import levels
 from tcd.detector.windows import Counts
 
 __all__ = ["HEADLINES", "INDEX", "NAMES", "SLICES", "STATISTICS", "Raw", "Statistic", "compute", "usable"]
 
 F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 #: No statistic needs more values than this.
@@ -34,12 +35,14 @@ class Raw:
     Attributes:
         values: (N, F), finite.
         valid: (N, F), False where a row cannot have the statistic.
+        age: (N,) index of the row's age, see `tcd.detector.catalogue.AGES`.
         nonfinite: (N,) rows with a NaN or infinity among their counted values, or a negative singular value.
     """
 
     values: F64
     valid: Bool
     nonfinite: Bool
+    age: I64
 
 
 def compute(
@@ -60,12 +63,33 @@ def compute(
     """
     out = np.zeros((counts.bad.shape[0], len(STATISTICS)))
     wrong = np.zeros(out.shape[0], np.bool_)
-    levels(out, wrong, trace, entropy, counts)
+    found = levels(out, wrong, trace, entropy, counts)
     hidden.spectrum(out, wrong, spectrum, counts)
-    hidden.features(out, wrong, features, counts)
+    share = hidden.features(out, wrong, features, counts)
+    if share is not None:
+        _joint(out, {name: one.share for name, one in found.items()}, share, counts)
     if wrong.any():
         out[wrong] = 0.0
-    return Raw(out, _valid(counts), wrong)
+    return Raw(out, _valid(counts), wrong, _age(counts))
+
+
+def _joint(out: F64, found: dict[str, recurrence.F32], share: recurrence.F32, counts: Counts) -> None:
+    """Recurrence of several signals at one lag: what repeats in all of them is a loop, not a coincidence."""
+    if "entropy" not in found:
+        return
+    least = np.minimum(counts.rows, counts.entropy)
+    share += found["entropy"]
+    out[:, INDEX["recurrence_pair"]] = recurrence.joined(share, least)[:, 0]
+    if "trace" in found:
+        share += found["trace"]
+        both = recurrence.joined(share, np.minimum(least, counts.trace))
+        out[:, INDEX["recurrence_joint"]], out[:, INDEX["recurrence_joint_8"]] = both[:, 0], both[:, 1]
+
+
+def _age(counts: Counts) -> I64:
+    """(N,): index of the age by the longest of the row's windows."""
+    longest = np.maximum(np.maximum(counts.trace, counts.entropy), counts.rows)
+    return np.asarray(np.searchsorted(AGES, longest, side="right"))
 
 
 @lru_cache(maxsize=1024)

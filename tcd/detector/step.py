@@ -26,7 +26,7 @@ I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 #: z-scores are clamped to this magnitude.
-Z_LIMIT: Final = 12.0
+Z_LIMIT: Final = 6.0
 _TRACE, _ENTROPY, _SPECTRUM, _FEATURES = (int(signal) for signal in Signal)
 _ENDLESS: Final = np.iinfo(np.int64).max
 _STARTS: Final = np.array([columns.start for columns in statistics.SLICES])
@@ -104,26 +104,41 @@ def _tokens(counts: Counts, mask: I64) -> I64:
 
 
 def standardise(asset: DetectorAsset, raw: statistics.Raw, rows: Rows) -> F64:
-    """z-scores (R, F) of the chosen rows, clamped to +-12; 0 where a row cannot have the statistic."""
-    z = raw.values[rows] - asset.location
-    z /= asset.scale
+    """z-scores (R, F) of the chosen rows, clamped to +-6; 0 where a row cannot have the statistic."""
+    age = raw.age[rows]
+    z = raw.values[rows] - asset.location[age]
+    z /= asset.scale[age]
     np.minimum(np.maximum(z, -Z_LIMIT, out=z), Z_LIMIT, out=z)
     z *= raw.valid[rows]
     # -0.0 becomes 0.0: the sign of a neutral z would tell what its ignored value was
     z += _ZERO
-    return z
+    return np.asarray(z)
 
 
 def combine(mask: MaskCalibration, z: F64) -> tuple[F64, F64]:
-    """The logit of (R, F) z-scores, quantised, (R,); and the components' shares of it, (R, C)."""
-    shares = z * mask.quadratic
-    shares += mask.linear
+    """The statistic of (R, F) z-scores, quantised, (R,); and the components' shares of it, (R, C).
+
+    With a second head the statistic is the log of the sum of both odds, the shares are those of the larger one.
+    """
+    parts = _head(mask.intercept, mask.linear, mask.quadratic, z)
+    if mask.loop is not None:
+        other = _head(mask.loop.intercept, mask.loop.linear, mask.loop.quadratic, z)
+        total = np.logaddexp(parts[:, 0], other[:, 0])
+        parts = np.where((other[:, 0] > parts[:, 0])[:, None], other, parts)
+        parts[:, 0] = total
+    parts = quantise(parts)
+    return parts[:, 0], parts[:, 1:]
+
+
+def _head(intercept: float, linear: F64, quadratic: F64, z: F64) -> F64:
+    """Logit (column 0) and the components' shares of it; (R, 1 + C)."""
+    shares = z * quadratic
+    shares += linear
     shares *= z
     parts = np.empty((z.shape[0], 1 + _STARTS.shape[0]))
     np.add.reduceat(shares, _STARTS, axis=1, out=parts[:, 1:])
-    np.add(np.add.reduce(parts[:, 1:], axis=1), mask.intercept, out=parts[:, 0])
-    parts = quantise(parts)
-    return parts[:, 0], parts[:, 1:]
+    np.add(np.add.reduce(parts[:, 1:], axis=1), intercept, out=parts[:, 0])
+    return parts
 
 
 def _tables(mask: MaskCalibration) -> tuple[tuple[F64, ...], F64]:

@@ -6,7 +6,6 @@ row's bits do not depend on its padding or its neighbours (triton.md §6).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -195,20 +194,17 @@ def _segments(table: F64, length: I64) -> F64:
     return np.where(length == 0, 0.0, sums)
 
 
-def shift_of(mean: F64, past: F64, counts: I64 | int) -> F64:
-    """Mean of the newest block minus the mean of the generation's own past, (N,).
+def shift_of(mean: F64, past: F64, length: I64, block: int) -> F64:
+    """Mean of a newest block minus the mean of the values before it, (N,).
 
     Args:
-        mean: (N,) means of the newest block.
-        past: (N,) sums of all values before it.
-        counts: valid counts, (N,) or one for all.
+        mean: (N,) means of the newest `block` values.
+        past: (N,) sums of the values before them.
+        length: (N,) how many those are.
+        block: values in the newest block.
 
-    Divided by sqrt(1 + 16/m), m the length of the past; 0 while m is under one block.
+    Divided by sqrt(1 + block / length); 0 while the past is shorter than 16.
     """
-    if isinstance(counts, int):
-        if counts < 2 * BLOCK:
-            return np.zeros_like(mean)
-        return np.asarray((mean - past / float(counts - BLOCK)) / math.sqrt(1.0 + BLOCK / (counts - BLOCK)))
-    length = np.maximum(counts - BLOCK, 1).astype(np.float64)
-    shift = (mean - past / length) / np.sqrt(1.0 + BLOCK / length)
+    m = np.maximum(length, 1).astype(np.float64)
+    shift = (mean - past / m) / np.sqrt(1.0 + block / m)
     return np.asarray(shift * (length >= BLOCK))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tcd.calibration import load_assets
+from tcd.calibration import default_asset_dir, load_assets
 from tcd.calibration.evaluate import auroc, cross_validate, evaluate_fold, folds_of, summarise
-from tcd.calibration.fit import FitOptions, fit_directory, split_prompts, steps_of
+from tcd.calibration.fit import FitOptions, Split, fit_directory, fit_traces, split_prompts, steps_of
 from tcd.calibration.logistic import fit, robust_scale
 from tcd.calibration.traces import load_traces, replay
 from tcd.contract import detector_key
@@ -135,17 +136,42 @@ def test_detection_on_prompts_not_seen(recorded: Path, capsys: pytest.CaptureFix
     """All signals; loose floors under what was measured, see docs for the table."""
     traces = load_traces(recorded)
     steps = [steps_of(s) for s in traces.sequences]
-    floors = {15: 0.88, 3: 0.84, 1: 0.78}
+    floors = {15: 0.93, 3: 0.91, 1: 0.83}
     for mask, floor in floors.items():
         scored = [one for fold in folds_of(traces.prompts, 4) for one in evaluate_fold(steps, fold, mask=mask)]
         got = summarise(scored)
         with capsys.disabled():
             sys.stdout.write(f"\nmask {mask}: {json.dumps(got)}\n")
         assert got["auroc"] > floor
-        assert got["alarms_per_1000"] < 6
-        assert got["loop"]["within_64"] > 0.7
-        assert got["temperature"]["within_32"] > 0.85
+        assert got["alarms_per_1000"] < 3
+        at = got["realised"]["alarms"]
+        assert at["per_1000"] <= 1
+        assert at["loop"]["within_64"][0] >= 0.97
+        assert at["temperature"]["within_32"][0] > 0.9
+        if mask == 15:
+            assert got["auroc_loops_greedy"] > 0.985
+            assert at["loop"]["within_32"][0] > 0.93
+            assert at["loop"]["delay"] <= 12
+            assert at["severe"]["within_64"][0] > 0.75
         assert got["session_p"]["0.1"] <= 0.25
+
+
+def test_healthy_generations_alone_take_the_given_weights() -> None:
+    sequences = [s for s in load_traces(SMALL).sequences if s.kind in {"healthy", "greedy"}]
+    steps = [steps_of(s) for s in sequences]
+    split = Split(frozenset(s.prompt_id for s in sequences[::2]), frozenset(s.prompt_id for s in sequences[1::2]))
+    split = Split(split.fit - split.conformal, split.conformal)
+    options = FitOptions(least=1, masks=(3,))
+    with pytest.raises(AssetError, match="no faults"):
+        fit_traces(steps, split, "s", demo=True, options=options)
+    shipped = load_assets(default_asset_dir()).default
+    assert shipped is not None
+    assert shipped.detector is not None
+    weights = load_assets(default_asset_dir()).detectors[shipped.detector].masks
+    detector, _ = fit_traces(steps, split, "s", demo=True, options=replace(options, weights=weights))
+    assert detector.masks[3].linear.tolist() == weights[3].linear.tolist()
+    assert detector.masks[3].loop is not None
+    assert detector.masks[3].steps.shape[0] > 100
 
 
 def test_cross_validation_of_the_small_set_runs() -> None:

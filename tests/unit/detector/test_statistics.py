@@ -56,12 +56,22 @@ def test_trace_and_entropy_statistics() -> None:
     got = raw(lp, ent)
     d, e = lp.astype(np.float64), ent.astype(np.float64)
     assert value(got, "surprisal_16") == pytest.approx(-d[-16:].mean())
-    assert value(got, "surprisal_6") == pytest.approx(-d[-6:].mean())
+    assert value(got, "surprisal_4") == pytest.approx(-d[-4:].mean())
     assert value(got, "trace_low") == pytest.approx(np.sort(d[-16:])[:4].mean())
     assert value(got, "residual_16") == pytest.approx((-d - e)[-16:].mean())
     assert value(got, "residual_32") == pytest.approx((-d - e)[-32:].mean())
     assert value(got, "entropy_32") == pytest.approx(e[-32:].mean())
     assert value(got, "entropy_sd") == pytest.approx(e[-32:].std())
+    assert value(got, "misfit_32") == pytest.approx(np.abs(d + e)[-32:].mean())
+    assert value(got, "probability_16") == pytest.approx(np.exp(d)[-16:].mean())
+    assert value(got, "log_entropy_32") == pytest.approx(np.log(e + 0.05)[-32:].mean())
+    shift = e[-32:].mean() - e[:-32].mean()
+    assert value(got, "entropy_self_32") == pytest.approx(shift / np.sqrt(1 + 32 / 48))
+    shift = d[:-64].mean() - d[-64:].mean()
+    assert value(got, "surprisal_self_64") == pytest.approx(shift / np.sqrt(1 + 64 / 16))
+    logs = np.log(e + 0.05)
+    shift = logs[-32:].mean() - logs[:-32].mean()
+    assert value(got, "log_entropy_self") == pytest.approx(shift / np.sqrt(1 + 32 / 48))
     past = (e[-16:].mean() - e[:-16].mean()) / np.sqrt(1 + 16 / 64)
     assert value(got, "entropy_self") == pytest.approx(past)
     assert value(got, "surprisal_self") == pytest.approx(-(d[-16:].mean() - d[:-16].mean()) / np.sqrt(1 + 16 / 64))
@@ -77,6 +87,21 @@ def test_recurrence_is_its_definition(n: int) -> None:
         newest = series[-16:].astype(np.float64)
         mean = [np.linalg.norm(newest - series[len(series) - 16 - p : len(series) - p], axis=1).mean() for p in lags]
         assert value(got, name) == pytest.approx(1 - min(mean) / np.mean(mean), abs=2e-5)
+
+
+@pytest.mark.parametrize("n", [40, 112, 200])
+def test_joint_recurrence_is_its_definition(n: int) -> None:
+    lp, ent = (RNG.normal(size=n).astype(np.float32) for _ in range(2))
+    f = RNG.normal(3, 1, (min(n, 112), 5)).astype(np.float32)
+    got = raw(lp, ent, None, f)
+    lags = range(1, min(96, f.shape[0] - 16) + 1)
+    for name, block in (("recurrence_joint", 16), ("recurrence_joint_8", 8)):
+        total = np.zeros(len(lags))
+        for series in (lp[:, None], ent[:, None], f):
+            x = series.astype(np.float64)
+            gaps = [np.linalg.norm(x[-block:] - x[len(x) - block - p : len(x) - p], axis=1).mean() for p in lags]
+            total += np.array(gaps) / np.mean(gaps)
+        assert value(got, name) == pytest.approx(1 - total.min() / total.mean(), abs=5e-5)
 
 
 def test_a_loop_is_a_perfect_recurrence_and_white_noise_is_not() -> None:
@@ -110,6 +135,10 @@ def test_feature_statistics() -> None:
     spread = ((past - past.mean(axis=0)) ** 2).sum(axis=1).mean()
     shift = np.linalg.norm(f[-16:].mean(axis=0) - past.mean(axis=0))
     assert value(got, "feature_self") == pytest.approx(shift / np.sqrt(spread * (1 + 16 / 44)), rel=1e-4)
+    older, newer = f[:-32], f[-32:]
+    spread = ((older - older.mean(axis=0)) ** 2).sum(axis=1).mean()
+    shift = np.linalg.norm(newer.mean(axis=0) - older.mean(axis=0))
+    assert value(got, "feature_self_32") == pytest.approx(shift / np.sqrt(spread * (1 + 32 / 28)), rel=1e-4)
     eigenvalues = np.linalg.eigvalsh(np.cov(f[-32:].T))
     assert value(got, "feature_rank") == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum(), rel=1e-4)
 

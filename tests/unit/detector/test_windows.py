@@ -67,5 +67,9 @@ def test_recurrence_of_values_whose_differences_overflow() -> None:
     plain, scaled = window[:2].copy(), window[:2].copy()
     scaled[1] = plain[1] * np.float32(2.0**-30)
     with np.errstate(over="ignore", invalid="ignore"):
-        assert recurrence.scalar(plain, TAIL).tolist() == recurrence.scalar(scaled, TAIL).tolist()
-        assert recurrence.scalar(window, np.full(3, TAIL)).tolist()[:2] == recurrence.scalar(plain, TAIL).tolist()
+        for part in ("ratio", "share"):
+            got, same, batch = (
+                getattr(recurrence.scalar(x, np.full(len(x), TAIL)), part) for x in (plain, scaled, window)
+            )
+            assert got.tolist() == same.tolist()
+            assert batch.tolist()[:2] == got.tolist()
