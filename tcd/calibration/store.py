@@ -38,7 +38,12 @@ def default_asset_dir() -> Path:
     return Path(str(files("tcd") / "data" / "demo_assets"))
 
 
-def _read(path: Path, limit: int) -> bytes:
+def read_file(path: Path, limit: int) -> bytes:
+    """Bytes of a file of at most `limit` bytes.
+
+    Raises:
+        AssetError: if it cannot be read or is larger.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
@@ -51,7 +56,8 @@ def _read(path: Path, limit: int) -> bytes:
     return data
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: a temporary name, a sync, a rename, a sync of the directory."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     with temporary.open("wb") as file:
         file.write(data)
@@ -72,7 +78,7 @@ def write_asset(directory: Path, asset: Asset) -> str:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / (digest.removeprefix("sha256:") + suffix(asset))
     if not path.exists():
-        _write(path, data)
+        write_file(path, data)
     return digest
 
 
@@ -107,7 +113,7 @@ def write_manifest(
     }
     data = json.dumps(body, indent=1, sort_keys=True).encode() + b"\n"
     directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / MANIFEST, data)
+    write_file(directory / MANIFEST, data)
     return digest_of(data)
 
 
@@ -125,7 +131,7 @@ def read_asset(directory: Path, digest: str, *, suffixes: tuple[str, ...] = (".n
     if path is None:
         msg = f"asset {digest} is missing"
         raise AssetError(msg)
-    data = _read(path, MAX_BYTES)
+    data = read_file(path, MAX_BYTES)
     if digest_of(data) != digest:
         msg = f"asset {digest}: the file's digest is {digest_of(data)}"
         raise AssetError(msg)
@@ -146,13 +152,13 @@ def _known_schema(schema: object) -> None:
         raise ValueError(msg)
 
 
-def load_assets(directory: Path) -> AssetSet:
-    """Load everything the directory's manifest names.
+def load_assets(directory: Path, *, manifest: Path | None = None) -> AssetSet:
+    """Load everything the directory's manifest, or another of it, names.
 
     Raises:
         AssetError: when the manifest or any named asset is missing, altered or malformed.
     """
-    data = _read(directory / MANIFEST, _MAX_MANIFEST)
+    data = read_file(manifest or directory / MANIFEST, _MAX_MANIFEST)
     try:
         body = json.loads(data)
         _known_schema(body["schema"])

@@ -6,12 +6,15 @@ same name, with one row per sequence (regime, cp, onsets, prompt_id).
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -136,6 +139,36 @@ def _index(directory: Path) -> tuple[list[dict[str, Any]], list[Path]]:
     return json.loads(pairs[0].read_bytes()), [pairs[0].with_suffix(".npz")]
 
 
+def _refuse(rows: list[dict[str, Any]], arrays: dict[str, NDArray[np.generic]], offsets: NDArray[np.int64]) -> None:
+    """Refuse recordings that would spoil a calibration silently.
+
+    Raises:
+        AssetError: if there are none, models are mixed, a signal is not finite, or a session is there twice.
+    """
+    models = sorted({str(row["model"]) for row in rows if row.get("model")})
+    problem = ""
+    if not rows:
+        problem = "no sequences"
+    elif len(models) > 1:
+        problem = f"generations of several models: {', '.join(models[:4])}; fit one key at a time"
+    elif offsets[0] != 0 or (np.diff(offsets) < 1).any() or offsets[-1] != arrays["lp"].shape[0]:
+        problem = "offsets do not cut the arrays into sequences"
+    for name, array in arrays.items():
+        if not problem and not np.isfinite(array.astype(np.float64)).all():
+            problem = f"{name}: a NaN or infinity"
+    seen: dict[bytes, int] = {}
+    for i in range(len(rows) if not problem else 0):
+        part = slice(int(offsets[i]), int(offsets[i + 1]))
+        content = arrays["lp"][part].tobytes() + arrays["feat"][part].tobytes()
+        first = seen.setdefault(content, i)
+        # greedy generation repeats itself
+        if first != i and rows[i]["regime"] != "lowtemp":
+            problem = f"sequences {first} and {i} are the same session: a copy would count as a second witness"
+            break
+    if problem:
+        raise AssetError(problem)
+
+
 def load_traces(directory: Path) -> Traces:
     """Read a directory of recorded generations.
 
@@ -145,14 +178,15 @@ def load_traces(directory: Path) -> Traces:
     try:
         rows, (path,) = _index(directory)
         data = path.read_bytes()
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("lp", "ent", "sv", "feat", "offsets")}
         offsets = arrays.pop("offsets").astype(np.int64)
         if len(rows) != offsets.shape[0] - 1:
             msg = f"{len(rows)} index rows, {offsets.shape[0] - 1} sequences"
             raise AssetError(msg)
+        _refuse(rows, arrays, offsets)
         sequences = tuple(_sequence(row, arrays, int(offsets[i]), int(offsets[i + 1])) for i, row in enumerate(rows))
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except (OSError, KeyError, ValueError, IndexError, EOFError, zipfile.BadZipFile, pa.ArrowException) as error:
         msg = f"{directory.name}: not a directory of traces: {type(error).__name__}: {error}"
         raise AssetError(msg) from error
     return Traces(sequences, f"{path.name} {digest_of(data)}")

@@ -86,6 +86,27 @@ def evaluate(
 
 
 @app.command()
+def promote(
+    candidate: Annotated[Path, typer.Argument(help="directory that `fit` wrote", exists=True, file_okay=False)],
+    live: Annotated[Path, typer.Argument(help="directory that is served", file_okay=False)],
+) -> None:
+    """Make LIVE answer with the candidate's assets; whole or not at all. The old manifest is kept."""
+    from tcd.calibration.promote import promote as run
+
+    print(f"manifest {run(candidate, live)}")
+
+
+@app.command()
+def rollback(
+    live: Annotated[Path, typer.Argument(help="directory that is served", exists=True, file_okay=False)],
+) -> None:
+    """Put the manifest before the last promotion back in force."""
+    from tcd.calibration.promote import rollback as run
+
+    print(f"manifest {run(live)}")
+
+
+@app.command()
 def show(
     directory: Annotated[Path | None, typer.Argument(help="asset directory; the shipped one if left out")] = None,
 ) -> None:

@@ -52,17 +52,38 @@ def ledoit_wolf(samples: F64) -> Covariance:
         ValueError: if `samples` is not (n, d) with n >= 1.
     """
     mean, centred, empirical = _moments(samples)
-    n, d = centred.shape
+    quartic = float(((centred**2).sum(axis=1) ** 2).sum())
+    return ledoit_wolf_moments(mean, empirical, quartic, centred.shape[0])
+
+
+def ledoit_wolf_moments(mean: F64, empirical: F64, quartic: float, n: int) -> Covariance:
+    """Ledoit-Wolf estimate from the moments of n rows.
+
+    Args:
+        mean: (d,) their mean.
+        empirical: (d, d) their covariance, divided by n.
+        quartic: sum of the fourth powers of their distances from the mean.
+        n: number of rows.
+    """
+    d = mean.shape[0]
     if d == 1:
         return _shrunk(mean, empirical, 0.0)
     trace = float(np.trace(empirical))
     target = trace / d
     delta_raw = float((empirical**2).sum())
-    beta_raw = float(((centred**2).sum(axis=1) ** 2).sum())
-    beta = (beta_raw / n - delta_raw) / (d * n)
+    beta = (quartic / n - delta_raw) / (d * n)
     delta = (delta_raw - 2.0 * target * trace + d * target**2) / d
     beta = min(beta, delta)
     return _shrunk(mean, empirical, 0.0 if beta == 0 else beta / delta)
+
+
+def robust_centre(samples: F64) -> F64:
+    """Median by column of (n, d) samples, (d,): a centre that half of the rows cannot move.
+
+    Raises:
+        ValueError: if `samples` is not (n, d) with n >= 1.
+    """
+    return np.asarray(np.median(samples, axis=0)) if _moments(samples)[0].size else np.zeros(0)
 
 
 def oas(samples: F64) -> Covariance:

@@ -43,3 +43,16 @@ def ewma(window: F64, smoothing: float) -> F64:
     age = np.arange(window.shape[1] - 1, -1, -1)
     weights = smoothing * (1.0 - smoothing) ** age * float(np.sqrt((2.0 - smoothing) / smoothing))
     return np.asarray(np.add.reduce(window * weights[:, None], axis=1))
+
+
+def contributions(centred: F64, covariance: F64) -> F64:
+    """Shares (N, d) of each feature in the squared distances: x * (S^-1 x), which sum to x' S^-1 x by row.
+
+    Args:
+        centred: (N, d) vectors minus the reference mean.
+        covariance: (d, d) the reference covariance S.
+
+    A share may be negative where correlated features explain each other.
+    """
+    solved = np.linalg.solve(covariance, centred.T).T
+    return np.asarray(centred * solved)

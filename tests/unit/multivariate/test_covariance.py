@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from tcd.multivariate import cholesky, ewma, ledoit_wolf, mahalanobis, oas
+from tcd.multivariate import Moments, cholesky, contributions, ewma, ledoit_wolf, mahalanobis, oas, robust_centre
 
 
 def test_golden_covariances(shared: Path) -> None:
@@ -36,6 +37,112 @@ def test_estimates_equal_scikit_learn(n: int, d: int) -> None:
         assert np.abs(ours.covariance - theirs.covariance_).max() < 1e-10
         assert ours.shrinkage == pytest.approx(theirs.shrinkage_, abs=1e-10)
         assert np.abs(ours.mean - theirs.location_).max() < 1e-10
+
+
+@pytest.mark.parametrize("name", ["offset", "constant", "wide", "one", "all_constant"])
+def test_estimates_equal_scikit_learn_on_hard_tables(name: str) -> None:
+    covariance = pytest.importorskip("sklearn.covariance")
+    rng = np.random.default_rng(7)
+    samples = {
+        "offset": rng.normal(1e6, 1.0, (400, 8)),
+        "constant": np.concatenate([rng.normal(size=(60, 3)), np.full((60, 2), 4.0)], axis=1),
+        "wide": rng.normal(size=(12, 64)),
+        "one": rng.normal(size=(30, 1)),
+        "all_constant": np.full((9, 3), 2.5),
+    }[name]
+    reference = samples[0].copy()
+    stream = Moments.start(reference)
+    for part in np.array_split(samples, 5):
+        stream = stream.add(part)
+    lw, oracle = covariance.LedoitWolf().fit(samples), covariance.OAS().fit(samples)
+    for ours, theirs in ((ledoit_wolf(samples), lw), (oas(samples), oracle), (stream.ledoit_wolf(), lw)):
+        assert np.abs(ours.covariance - theirs.covariance_).max() < 1e-10
+        assert np.abs(ours.mean - theirs.location_).max() < 1e-9
+
+
+def test_sums_around_zero_would_not_do() -> None:
+    """What the fixed reference point is for: the same sums around 0 are wrong at an offset of a million."""
+    samples = np.random.default_rng(3).normal(1e6, 1.0, (500, 4))
+    exact = ledoit_wolf(samples).covariance
+    near = Moments.start(np.full(4, 1e6)).add(samples).ledoit_wolf().covariance
+    far = Moments.start(np.zeros(4)).add(samples).ledoit_wolf().covariance
+    assert np.abs(near - exact).max() < 1e-12
+    assert not np.abs(far - exact).max() < 1e-6
+
+
+def test_parts_of_a_stream_merge_and_bad_parts_are_refused() -> None:
+    samples = np.random.default_rng(4).normal(size=(90, 5))
+    start = Moments.start(np.zeros(5))
+    both = start.add(samples[:40]).merge(start.add(samples[40:]))
+    assert both.n == 90
+    assert np.abs(both.ledoit_wolf().covariance - ledoit_wolf(samples).covariance).max() < 1e-12
+    with pytest.raises(ValueError, match="finite"):
+        start.add(np.full((2, 5), np.nan))
+    with pytest.raises(ValueError, match="finite"):
+        start.add(np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="different reference"):
+        both.merge(Moments.start(np.ones(5)))
+    with pytest.raises(ValueError, match="no rows"):
+        start.ledoit_wolf()
+    with pytest.raises(ValueError, match="reference of shape"):
+        Moments.start(np.array([np.inf]))
+
+
+def test_the_robust_centre_withstands_outliers() -> None:
+    samples = np.random.default_rng(5).normal(size=(101, 3))
+    samples[:40] += 1e9
+    assert np.abs(robust_centre(samples)).max() < 3
+
+
+def test_contributions_add_up_to_the_squared_distance_and_name_the_culprit() -> None:
+    rng = np.random.default_rng(6)
+    estimate = ledoit_wolf(rng.normal(size=(300, 6)))
+    rows = rng.normal(size=(4, 6))
+    rows[:, 2] += 9
+    parts = contributions(rows, estimate.covariance)
+    factor, _ = cholesky(estimate.covariance)
+    assert parts.sum(axis=1) == pytest.approx(mahalanobis(rows, factor) ** 2, rel=1e-9)
+    assert (parts.argmax(axis=1) == 2).all()
+
+
+def _run_lengths(case: dict[str, float], runs: int) -> NDArray[np.float64]:
+    """Steps to the first T^2 above the limit of `runs` charts on white vectors; at most 40 ARL0."""
+    rng, d, r = np.random.default_rng(11), int(case["p"]), case["r"]
+    state, length = np.zeros((runs, d)), np.zeros(runs)
+    going = np.arange(runs)
+    for step in range(1, int(40 * case["ARL0"])):
+        state = r * rng.normal(size=state.shape) + (1 - r) * state
+        over = np.add.reduce(state * state, axis=1) * ((2 - r) / r) > case["h4"]
+        length[going[over]] = step
+        going, state = going[~over], state[~over]
+        if not going.size:
+            break
+    assert not going.size
+    return length
+
+
+def _limit(shared: Path, p: int, r: float) -> dict[str, float]:
+    table: list[dict[str, float]] = json.loads((shared / "vectors/statistics/mewma_h.json").read_text())["h"]
+    return next(c for c in table if (c["p"], c["r"], c["ARL0"]) == (p, r, 200))
+
+
+def test_mewma_run_length_is_the_tables(shared: Path) -> None:
+    """Seeded, N = 4,000 runs: the table's ARL0 is inside the 99.9 % interval of the mean run length."""
+    length = _run_lengths(_limit(shared, 4, 0.2), 4000)
+    half = 3.29 * length.std() / np.sqrt(length.size)
+    assert abs(length.mean() - 200) < half
+    assert half < 12
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("r", [0.1, 0.2, 0.5])
+@pytest.mark.parametrize("p", [2, 4])
+def test_mewma_run_length_within_two_percent(shared: Path, p: int, r: float) -> None:
+    """Seeded, N = 100,000 runs: the 99.9 % interval is about 1 % wide, and within 2 % of the table."""
+    length = _run_lengths(_limit(shared, p, r), 100_000)
+    half = 3.29 * length.std() / np.sqrt(length.size)
+    assert half < 0.012 * 200
+    assert abs(length.mean() - 200) < 0.02 * 200
 
 
 def test_samples_must_be_a_table() -> None:

@@ -1,0 +1,86 @@
+"""Promotion of a fitted asset directory to a live one, and the way back.
+
+The assets are copied first, each atomically and under its digest; the manifest is replaced last, in one rename. A
+crash at any point leaves the old manifest or the new one, both complete. Old manifests are kept in `history/`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from tcd.calibration.assets import AssetSet
+from tcd.calibration.codec import digest_of
+from tcd.calibration.store import MANIFEST, load_assets, read_file, write_file
+from tcd.errors import AssetError
+
+HISTORY: Final = "history"
+_LIMIT: Final = 64 * 2**20
+_DIGITS: Final = 8
+
+
+def _files(directory: Path, assets: AssetSet) -> list[Path]:
+    digests = (*assets.detectors, *assets.multivariates, *assets.routing, *assets.projections)
+    names = [d.removeprefix("sha256:") for d in digests]
+    return [next(p for p in (directory / (n + s) for s in (".npz", ".json")) if p.exists()) for n in names]
+
+
+def history(live: Path) -> list[Path]:
+    """Manifests that were replaced, oldest first."""
+    return sorted((live / HISTORY).glob("*.json"))
+
+
+def _keep(live: Path) -> None:
+    """Put the manifest in force into the history, unless it is the newest entry already."""
+    if not (live / MANIFEST).exists():
+        return
+    data = read_file(live / MANIFEST, _LIMIT)
+    past = history(live)
+    if past and read_file(past[-1], _LIMIT) == data:
+        return
+    number = int(past[-1].name.split("-")[0]) + 1 if past else 1
+    (live / HISTORY).mkdir(exist_ok=True)
+    digest = digest_of(data).removeprefix("sha256:")
+    write_file(live / HISTORY / f"{number:0{_DIGITS}d}-{digest[:16]}.json", data)
+
+
+def promote(candidate: Path, live: Path) -> str:
+    """Make the live directory answer with the candidate's assets; returns the manifest's digest.
+
+    Raises:
+        AssetError: if the candidate does not load; the live directory is then untouched.
+    """
+    assets = load_assets(candidate)
+    data = read_file(candidate / MANIFEST, _LIMIT)
+    if digest_of(data) != assets.manifest_digest:
+        msg = "the candidate's manifest changed while it was read"
+        raise AssetError(msg)
+    live.mkdir(parents=True, exist_ok=True)
+    for path in _files(candidate, assets):
+        content = read_file(path, _LIMIT)
+        if digest_of(content) != f"sha256:{path.stem}":
+            msg = f"asset {path.name} changed while it was read"
+            raise AssetError(msg)
+        # a file of that name may be what a fault of the disk left: the digest decides
+        if not (live / path.name).exists() or read_file(live / path.name, _LIMIT) != content:
+            write_file(live / path.name, content)
+    _keep(live)
+    write_file(live / MANIFEST, data)
+    return load_assets(live).manifest_digest
+
+
+def rollback(live: Path) -> str:
+    """Put the manifest before the last promotion back in force; returns its digest.
+
+    Raises:
+        AssetError: if there is none, or one of its assets is missing or altered; nothing is changed then.
+    """
+    past = history(live)
+    if not past:
+        msg = "nothing to roll back to"
+        raise AssetError(msg)
+    data = read_file(past[-1], _LIMIT)
+    load_assets(live, manifest=past[-1])
+    write_file(live / MANIFEST, data)
+    past[-1].unlink()
+    return load_assets(live).manifest_digest
