@@ -1,0 +1,37 @@
+"""From scores to actions that an operator can explain: policies, the decision engine, trust, patches. Pure."""
+
+from __future__ import annotations
+
+from tcd.trust.diff import Logged, decisions_that_change, lint, reachable, subjects_that_change
+from tcd.trust.engine import ACTIONS, DEFAULT_TABLE, SEVERITY, Risk, Row, Verdict, decide
+from tcd.trust.graph import Explanation, Node, Params, TrustGraph, propagate
+from tcd.trust.patches import Event, Objective, Patch, PatchRuntime
+from tcd.trust.policies import BadBundle, Policy, PolicySet, load
+
+__all__ = [
+    "ACTIONS",
+    "DEFAULT_TABLE",
+    "SEVERITY",
+    "BadBundle",
+    "Event",
+    "Explanation",
+    "Logged",
+    "Node",
+    "Objective",
+    "Params",
+    "Patch",
+    "PatchRuntime",
+    "Policy",
+    "PolicySet",
+    "Risk",
+    "Row",
+    "TrustGraph",
+    "Verdict",
+    "decide",
+    "decisions_that_change",
+    "lint",
+    "load",
+    "propagate",
+    "reachable",
+    "subjects_that_change",
+]

@@ -1,0 +1,133 @@
+"""The decision engine: what is known about a step, and a table of rows, to an action.
+
+Every condition of a row is a floor under a risk, and the severest action of the rows that hold is taken. So more risk
+never gives a milder action, whatever a table says: a table can only be wrong in being too strict or too mild.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Final, Literal, get_args
+
+Action = Literal["allow", "degrade", "throttle", "ask_for_review", "escalate_to_human", "block"]
+Cause = Literal["detector", "av", "policy", "budget", "degraded", "trust", "slo"]
+Mode = Literal["enforce", "monitor"]
+#: From mild to severe.
+ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
+CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
+SEVERITY: Final[Mapping[str, int]] = {name: rank for rank, name in enumerate(ACTIONS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What is known about a step; larger is riskier everywhere.
+
+    Attributes:
+        score: of the step, 0 to 1.
+        tier: of the routing model, 0 to 2.
+        alarm: the fast alarm, of this step or held.
+        trigger: the hypothesis was rejected.
+        floor: the newest entropy is under the policy's floor.
+        exhausted: no budget is left that could trigger.
+        spent: share of the epoch's budget that is spent, 0 to 1.
+        failed: a part that the decision needs did not work.
+        distrust: 1 - trust of the subject, 0 to 1.
+        pressure: latency over its objective, 0 and up.
+    """
+
+    score: float = 0.0
+    tier: int = 0
+    alarm: bool = False
+    trigger: bool = False
+    floor: bool = False
+    exhausted: bool = False
+    spent: float = 0.0
+    failed: bool = False
+    distrust: float = 0.0
+    pressure: float = 0.0
+
+
+#: Members of `Risk`, the names that a row's conditions may have.
+RISKS: Final = tuple(f.name for f in fields(Risk))
+FLAGS: Final = frozenset({"alarm", "trigger", "floor", "exhausted", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: when every risk is at least its floor, the action is at least this one.
+
+    Attributes:
+        name: for explanations.
+        when: floor by member of `Risk`; a flag's floor is true. Without any the row always holds.
+        action: at least this.
+        cause: what is said.
+    """
+
+    name: str
+    when: Mapping[str, float | bool]
+    action: Action
+    cause: Cause
+
+    def __post_init__(self) -> None:
+        """Refuse what would not be monotone.
+
+        Raises:
+            ValueError: a condition is unknown, or a flag's floor is not true.
+        """
+        for member, floor in self.when.items():
+            if member not in RISKS:
+                msg = f"{member} is no risk"
+                raise ValueError(msg)
+            if (member in FLAGS) is not isinstance(floor, bool) or floor is False:
+                msg = f"{member} takes {'true' if member in FLAGS else 'a number'}"
+                raise ValueError(msg)
+
+    def holds(self, risk: Risk) -> bool:
+        """Whether every condition is met; NaN counts as the greatest risk."""
+        # `not <` and not `>=`: a comparison with NaN is false
+        return all(not getattr(risk, member) < floor for member, floor in self.when.items())
+
+
+#: What the shim's settings decide, as a table.
+DEFAULT_TABLE: Final = (
+    Row("tier", {"tier": 1}, "degrade", "detector"),
+    Row("alarm", {"alarm": True}, "degrade", "detector"),
+    Row("floor", {"floor": True}, "degrade", "policy"),
+    Row("exhausted", {"exhausted": True}, "degrade", "budget"),
+    Row("failed", {"failed": True}, "block", "degraded"),
+    Row("trigger", {"trigger": True}, "block", "av"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the table says.
+
+    Attributes:
+        action: the severest of the rows that hold.
+        enforced: the action, or `allow` where the mode only watches.
+        cause: of the first such row in the table, "" for `allow`.
+        because: names of all rows that hold, severest first: the explanation.
+    """
+
+    action: Action
+    enforced: Action
+    cause: Cause | Literal[""]
+    because: tuple[str, ...]
+
+
+def decide(table: Sequence[Row], risk: Risk, *, mode: Mode = "enforce") -> Verdict:
+    """Decide.
+
+    Args:
+        table: rows in any order; order only breaks ties of the cause.
+        risk: what is known.
+        mode: whether the action is enforced.
+    """
+    held = sorted((row for row in table if row.holds(risk)), key=lambda row: -SEVERITY[row.action])
+    if not held or held[0].action == "allow":
+        return Verdict("allow", "allow", "", tuple(row.name for row in held))
+    first = held[0]
+    enforced: Action = first.action if mode == "enforce" else "allow"
+    return Verdict(first.action, enforced, first.cause, tuple(row.name for row in held))

@@ -1,0 +1,327 @@
+"""Policies: typed bundles in TOML, resolved through `extends`, and which of them applies to a subject.
+
+A bundle is taken whole or refused whole, with file, line and reason. What is resolved is immutable, so a request that
+holds a `PolicySet` sees one version of every policy until it is answered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tcd.errors import ConfigError
+from tcd.spotlight.policy import Policy as RewritePolicy
+from tcd.trust.engine import DEFAULT_TABLE, Action, Cause, Mode, Row
+from tcd.trust.lines import Lines
+
+_TOML: Final = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+_SYNTAX: Final = re.compile(r"\(at line (\d+), column \d+\)")
+#: Members of a subject that a policy may match.
+SUBJECT: Final = ("tenant", "user", "session", "model_id", "gpu_id", "task", "lang")
+MAX_POLICIES: Final = 1024
+MAX_BYTES: Final = 1 << 20
+_STRICT: Final = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Pattern = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class BadBundle(ConfigError):
+    """A bundle is refused; `detail` begins with `file:line`."""
+
+    code = "bad_bundle"
+
+
+class Match(BaseModel):
+    """Who a policy is for: literal values, or globs in which `*` stands for anything; the whole value must match."""
+
+    model_config = _STRICT
+
+    tenant: Pattern | None = None
+    user: Pattern | None = None
+    session: Pattern | None = None
+    model_id: Pattern | None = None
+    gpu_id: Pattern | None = None
+    task: Pattern | None = None
+    lang: Pattern | None = None
+
+
+class DetectorRule(BaseModel):
+    """How scores become alarms."""
+
+    model_config = _STRICT
+
+    entropy_floor: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    hysteresis_on: Unit | None = None
+    hysteresis_off: Unit | None = None
+    cooldown_steps: Annotated[int, Field(ge=0, le=10_000)] | None = None
+
+
+class AvRule(BaseModel):
+    """The always-valid controller's level."""
+
+    model_config = _STRICT
+
+    alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+class FailureRule(BaseModel):
+    """What happens when a part does not work."""
+
+    model_config = _STRICT
+
+    on_failure: Literal["closed", "open", "static"] | None = None
+    static_action: Literal["allow", "degrade", "block"] | None = None
+    deadline_ms: Positive | None = None
+
+
+class ReceiptRule(BaseModel):
+    """What receipts carry."""
+
+    model_config = _STRICT
+
+    enable: bool | None = None
+    witness: bool | None = None
+
+
+class RoutingRule(BaseModel):
+    """Tweaks of the route; they only tighten it."""
+
+    model_config = _STRICT
+
+    temperature_max: Annotated[float, Field(ge=0, le=1000)] | None = None
+    top_p_max: Unit | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = ()
+
+
+class DecisionRule(BaseModel):
+    """A row of the decision table."""
+
+    model_config = _STRICT
+
+    name: Name
+    when: dict[str, bool | float] = Field(default_factory=dict)
+    action: Action
+    cause: Cause = "policy"
+
+    @model_validator(mode="after")
+    def _monotone(self) -> DecisionRule:
+        Row(self.name, self.when, self.action, self.cause)
+        return self
+
+
+class PolicyRule(BaseModel):
+    """One policy as it is written."""
+
+    model_config = _STRICT
+
+    name: Name
+    version: Annotated[int, Field(ge=1)]
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    extends: Name | None = None
+    match: Match = Match()
+    detector: DetectorRule = DetectorRule()
+    av: AvRule = AvRule()
+    routing: RoutingRule = RoutingRule()
+    receipt: ReceiptRule = ReceiptRule()
+    rewrite: dict[str, Any] = Field(default_factory=dict)
+    failure: FailureRule = FailureRule()
+    mode: Mode | None = None
+    decision: tuple[DecisionRule, ...] = ()
+
+    @model_validator(mode="after")
+    def _rewritable(self) -> PolicyRule:
+        RewritePolicy.from_json(self.rewrite)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A resolved policy.
+
+    Attributes:
+        name, version, priority, match: its own; nothing else is inherited from.
+        sections: detector, av, routing, receipt, rewrite, failure: members that are set, the parents' included.
+        mode: whether actions are enforced.
+        table: the decision table: the default rows, the parents', its own.
+        ref: `name@version#hash12`; the hash is of all of it.
+        file, line: where it is written.
+    """
+
+    name: str
+    version: int
+    priority: int
+    match: Mapping[str, str]
+    sections: Mapping[str, Mapping[str, Any]]
+    mode: Mode
+    table: tuple[Row, ...]
+    ref: str
+    file: str
+    line: int
+
+    @property
+    def rewrite(self) -> RewritePolicy:
+        """Its rewriting policy."""
+        return RewritePolicy.from_json(dict(self.sections["rewrite"]))
+
+    def applies(self, subject: Mapping[str, str]) -> bool:
+        """Whether it is for a subject (members of `SUBJECT`)."""
+        return all(glob(pattern, subject.get(member, "")) for member, pattern in self.match.items())
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """Sorts the policy that wins first: more literals, more globs, longer globs, priority, then name."""
+        globs = [pattern for pattern in self.match.values() if "*" in pattern]
+        fixed = sum(len(pattern.replace("*", "")) for pattern in globs)
+        return (-(len(self.match) - len(globs)), -len(globs), -fixed, -self.priority, self.name)
+
+
+def glob(pattern: str, value: str) -> bool:
+    """Whether the whole value matches; `*` stands for any characters. Linear in the value for each piece."""
+    if "*" not in pattern:
+        return pattern == value
+    first, *middle, last = pattern.split("*")
+    if len(value) < len(first) + len(last) or not (value.startswith(first) and value.endswith(last)):
+        return False
+    at, end = len(first), len(value) - len(last)
+    for piece in middle:
+        found = value.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
+
+
+class PolicySet:
+    """The policies in force; immutable."""
+
+    def __init__(self, policies: Sequence[Policy]) -> None:
+        """Order the policies; the first that applies wins."""
+        self._ordered = tuple(sorted(policies, key=lambda policy: policy.rank))
+
+    def __iter__(self) -> Any:
+        """Policies, most specific first."""
+        return iter(self._ordered)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._ordered)
+
+    def of(self, subject: Mapping[str, str]) -> Policy | None:
+        """The policy of a subject; None when none applies."""
+        return next((policy for policy in self._ordered if policy.applies(subject)), None)
+
+    @property
+    def digest(self) -> str:
+        """Of all references."""
+        refs = "\n".join(sorted(policy.ref for policy in self._ordered))
+        return "sha256:" + hashlib.sha256(refs.encode()).hexdigest()
+
+
+def load(files: Mapping[str, str]) -> PolicySet:
+    """Read a bundle: file name to TOML text, each with `[[policy]]` tables.
+
+    Raises:
+        BadBundle: anything in it is wrong; nothing of it is taken.
+    """
+    rules: dict[str, tuple[PolicyRule, str, int]] = {}
+    for file, text in files.items():
+        for rule, line in _read(file, text):
+            if rule.name in rules:
+                _refuse(file, line, f"policy {rule.name} is already in {rules[rule.name][1]}:{rules[rule.name][2]}")
+            rules[rule.name] = (rule, file, line)
+    if len(rules) > MAX_POLICIES:
+        _refuse(next(iter(files)), 1, f"{len(rules)} policies; at most {MAX_POLICIES}")
+    return PolicySet([_resolved(name, rules) for name in rules])
+
+
+def _refuse(file: str, line: int, reason: str) -> Any:
+    msg = f"{file}:{line}: {reason}"
+    raise BadBundle(msg) from None
+
+
+def _read(file: str, text: str) -> list[tuple[PolicyRule, int]]:
+    if len(text.encode()) > MAX_BYTES:
+        _refuse(file, 1, f"over {MAX_BYTES} bytes")
+    try:
+        value = _TOML.loads(text)
+    except (_TOML.TOMLDecodeError, RecursionError) as error:
+        at = _SYNTAX.search(str(error))
+        _refuse(file, int(at[1]) if at else len(text.splitlines()) or 1, _SYNTAX.sub("", str(error)).strip())
+    lines = Lines(text)
+    for member in value:
+        if member != "policy":
+            _refuse(file, lines.of((member,)), f"{member} is no member of a bundle")
+    tables = value.get("policy", [])
+    if not isinstance(tables, list) or not tables:
+        _refuse(file, 1, "a bundle has [[policy]] tables")
+    found = []
+    for index, table in enumerate(tables):
+        try:
+            rule = PolicyRule.model_validate(_tuples(table))
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            path = tuple(first["loc"])
+            where = ".".join(str(part) for part in path)
+            _refuse(file, lines.of(("policy", index, *path)), f"{where}: {first['msg']}" if where else first["msg"])
+        found.append((rule, lines.of(("policy", index))))
+    return found
+
+
+def _tuples(value: Any) -> Any:
+    """Arrays as tuples: strict validation takes no list for one."""
+    if isinstance(value, dict):
+        return {name: member if name == "rewrite" else _tuples(member) for name, member in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+_SECTIONS: Final = ("detector", "av", "routing", "receipt", "failure")
+
+
+def _resolved(name: str, rules: Mapping[str, tuple[PolicyRule, str, int]]) -> Policy:
+    own, file, line = rules[name]
+    chain: list[PolicyRule] = []
+    at: str | None = name
+    while at is not None:
+        if at not in rules:
+            _refuse(file, line, f"policy {name} extends {at}, which is not there")
+        rule = rules[at][0]
+        if rule in chain:
+            _refuse(file, line, f"policy {name} extends itself through {' > '.join(r.name for r in chain)} > {at}")
+        chain.append(rule)
+        at = rule.extends
+    sections: dict[str, dict[str, Any]] = {section: {} for section in (*_SECTIONS, "rewrite")}
+    table: list[Row] = list(DEFAULT_TABLE)
+    mode: Mode = "enforce"
+    for rule in reversed(chain):
+        for section in _SECTIONS:
+            sections[section] |= getattr(rule, section).model_dump(exclude_unset=True)
+        sections["rewrite"] |= rule.rewrite
+        mode = rule.mode or mode
+        mine = {row.name for row in rule.decision}
+        table = [row for row in table if row.name not in mine]
+        table += [Row(row.name, row.when, row.action, row.cause) for row in rule.decision]
+    match = own.match.model_dump(exclude_none=True)
+    content = {
+        "name": name,
+        "version": own.version,
+        "priority": own.priority,
+        "match": match,
+        "sections": sections,
+        "mode": mode,
+        "table": [[row.name, dict(row.when), row.action, row.cause] for row in table],
+    }
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=list)
+    ref = f"{name}@{own.version}#{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+    return Policy(name, own.version, own.priority, match, sections, mode, tuple(table), ref, file, line)
