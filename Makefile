@@ -41,6 +41,7 @@ test: $(VENV)/.all ## every test that can run here, naming what is skipped and w
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
 test-long: $(VENV)/.all ## the long experiments
+	$(PIP) install -q -c constraints.txt -e ".[fuzz]"
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 lint: $(VENV)/.all ## ruff, import rules, generated files

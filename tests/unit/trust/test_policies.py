@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tcd.trust import (
@@ -204,3 +207,14 @@ def test_every_action_is_reachable_by_a_table() -> None:
     )
     [policy] = list(one(named("all") + rows))
     assert reachable(policy) == set(ACTIONS)
+
+
+def test_the_bundle_of_the_page_loads() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "trust.md").read_text("utf-8")
+    [bundle] = re.findall(r"(?ms)^```toml\n(.*?)^```", page)
+    policies = one(bundle)
+    found = policies.of({"tenant": "acme", "model_id": "llama-3"})
+    assert found is not None
+    assert (found.name, found.rewrite.shadow) == ("acme", False)
+    assert decide(found.table, Risk(distrust=0.6)).action == "ask_for_review"
+    assert lint(policies) == []
