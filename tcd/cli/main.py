@@ -24,6 +24,8 @@ COMMANDS = {
     "perf": "tcd.cli.perf",
     "bench": "tcd.cli.bench",
     "calibrate": "tcd.cli.calibrate",
+    "record": "tcd.cli.record",
+    "conformance": "tcd.cli.conformance",
     "config": "tcd.cli.config",
 }
 

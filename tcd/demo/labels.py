@@ -22,10 +22,11 @@ SOFT_SHARE: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A loop in a text: first copied token, and the token at which the rule is fulfilled."""
+    """A loop in a text: first copied token, the token at which the rule is fulfilled, the period (0: none)."""
 
     onset: int
     confirmed: int
+    period: int = 0
 
 
 def verbatim_loop(tokens: Sequence[int]) -> Loop | None:
@@ -37,7 +38,7 @@ def verbatim_loop(tokens: Sequence[int]) -> Loop | None:
             run = run + 1 if tokens[i] == tokens[i - period] else 0
             if run == need:
                 if found is None or i < found.confirmed:
-                    found = Loop(i - need + 1, i)
+                    found = Loop(i - need + 1, i, period)
                 break
     return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -76,6 +77,18 @@ class LanguageModel:
     def vocabulary(self) -> int:
         """Number of tokens."""
         return int(self.embedding.shape[0])
+
+    def drop(self, layers: frozenset[int]) -> None:
+        """Leave decoder blocks out: another, shallower model.
+
+        Raises:
+            ValueError: if the model has no such block, or none would be left.
+        """
+        if not layers < frozenset(range(len(self.layers))):
+            msg = f"layers to leave out are some, not all, of 0 to {len(self.layers) - 1}"
+            raise ValueError(msg)
+        self.layers = [layer for i, layer in enumerate(self.layers) if i not in layers]
+        self.shape = replace(self.shape, layers=len(self.layers))
 
     def start(self, prompt: str) -> Generation:
         """Read the prompt and predict its continuation.

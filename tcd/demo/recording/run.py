@@ -1,0 +1,212 @@
+"""Records a plan part by part into a directory that `tcd calibrate` and `tcd bench detector` read."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tcd import __version__
+from tcd.demo.labels import soft_loop, verbatim_loop
+from tcd.demo.llm import LanguageModel
+from tcd.demo.recording.batch import Batch
+from tcd.demo.recording.columns import TYPES, draw, measure
+from tcd.demo.recording.corruption import corrupt_cache, corrupted
+from tcd.demo.recording.plan import TOP_P, Job, Part
+from tcd.errors import TcdError
+
+Columns = dict[str, NDArray[Any]]
+ARRAYS: Final = "traces.npz"
+INDEX: Final = "index.parquet"
+
+
+class RecordError(TcdError):
+    """A directory cannot be recorded into."""
+
+    code = "record"
+
+
+def record_part(model: LanguageModel, part: Part, matrix: NDArray[np.float64]) -> tuple[list[Columns], list[int]]:
+    """Columns of every sequence of a part, and how many tokens of each were forced.
+
+    Args:
+        model: the decoder.
+        part: what to record; a corruption starts at the same step in all of its sequences.
+        matrix: (width, 16) projection of the features.
+    """
+    jobs = part.jobs
+    batch = Batch(model, [model.tokenizer.encode(job.prompt).ids for job in jobs])
+    rngs = [np.random.default_rng(job.seed) for job in jobs]
+    forced = [model.tokenizer.encode(job.forced[1]).ids if job.forced else [] for job in jobs]
+    steps: list[Columns] = []
+    ended = np.zeros(len(jobs), np.bool_)
+    for t in range(max(job.length for job in jobs)):
+        temperature = torch.tensor([job.temperature(t) for job in jobs])
+        tokens = draw(batch.predicted.logits, temperature, TOP_P, rngs)
+        for i, job in enumerate(jobs):
+            if job.forced and 0 <= t - job.change < len(forced[i]):
+                tokens[i] = forced[i][t - job.change]
+        steps.append(measure(batch.predicted, tokens, temperature, matrix, model.stop))
+        ended |= steps[-1]["sampled_eos"]
+        if ended.all():
+            break
+        if jobs[0].corruption and t + 1 == jobs[0].change:
+            batch.layers = corrupted(batch.layers, jobs[0].corruption, seed=jobs[0].seed)
+            corrupt_cache(batch.cache, jobs[0].corruption, seed=jobs[0].seed)
+        batch.push(tokens.tolist())
+    whole = {name: np.stack([step[name] for step in steps]) for name in steps[0]}
+    cut = [_length(whole["sampled_eos"][:, i]) for i in range(len(jobs))]
+    columns = [{name: whole[name][:n, i].astype(TYPES[name]) for name in whole} for i, n in enumerate(cut)]
+    counts = [max(0, min(len(f), n - job.change)) if f else 0 for f, n, job in zip(forced, cut, jobs, strict=True)]
+    return columns, counts
+
+
+def _length(ends: NDArray[np.bool_]) -> int:
+    """Tokens up to and with the first that ends the text."""
+    at = np.flatnonzero(ends)
+    return int(at[0]) + 1 if at.shape[0] else int(ends.shape[0])
+
+
+def _row(job: Job, columns: Columns, forced: int, model: str) -> dict[str, Any]:
+    """The sequence's row of the index; labels come from the text alone."""
+    tokens: list[int] = columns["tok"].tolist()
+    verbatim, soft = verbatim_loop(tokens), soft_loop(tokens)
+    ended = bool(columns["sampled_eos"][-1])
+    return {
+        "split": "fresh",
+        "model": model,
+        "regime": job.regime,
+        "corruption": job.corruption,
+        "task": job.task,
+        "lang": job.forced[0] if job.forced else "en",
+        "T0": job.before,
+        "T1": job.after,
+        "top_p": TOP_P,
+        "cp": job.change if job.change < len(tokens) else -1,
+        "n": len(tokens),
+        "eos": len(tokens) - 1 if ended else -1,
+        "loop_onset": verbatim.onset if verbatim else -1,
+        "loop_confirm": verbatim.confirmed if verbatim else -1,
+        "loop_period": verbatim.period if verbatim else -1,
+        "soft_onset": soft.onset if soft else -1,
+        "soft_confirm": soft.confirmed if soft else -1,
+        "n_forced": forced,
+        "parent": "",
+        "parent_i": -1,
+        "prompt": job.prompt,
+        "prompt_id": job.prompt_id,
+        "file": ARRAYS,
+    }
+
+
+def record(
+    model: LanguageModel,
+    plan: list[Part],
+    out: Path,
+    matrix: NDArray[np.float64],
+    *,
+    name: str,
+    settings: dict[str, Any],
+    tell: Callable[[str], None] = lambda _: None,
+    most: int | None = None,
+) -> bool:
+    """Record the parts that `out` does not have yet, then put the directory together.
+
+    Args:
+        model: the decoder.
+        plan: from `make_plan`.
+        out: directory; a part that was written before is kept, an unfinished one is recorded anew.
+        matrix: projection of the features.
+        name: of the model, for the index.
+        settings: what determines the recording; a directory of other settings is refused.
+        tell: hears about progress.
+        most: parts to record now, None for all.
+
+    Returns:
+        Whether the recording is complete.
+
+    Raises:
+        RecordError: if `out` holds a recording made with other settings.
+    """
+    parts = out / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(settings, indent=1, sort_keys=True)
+    stamp = parts / "settings.json"
+    if stamp.exists() and stamp.read_text() != text:
+        msg = f"{out.name} holds a recording made with other settings; choose another directory"
+        raise RecordError(msg)
+    _replace(stamp, text.encode())
+    missing = [part for part in plan if not (parts / f"{part.name}.json").exists()]
+    for part in missing[:most]:
+        began = time.perf_counter()
+        columns, forced = record_part(model, part, matrix)
+        rows = [_row(job, c, f, name) for job, c, f in zip(part.jobs, columns, forced, strict=True)]
+        with (parts / f"{part.name}.npz").open("wb") as file:
+            np.savez_compressed(file, **{k: np.concatenate([c[k] for c in columns]) for k in columns[0]})
+        _replace(parts / f"{part.name}.json", json.dumps(rows).encode())
+        tokens, seconds = sum(row["n"] for row in rows), time.perf_counter() - began
+        tell(f"{part.name}: {len(rows)} sequences, {tokens} tokens, {tokens / seconds:.0f} tokens/s")
+    if most is not None and len(missing) > most:
+        return False
+    _assemble(plan, out, settings)
+    return True
+
+
+def _assemble(plan: list[Part], out: Path, settings: dict[str, Any]) -> None:
+    """Write the arrays, the index and the page that says where they come from."""
+    import pyarrow as pa  # noqa: PLC0415 - of the extra `calibrate`
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    rows: list[dict[str, Any]] = []
+    pieces: dict[str, list[NDArray[Any]]] = {}
+    for part in plan:
+        rows.extend(json.loads((out / "parts" / f"{part.name}.json").read_bytes()))
+        with np.load(out / "parts" / f"{part.name}.npz", allow_pickle=False) as archive:
+            for column in archive:
+                pieces.setdefault(column, []).append(archive[column])
+    offsets = np.cumsum([0, *(row["n"] for row in rows)]).astype(np.int64)
+    with (out / f"{ARRAYS}.new").open("wb") as file:
+        np.savez_compressed(file, **{k: np.concatenate(v) for k, v in pieces.items()}, offsets=offsets)
+    (out / f"{ARRAYS}.new").replace(out / ARRAYS)
+    table = pa.Table.from_pylist([row | {"idx": i} for i, row in enumerate(rows)])
+    pq.write_table(table, out / f"{INDEX}.new")
+    (out / f"{INDEX}.new").replace(out / INDEX)
+    _replace(out / "README.md", _readme(rows, settings).encode())
+
+
+def _readme(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
+    counts = {
+        regime: sum(row["regime"] == regime for row in rows) for regime in dict.fromkeys(r["regime"] for r in rows)
+    }
+    lines = "\n".join(f"* {regime}: {count} sequences" for regime, count in counts.items())
+    return f"""# Recorded generations
+Made by `tcd record` of tcd {__version__}. {len(rows)} sequences, {sum(row["n"] for row in rows)} tokens, of
+{len({row["prompt_id"] for row in rows})} prompts; the prompts that come with tcd are CC0, the model is Apache-2.0.
+Labels come from the text alone. Every prediction is made before its token is chosen.
+
+{lines}
+
+`{ARRAYS}`: flat arrays over all steps and `offsets`; `{INDEX}`: one row per sequence. docs/benchmarks.md explains
+the columns. Settings, which give the same recording again on the same kind of machine:
+
+```json
+{json.dumps(settings, indent=1, sort_keys=True)}
+```
+"""
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    new = path.with_name(path.name + ".new")
+    with new.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
