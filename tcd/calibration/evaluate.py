@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from tcd.calibration import report
 from tcd.calibration.assets import DetectorAsset, MultivariateAsset
 from tcd.calibration.conformal import p_value
 from tcd.calibration.fit import FitOptions, Split, Steps, fit_traces, healthy_distances, split_prompts, steps_of
@@ -30,13 +31,14 @@ _POSITIVE: Final = (8, 96)
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One sequence scored by assets that have not seen its prompt: per step statistic, merged p, level; session p."""
+    """One sequence scored by assets that have not seen its prompt: statistic, merged p and p by step; level, session p."""
 
     steps: Steps
     statistic: F64
     merged: F64
     level: float
     session_p: float
+    p: F64
 
     @property
     def alarms(self) -> NDArray[np.bool_]:
@@ -61,17 +63,18 @@ def score_sequence(steps: Steps, detector: DetectorAsset, reference: Multivariat
     """
     calibration = detector.masks[mask]
     n = steps.sequence.steps
-    statistic, merged = np.full(n, -np.inf), np.ones(n)
+    statistic, merged, p = np.full(n, -np.inf), np.ones(n), np.ones(n)
     ready = np.arange(min(BLOCK - 1, n), n)
     if ready.shape[0]:
         statistic[ready], _ = combine(calibration, standardise(detector, steps.raw, ready))
-        merged[ready] = 2.0 * p_value(calibration.steps, statistic[ready])
+        p[ready] = p_value(calibration.steps, statistic[ready])
+        merged[ready] = 2.0 * p[ready]
         if mask & int(Signal.FEATURES):
             distance = healthy_distances(steps, ready, reference)
             merged[ready] = np.minimum(merged[ready], 2.0 * p_value(reference.steps, distance))
     top = statistic[: steps.sequence.healthy].max(initial=-np.inf)
     session = float(p_value(calibration.sessions, np.array([top]))[0]) if np.isfinite(top) else 1.0
-    return Scored(steps, statistic, np.minimum(merged, 1.0), calibration.level, session)
+    return Scored(steps, statistic, np.minimum(merged, 1.0), calibration.level, session, p)
 
 
 def _delays(scored: list[Scored], kind: str) -> F64:
@@ -218,10 +221,24 @@ def evaluate_fold(
     return [score_sequence(s, detector, reference, mask) for s in steps if s.sequence.prompt_id in held_out]
 
 
+def healthy_p(scored: list[Scored]) -> dict[str, list[F64]]:
+    """Step p-values of healthy text by session: of generations that stay healthy, of greedy and looping ones."""
+    out: dict[str, list[F64]] = {"healthy": [], "greedy or looping later": []}
+    for one in scored:
+        sequence = one.steps.sequence
+        if sequence.healthy >= BLOCK:
+            greedy = sequence.kind in {"greedy", "loop", "soft"}
+            out["greedy or looping later" if greedy else "healthy"].append(one.p[BLOCK - 1 : sequence.healthy])
+    return out
+
+
 def cross_validate(
     data_dir: Path, *, folds: int = 4, mask: int = 15, options: FitOptions | None = None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], str]:
     """Score every prompt with a fit that has not seen it, and summarise all of them.
+
+    Returns:
+        The numbers, and the report as an HTML page.
 
     Raises:
         AssetError: if the traces cannot be read or are too few.
@@ -231,4 +248,7 @@ def cross_validate(
     scored: list[Scored] = []
     for held_out in folds_of(traces.prompts, folds):
         scored.extend(evaluate_fold(steps, held_out, mask=mask, options=options))
-    return {"source": traces.source, "mask": mask, "folds": folds, **summarise(scored)}
+    groups = healthy_p(scored)
+    found = {"source": traces.source, "mask": mask, "folds": folds, **summarise(scored)}
+    found["p_values"] = {name: report.coverage(parts) for name, parts in groups.items()}
+    return found, report.page(found, groups, {kind: _delays(scored, kind) for kind in _FAULTS})

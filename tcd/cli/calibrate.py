@@ -78,11 +78,15 @@ def evaluate(
     mask: Annotated[
         int, typer.Option(min=1, max=15, help="signal mask: 1 trace, 2 entropy, 4 spectrum, 8 features")
     ] = 15,
+    page: Annotated[Path | None, typer.Option("--html", help="write the report here too", dir_okay=False)] = None,
 ) -> None:
     """Cross-validate over prompts: what a fit on these data would do on prompts it has not seen. JSON."""
     from tcd.calibration.evaluate import cross_validate
 
-    print(json.dumps(cross_validate(data, folds=folds, mask=mask), indent=1))
+    found, text = cross_validate(data, folds=folds, mask=mask)
+    if page is not None:
+        page.write_text(text, encoding="utf-8")
+    print(json.dumps(found, indent=1))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcd.calibration import default_asset_dir, load_assets
+from tcd.calibration import default_asset_dir, load_assets, report
 from tcd.calibration.evaluate import auroc, cross_validate, evaluate_fold, folds_of, summarise
 from tcd.calibration.fit import FitOptions, Split, fit_directory, fit_traces, split_prompts, steps_of
 from tcd.calibration.logistic import fit, robust_scale
@@ -175,6 +175,24 @@ def test_healthy_generations_alone_take_the_given_weights() -> None:
 
 
 def test_cross_validation_of_the_small_set_runs() -> None:
-    got = cross_validate(SMALL, folds=5, mask=3, options=FitOptions(least=1))
+    got, page = cross_validate(SMALL, folds=5, mask=3, options=FitOptions(least=1))
     assert got["auroc"] > 0.6
     assert got["healthy_steps"] > 1000
+    entry = got["p_values"]["healthy"]
+    assert entry["sessions"] >= 3
+    assert entry["0.1"][1] <= entry["0.1"][0] <= entry["0.1"][2]
+    assert page.count("<svg") == 2
+    assert page.count("<polyline") >= 4
+    assert "http" not in page
+
+
+def test_coverage_and_ks_see_p_values_that_are_too_small() -> None:
+    rng = np.random.default_rng(2)
+    right = [rng.uniform(size=200) for _ in range(40)]
+    wrong = [p**3 for p in right]
+    good, bad = report.coverage(right), report.coverage(wrong)
+    assert good["0.05"][1] <= 1 <= good["0.05"][2]
+    assert good["ks_one_sided"] < 0.03
+    assert bad["0.05"][1] > 3
+    assert bad["ks_one_sided"] > 0.3
+    assert report.coverage([])["steps"] == 0
