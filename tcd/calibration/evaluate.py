@@ -31,7 +31,7 @@ _POSITIVE: Final = (8, 96)
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One sequence scored by assets that have not seen its prompt: statistic, merged p and p by step; level, session p."""
+    """One sequence scored by assets that have not seen its prompt: statistic and p-values by step, level, session p."""
 
     steps: Steps
     statistic: F64
