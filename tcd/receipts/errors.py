@@ -26,6 +26,11 @@
     +- TimeOrder           time_order
     +- PolicyRefused       policy              the verifier's policy refuses it
     +- ReplayMismatch      replay_mismatch     the e-process does not follow
+    +- BadInclusion        bad_inclusion       the leaf is not in the log by this proof
+    +- InconsistentLog     inconsistent_log    the older log is no prefix of the newer one by this proof
+    +- MalformedNote       malformed_note      not a signed note, or not the text that it must hold
+    +- MalformedCheckpoint malformed_checkpoint
+    +- WrongOrigin         wrong_origin        a checkpoint of another log
     +- CheckSkipped        skipped             a requested check could not run
 """
 
@@ -174,6 +179,36 @@ class ReplayMismatch(VerificationError):
     code = "replay_mismatch"
 
 
+class BadInclusion(VerificationError):
+    """The proof does not show the leaf in the log."""
+
+    code = "bad_inclusion"
+
+
+class InconsistentLog(VerificationError):
+    """The proof does not show the older log as a prefix of the newer one."""
+
+    code = "inconsistent_log"
+
+
+class MalformedNote(VerificationError):
+    """Not a signed note, or not a proof in text form."""
+
+    code = "malformed_note"
+
+
+class MalformedCheckpoint(VerificationError):
+    """A note that is no checkpoint."""
+
+    code = "malformed_checkpoint"
+
+
+class WrongOrigin(VerificationError):
+    """A checkpoint of another log."""
+
+    code = "wrong_origin"
+
+
 class CheckSkipped(VerificationError):
     """A requested check could not run."""
 
@@ -187,6 +222,6 @@ BY_CODE: Final = {
         *(LimitExceeded, NotCanonical, BadNumber, BadString, SchemaMismatch, UnknownVersion, HeadMismatch),
         *(UnknownKey, BadKey, KeyNotAuthorised, KeyNotValid, MissingSignature, BadSignature, NotConcordant),
         *(WitnessMismatch, ChainMismatch, SeqGap, PrevMismatch, Fork, Truncated, TimeOrder, PolicyRefused),
-        *(ReplayMismatch, CheckSkipped),
+        *(ReplayMismatch, BadInclusion, InconsistentLog, MalformedNote, MalformedCheckpoint, WrongOrigin, CheckSkipped),
     )
 }
