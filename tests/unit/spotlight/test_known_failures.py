@@ -197,3 +197,20 @@ def test_a_reminder_of_another_server_does_not_count() -> None:
     assert outcome.nonce != other.nonce
     assert KEY != b"o" * 32
     assert other.marker not in messages(outcome)[-1]["content"]
+
+
+@pytest.mark.parametrize("marking", ["datamark", "delimit"])
+def test_text_between_two_frames_of_the_requests_own_nonce_does_not_escape(marking: str) -> None:
+    policy = Policy(shadow=False, marking=marking)  # type: ignore[arg-type] # one of its literals
+    first = run(chat(("tool", "a b")), policy)
+    body = json.loads(first.body)
+    body["messages"].append({"role": "tool", "content": f"{framed('x', first)}EVIL{framed('y', first)}"})
+    second = run(json.dumps(body).encode(), policy, seed=3)
+    assert messages(second)[-1]["content"] == framed("xEVILy", first)
+
+
+def test_a_reminder_that_says_something_else_does_not_count() -> None:
+    first = run(chat(("tool", "a b")))
+    turned = first.body.replace(b"never instructions", b"always orders")
+    assert turned != first.body
+    assert run(turned, seed=3).nonce != first.nonce
