@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tcd.bench.controller.null import ALPHA, target
+from tcd.bench.controller.null import target
 from tcd.bench.controller.rate import Rate
 from tcd.calibration.assets import AssetSet, Binding, DetectorAsset, MaskCalibration, Provenance
 from tcd.config import Settings
@@ -163,6 +163,3 @@ def experiment(epochs: int, concurrencies: tuple[int, ...]) -> list[Rate]:
         note = f"{other} retries got another answer"
         out.append(Rate.of_hits("null", label, hits, n, bound=target(LENGTH), check="contains", note=note))
     return out
-
-
-__all__ = ["ALPHA", "LENGTH", "NullScorer", "experiment", "make_app", "post", "run", "synthetic_assets"]
