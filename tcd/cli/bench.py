@@ -98,3 +98,27 @@ def spotlight(
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(bench.raw(rows, slopes, served), indent=1))
+
+
+@app.command()
+def detector(
+    data: Path = typer.Option(..., "--data", exists=True, file_okay=False, help="directory of recorded generations"),
+    assets: Path | None = typer.Option(None, help="score with these assets, fit nothing", file_okay=False),
+    small: bool = typer.Option(False, "--small", help="Only all signals and one peer."),
+    out: Path | None = typer.Option(None, help="Write detector.md and detector.json to this folder."),
+) -> None:
+    """Measure the detector on recorded generations, cross-validated over prompts, beside simple peers."""
+    from tcd.bench import detector as bench
+    from tcd.calibration.store import load_assets
+    from tcd.errors import TcdError
+
+    try:
+        found = bench.measure(data, assets=load_assets(assets) if assets else None, small=small)
+    except TcdError as error:
+        typer.echo(f"tcd bench: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+    print(bench.markdown(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "detector.md").write_text(bench.markdown(found))
+        (out / "detector.json").write_text(json.dumps(found, indent=1) + "\n")

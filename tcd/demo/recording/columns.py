@@ -110,7 +110,8 @@ def _spectra(final: torch.Tensor, counts: torch.Tensor) -> dict[str, torch.Tenso
 
 def _squares(rows: torch.Tensor) -> torch.Tensor:
     """Squared singular values, descending."""
-    return torch.linalg.eigvalsh(rows @ rows.transpose(1, 2)).flip(-1).clamp(min=0.0)
+    values: torch.Tensor = torch.linalg.eigvalsh(rows @ rows.transpose(1, 2))
+    return values.flip(-1).clamp(min=0.0)
 
 
 def _effective_rank(squares: torch.Tensor) -> torch.Tensor:
