@@ -65,7 +65,16 @@ def _peer(steps: Sequence[Steps], statistic: Callable[[F64], F64]) -> list[Score
     for s in steps:
         values = statistic((s.sequence.entropy.astype(np.float64) - mean) / scale)
         values[: BLOCK - 1] = -np.inf
-        out.append(Scored(s, values, np.ones(values.shape[0]), 0.0, 1.0))
+        out.append(
+            Scored(
+                steps=s,
+                statistic=values,
+                merged=np.ones(values.shape[0]),
+                level=0.0,
+                session_p=1.0,
+                p=np.ones(values.shape[0]),
+            )
+        )
     return out
 
 
