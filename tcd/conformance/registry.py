@@ -9,6 +9,14 @@ from typing import Any, Final
 from tcd.conformance.controller import check_controller
 from tcd.conformance.findings import Finding, Malformed
 from tcd.conformance.online import check_online
+from tcd.conformance.receipts import (
+    check_consistency,
+    check_ed25519,
+    check_inclusion,
+    is_consistency,
+    is_ed25519,
+    is_inclusion,
+)
 from tcd.conformance.statistics import check_mewma_limits, check_statistics, is_statistics
 
 Data = Mapping[str, Any]
@@ -46,6 +54,9 @@ CHECKERS: Final = (
     Checker("online testing", lambda d: isinstance(d.get("streams"), Mapping), check_online),
     Checker("controller events", lambda d: isinstance(d.get("logs"), list), check_controller),
     Checker("MEWMA limits", lambda d: isinstance(d.get("h"), list), check_mewma_limits),
+    Checker("inclusion proof", is_inclusion, check_inclusion),
+    Checker("consistency proof", is_consistency, check_consistency),
+    Checker("Ed25519 signatures", is_ed25519, check_ed25519),
     Checker("statistics", is_statistics, check_statistics),
 )
 
