@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from sidecar_api.budget import Budget, controller_params
@@ -22,18 +22,20 @@ from sidecar_api.http.surface import ShimApp
 from sidecar_api.idempotency import Idempotency
 from sidecar_api.pins import Assets, Resolver, Shape, resolve
 from sidecar_api.receipting import Receipts
+from sidecar_api.recovery import recover
 from sidecar_api.rewriting import Rewriter, rewrite_policy, spotlight_key
 from sidecar_api.service import Parts, Service
 from sidecar_api.sessions import SessionTable
 from sidecar_api.settle import Judge, JudgeRules
 from sidecar_api.state import StateService
+from sidecar_api.stores import memory_ledger
 from sidecar_api.subjects import Subjects
 from sidecar_api.verification import Verifier
 from sidecar_api.windows import HoldRules
 from tcd import __version__
 from tcd.config import Settings
 from tcd.errors import ConfigError
-from tcd.ledger import Ledger, Limits, MemoryLedger
+from tcd.ledger import Ledger
 from tcd.rate_limit import Limit, TokenBuckets
 from tcd.receipts import Issuer, KeySet, SigningKey, VerifyPolicy
 from tcd.risk_av import Controller, check_epoch_length
@@ -199,12 +201,6 @@ def _budget(settings: Settings, assets: Assets, controller: Controller | None) -
     return Budget(controller or Controller(params), auto_length=auto, max_streams=settings.max_streams, shares=shares)
 
 
-def _ledger(settings: Settings) -> MemoryLedger:
-    # one open chain per session and per stream's epoch, and one of operators' acts
-    chains = settings.sessions_max + settings.max_streams + 1
-    return MemoryLedger(Limits(chains=chains, answers=settings.idempotency_entries))
-
-
 def _service(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges, judge: Judge, parts: _Shared) -> Service:
     return Service(
         Parts(
@@ -239,11 +235,11 @@ class _Shared:
 
 def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -> Runtime:
     logs = LogWriter(level=settings.log_level, limit=settings.log_queue)
-    ledger = edges.ledger or _ledger(settings)
+    ledger = edges.ledger or memory_ledger(settings)
     shared = _Shared(Idempotency(ledger, ttl=settings.idempotency_ttl_s), edges.exporter or make_exporter(settings))
     receipts = _receipts(settings, edges, logs)
     judge = Judge(
-        _judge_rules(settings, policy_digest(settings), durable=not isinstance(ledger, MemoryLedger)),
+        _judge_rules(settings, policy_digest(settings), durable=ledger.durable),
         budget=_budget(settings, assets, edges.controller),
         receipts=receipts,
         committer=Committer(ledger, now_us=edges.now_us),
@@ -261,6 +257,7 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         verifier = Verifier(VerifyPolicy(KeySet([receipts.issuer.pinned()])), now_us=edges.now_us)
     return Runtime(
         settings=settings,
+        ledger=ledger,
         service=service,
         callers=Callers(service, idempotency=shared.idempotency, now_us=edges.now_us, random=edges.random),
         state=StateService(service, receipts=receipts, log=loaded),
@@ -304,6 +301,9 @@ def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edg
         roots = [logging.getLogger("tcd"), logging.getLogger("sidecar_api")]
         for root in roots:
             root.addHandler(handler)
+        if runtime.ledger.durable:
+            found = await recover(runtime.ledger, runtime.service.judge)
+            runtime.logs.write("info", "recovered", **asdict(found))
         runtime.service.start()
         try:
             yield

@@ -80,7 +80,9 @@ class Budget:
         if not there and len(self) >= self._max:
             msg = f"{self._max} tenants have a budget already"
             raise Unavailable(msg, retry_after=60.0)
-        self._streams[stream] = _Known(tenant, calibrated=there and not self._retuned, pool=pool)
+        # one that a log brought back may have the length of its first calibrated hypothesis already
+        own = there and self.controller.params_of(stream).schedule != self.controller.params.schedule
+        self._streams[stream] = _Known(tenant, calibrated=own and not self._retuned, pool=pool)
         if len(self._streams) > self._awake:
             self._rest()
 

@@ -104,7 +104,8 @@ class Receipts:
             if not isinstance(event, EpochOpened):
                 continue
             owner = tenant(event.stream)
-            last = self._epochs.get(event.stream)
+            digested = stream_digest(event.stream)
+            last = self._epochs.get(digested)
             if last is not None:
                 count = last.state.seq + 1
                 members = records.close_members(reason="epoch_roll", count=count)
@@ -113,11 +114,32 @@ class Receipts:
                 stream=event.stream, epoch=event.epoch, claim_level=event.params.alpha, terms=Terms.of(event.params)
             )
             # the nonce keeps the chains of two runs of a server apart
-            chain = chain_id("epoch", stream_digest(event.stream), str(event.epoch), self.random(8).hex())
+            chain = chain_id("epoch", digested, str(event.epoch), self.random(8).hex())
             opened = self._issue(ChainState(chain), "open", owner, members)
             out.append(opened)
-            self._epochs[event.stream] = _EpochChain(event.epoch, opened.next())
+            self._epochs[digested] = _EpochChain(event.epoch, opened.next())
         return out
+
+    def adopt(self, stream: str, epoch: int, state: ChainState) -> ChainState | None:
+        """Go on with the chain of a stream's epoch, as the ledger has it.
+
+        Args:
+            stream: digest of the stream's name.
+            epoch: number.
+            state: of the chain.
+
+        Returns:
+            The chain that cannot go on, because the other one is of a later epoch; None when there is none.
+        """
+        known = self._epochs.get(stream)
+        if known is not None and known.epoch > epoch:
+            return state
+        self._epochs[stream] = _EpochChain(epoch, state)
+        return None if known is None else known.state
+
+    def abandon(self, state: ChainState, tenant: str) -> Receipt:
+        """The last record of a chain whose session did not outlive the process."""
+        return self._issue(state, "close", tenant, records.close_members(reason="abandoned", count=state.seq + 1))
 
     def forget_epochs(self) -> None:
         """A commit failed: the epochs' chains may not be where they seem; new ones begin."""

@@ -374,6 +374,7 @@ class Service:
                 session.stream, session.hypothesis, user=session.user, length=pins.length
             )
             turn.cost += session.reservation.cost
+            turn.reserved = True
         return session.reservation
 
     def _row(self, turn: Turn, reservation: Reservation | None) -> ScoreRow:
@@ -401,6 +402,9 @@ class Service:
         result: ScoreResult | None = None
         failure = "cancelled"
         try:
+            if turn.reserved and await self.judge.reserved(turn):
+                failure = "ledger"
+                return None, failure
             with Cutoff(began + left, "the row was not scored by its deadline"):
                 if turn.call.gate is not None:
                     await turn.call.gate.arrive()

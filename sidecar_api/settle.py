@@ -58,6 +58,7 @@ class Turn:
     base: RouteTuple = field(init=False)
     reservation: Reservation | None = None
     cost: float = 0.0
+    reserved: bool = False
     first: bool = False
     caller: str = ""
 
@@ -229,6 +230,15 @@ class Judge:
         except TcdError as error:
             return error.detail
         return ""
+
+    async def reserved(self, turn: Turn) -> str:
+        """Make a new reservation durable before there is any evidence: empty, or why it is not (in time).
+
+        A crash can then lose what was spent, but never spend it again.
+        """
+        if not self.rules.durable:
+            return ""
+        return await self._durable(turn, self.put(()))
 
     def close(self, session: Session, reason: CloseReason) -> None:
         """End a session's hypothesis and chain."""

@@ -151,10 +151,18 @@ class Settings(BaseSettings):
     edge_rate_cap: Positive = Field(20000.0, description="bucket per client address, requests")
     edge_rate_refill: Positive = 20000.0
 
+    # what is kept
+    ledger: Literal["sqlite", "memory"] = Field(
+        "sqlite", description="memory: budgets and receipts end with the process"
+    )
+    data_dir: Path | None = Field(
+        None, description="directory of the ledger and the generated receipt key; empty = ~/.local/state/tcd"
+    )
+
     # receipts
     receipts_enable: bool = True
     attest_sk_hex: SecretStr | None = Field(
-        None, description="Ed25519 seed, 64 hex digits; empty = a new key per start"
+        None, description="Ed25519 seed, 64 hex digits; empty = the data directory's, made at the first start"
     )
     origin: str = Field("tcd.localhost", min_length=1, max_length=128, description="log origin named in receipts")
     witness: bool = Field(default=True, description="receipts carry salted digests of the evidence")

@@ -16,6 +16,7 @@ from sidecar_api.service import Service
 from sidecar_api.state import StateService
 from sidecar_api.verification import Verifier
 from tcd.config import Settings
+from tcd.ledger import Ledger
 from tcd.rate_limit import TokenBuckets
 from tcd.telemetry import Exporter, LogWriter
 
@@ -48,6 +49,7 @@ class Runtime:
 
     Attributes:
         settings: in force.
+        ledger: where decisions are kept.
         service: the dataplane.
         callers: reservations of direct callers.
         state: snapshots.
@@ -64,6 +66,7 @@ class Runtime:
     """
 
     settings: Settings
+    ledger: Ledger
     service: Service
     callers: Callers
     state: StateService

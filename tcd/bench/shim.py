@@ -77,6 +77,7 @@ def shim(folder: Path, name: str, env: dict[str, str]) -> Iterator[Server]:
     """`tcd serve` on free ports, with settings from `env`; logs of decisions are off."""
     log = folder / f"{name}.log"
     command = [sys.executable, "-m", "tcd.cli.main", "serve", "--port", "0", "--triton-port", "0"]
+    command += ["--data-dir", str(folder / name)]
     with _environment(env), _process(command, log) as process:
         text = _wait(process, log, r"(?m)^ready ")
         found = re.search(r"(?m)^shim +(\S+)", text)

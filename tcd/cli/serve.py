@@ -20,6 +20,7 @@ import typer
 if TYPE_CHECKING:
     from sidecar_api.http.surface import ShimApp
     from tcd.config import Settings
+    from tcd.ledger import Ledger
     from tcd.telemetry.gpu import GpuSampler
     from tcd.telemetry.otel import SpanWriter
     from tcd.triton.client import InferenceClient
@@ -40,6 +41,9 @@ def command(
         None, help="HTTP port of the server that is started, gRPC and metrics next to it; 0 picks free ones."
     ),
     assets: Path | None = typer.Option(None, help="Directory of calibration assets; default: the demo assets."),
+    data_dir: Path | None = typer.Option(
+        None, help="Directory of the ledger and the generated receipt key. [default: ~/.local/state/tcd]"
+    ),
     config: Path | None = typer.Option(None, help="TOML file; default TCD_CONFIG_PATH."),
 ) -> None:
     """Start Triton and the shim on loopback, print their URLs, and drain both on SIGTERM."""
@@ -63,6 +67,7 @@ def command(
         "grpc_host": host,
         "triton_url": triton_url,
         "assets": assets,
+        "data_dir": data_dir,
         **ports,
     }
     try:
@@ -162,7 +167,27 @@ async def _triton(settings: Settings, spotlight_key: bytes) -> AsyncIterator[_Tr
         yield _Triton(client, server, url)
 
 
+@contextlib.asynccontextmanager
+async def _ledger(settings: Settings) -> AsyncIterator[Ledger]:
+    """The ledger of the settings, for as long as the shim runs."""
+    from sidecar_api.stores import open_ledger
+
+    ledger = open_ledger(settings, os.environ)
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
 async def _serve(settings: Settings, sock: socket.socket, layers: _Layers) -> None:
+    from sidecar_api.stores import with_key
+
+    # taken before anything slow is started
+    async with _ledger(settings) as ledger:
+        await _serve_from(with_key(settings, os.environ, os.urandom), sock, ledger, layers)
+
+
+async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, layers: _Layers) -> None:
     from sidecar_api.app import Edges, create_app, make_exporter
     from sidecar_api.rewriting import spotlight_key
     from tcd.calibration.store import AssetDirectory, default_asset_dir
@@ -180,6 +205,7 @@ async def _serve(settings: Settings, sock: socket.socket, layers: _Layers) -> No
         heal = None if server is None else lambda: asyncio.to_thread(server.heal)
         monitor = HealthMonitor(triton.client, heal=heal)
         edges = Edges(
+            ledger=ledger,
             exporter=exporter,
             checks={
                 "triton": lambda: "" if monitor.ready else monitor.state.error or "not ready",
@@ -357,6 +383,8 @@ async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _St
 
 
 def _announce(sock: socket.socket, settings: Settings, triton: _Triton, grpc_port: int) -> None:
+    from sidecar_api.stores import data_directory
+
     host, port = settings.http_host, sock.getsockname()[1]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - it is looked up
     base = f"http://{shown}:{port}"
@@ -368,4 +396,8 @@ def _announce(sock: socket.socket, settings: Settings, triton: _Triton, grpc_por
         print(f"triton    {triton.url}  (not started here)")
     else:
         print(f"triton    {server.http_url}  (gRPC {server.grpc_url}, metrics {server.metrics_url})")
+    kept = (
+        data_directory(settings, os.environ) if settings.ledger == "sqlite" else "in memory: it ends with the process"
+    )
+    print(f"ledger    {kept}")
     print(f"ready     curl -s {base}/diagnose -H 'content-type: application/json' -d '{_EXAMPLE}'", flush=True)

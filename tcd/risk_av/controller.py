@@ -328,6 +328,11 @@ class Controller:
         state = self._streams.get(stream)
         return () if state is None else tuple(h.name for h in state.queue if h.name and not h.reason)
 
+    def params_of(self, stream: str) -> ControllerParams:
+        """Parameters of a stream; those of new streams when there is none of that name."""
+        state = self._streams.get(stream) or self._idle.peek(stream)
+        return self.params if state is None else state.params
+
     @property
     def streams(self) -> tuple[str, ...]:
         """Names of the streams that are awake, in the order of their opening or waking."""
@@ -366,9 +371,17 @@ class Controller:
             ReplayError: when an event does not follow from the ones before.
         """
         controller = cls(params)
-        for event in events:
-            controller._apply(event)
+        controller.fold(events)
         return controller
+
+    def fold(self, events: Iterable[Event]) -> None:
+        """Go on by events of a log: they are applied, and not handed over again by `take_events`.
+
+        Raises:
+            ReplayError: when an event does not follow from the ones before.
+        """
+        for event in events:
+            self._apply(event)
 
     def _emit(self, event: Event) -> None:
         self._apply(event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from tcd.risk_av.eprocess import KAPPA
@@ -80,6 +80,10 @@ class ControllerParams:
         wrong = [text for text, fine in checks.items() if not fine]
         if wrong:
             raise ValueError("; ".join(wrong))
+
+    def with_schedule(self, schedule: Schedule) -> ControllerParams:
+        """The same with another schedule."""
+        return replace(self, schedule=schedule)
 
     def to_json(self) -> dict[str, Any]:
         """JSON form; reals as hex64, absent members where a value is None."""

@@ -55,7 +55,9 @@ def serving(folder: Path, *arguments: str, env: dict[str, str] | None = None) ->
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={k: v for k, v in os.environ.items() if not k.startswith("TCD_")} | (env or {}),
+            env={k: v for k, v in os.environ.items() if not k.startswith("TCD_")}
+            | {"TCD_DATA_DIR": str(folder / "data")}
+            | (env or {}),
         )
     try:
         until = time.monotonic() + _START_TIMEOUT

@@ -33,7 +33,7 @@ BODY = {"trace_vector": [-1.2], "entropy": 1.5}
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("TCD_")} | environment
+    env = {k: v for k, v in os.environ.items() if not k.startswith("TCD_")} | {"TCD_LEDGER": "memory"} | environment
     return subprocess.Popen(
         [sys.executable, "-c", RUN, *arguments],
         stdout=subprocess.PIPE,

@@ -1,0 +1,86 @@
+"""The data directory: the ledger, and the receipt key that is made where none is given."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from tcd.config import Settings
+from tcd.errors import ConfigError
+from tcd.ledger import Ledger, Limits, MemoryLedger, SqliteLedger
+
+#: File of the generated receipt key: an Ed25519 seed in hex, mode 0600.
+KEY_FILE: Final = "attest.key"
+_SEED: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def data_directory(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """`data_dir`, else the user's state directory (XDG: `$XDG_STATE_HOME`, `~/.local/state`)."""
+    if settings.data_dir is not None:
+        return settings.data_dir
+    state = environ.get("XDG_STATE_HOME", "")
+    return (Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "tcd"
+
+
+def memory_ledger(settings: Settings) -> MemoryLedger:
+    """A ledger that is lost with the process, within the bounds of the settings."""
+    # one open chain per session and per stream's epoch, and one of operators' acts
+    chains = settings.sessions_max + settings.max_streams + 1
+    return MemoryLedger(Limits(chains=chains, answers=settings.idempotency_entries))
+
+
+def open_ledger(settings: Settings, environ: Mapping[str, str]) -> Ledger:
+    """The ledger of the settings.
+
+    Raises:
+        ConfigError: the data directory cannot be used.
+    """
+    return memory_ledger(settings) if settings.ledger == "memory" else SqliteLedger(data_directory(settings, environ))
+
+
+def with_key(settings: Settings, environ: Mapping[str, str], random: Callable[[int], bytes]) -> Settings:
+    """Settings with the receipt key of the data directory, made at the first start, where none is configured.
+
+    Raises:
+        ConfigError: the file is not the owner's alone, or holds no key.
+    """
+    if settings.attest_sk_hex is not None or settings.ledger == "memory":
+        return settings
+    path = data_directory(settings, environ) / KEY_FILE
+    if not path.exists():
+        _create(path, random(32).hex())
+    try:
+        mode, text = path.stat().st_mode, path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"the receipt key {path} cannot be read: {type(error).__name__}; remedy: restore it"
+        raise ConfigError(msg) from None
+    if mode & 0o077:
+        msg = f"the receipt key {path} can be read by others; remedy: chmod 600, and rotate it if somebody did"
+        raise ConfigError(msg)
+    if not _SEED.fullmatch(text):
+        msg = f"{path} does not hold a receipt key (64 hex digits); remedy: restore it"
+        raise ConfigError(msg)
+    return settings.model_copy(update={"attest_sk_hex": SecretStr(text)})
+
+
+def _create(path: Path, seed: str) -> None:
+    """Write the key so that a crash leaves either no file or a whole one."""
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(fd, seed.encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

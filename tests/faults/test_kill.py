@@ -1,0 +1,144 @@
+"""kill -9 at random moments: what was answered is there, what was spent stays spent, retries are charged once."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sidecar_api.app import Edges, create_app
+from sidecar_api.pins import FixedAssets
+from sidecar_api.recovery import recover
+from tcd.ledger import SqliteLedger
+from tcd.receipts import KeySet, VerifyPolicy, verify_chain
+from tcd.risk_av import Controller
+from tcd.risk_av.events import EpochOpened, Reserved
+from tests.conftest import ROOT
+from tests.unit.shim.conftest import SEED_HEX, Client, ScriptedScorer, settings_of, synthetic_assets
+
+
+def decide_until_killed(directory: Path, seed: int, *, answers: int, wait: float) -> list[dict[str, Any]]:
+    """Answers of a process that is killed `wait` seconds after its `answers`-th one."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.decider", str(directory), str(seed)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if not k.startswith("TCD_")},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said = b""
+    until = time.monotonic() + 60
+    while said.count(b"\n") <= answers:
+        assert time.monotonic() < until
+        if select.select([process.stdout], [], [], 1.0)[0]:
+            block = os.read(process.stdout.fileno(), 65536)
+            assert block, process.stderr.read().decode()
+            said += block
+    time.sleep(wait)
+    process.send_signal(signal.SIGKILL)
+    said += process.stdout.read()
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+    whole = said[: said.rindex(b"\n")]
+    return [json.loads(line) for line in whole.split(b"\n")]
+
+
+async def check(directory: Path, said: list[dict[str, Any]]) -> int:
+    """Every invariant on what the ledger has against what was said; returns the number of events."""
+    ledger = SqliteLedger(directory)
+    answered = [line for line in said if "receipt" in line]
+    assert not [line for line in said if "refused" in line]
+    for line in answered:
+        assert await ledger.get(line["receipt"]) is not None, "an answered decision is lost"
+    page = await ledger.events(limit=1_000_000)
+    spent: dict[tuple[str, int], float] = {}
+    indices: dict[tuple[str, int], list[int]] = {}
+    alphas: dict[tuple[str, int], float] = {}
+    for event in page.events:
+        if isinstance(event, EpochOpened):
+            alphas[event.stream, event.epoch] = event.params.alpha
+        if isinstance(event, Reserved):
+            key = (event.stream, event.epoch)
+            spent[key] = spent.get(key, 0.0) + event.cost
+            indices.setdefault(key, []).append(event.index)
+    for key, total in spent.items():
+        assert total <= alphas[key] * (1 + 1e-12), "more was spent than an epoch has"
+        assert indices[key] == list(range(1, len(indices[key]) + 1)), "a reservation was given twice"
+    Controller.replay(page.events)
+    await _check_service(ledger, answered)
+    await ledger.close()
+    return len(page.events)
+
+
+async def _check_service(ledger: SqliteLedger, answered: list[dict[str, Any]]) -> None:
+    """A shim on the ledger: budgets are not below what was answered, retries get the same bytes, chains verify."""
+    settings = settings_of(attest_sk_hex=SEED_HEX, alpha=0.5, credit_cap=1000)
+    app = create_app(
+        settings, scorer=ScriptedScorer(), assets=FixedAssets(synthetic_assets()), edges=Edges(ledger=ledger)
+    )
+    service = app.runtime.service
+    await recover(ledger, service.judge)
+    controller = service.budget.controller
+    reserved = {s: controller.state(s).reserved_total for s in controller.streams}
+    newest: dict[str, tuple[int, float]] = {}
+    for line in answered:
+        mark = (line["epoch"], line["spent"])
+        newest[line["tenant"]] = max(newest.get(line["tenant"], mark), mark)
+    for tenant, mark in newest.items():
+        view = controller.state(service.subjects.tenant(tenant))
+        assert (view.epoch, view.spent) >= mark, "spent went back"
+    client = Client(app)
+    for line in [line for line in answered if line["request"]][-20:]:
+        reply = await client.post(line["request"])
+        assert (reply.status, reply.body.decode()) == (200, line["answer"])
+    assert {s: controller.state(s).reserved_total for s in controller.streams} == reserved, "a retry was charged"
+    assert service.judge.receipts is not None
+    policy = VerifyPolicy(KeySet([service.judge.receipts.issuer.pinned()]))
+    for line in answered[:: max(1, len(answered) // 20)]:
+        stored = await ledger.get(line["receipt"])
+        assert stored is not None
+        assert stored.receipt is not None
+        records = [s.receipt for s in await ledger.chain_records(stored.receipt.chain) if s.receipt is not None]
+        report = verify_chain(
+            heads=[r.head_hex for r in records],
+            bodies=[r.body_text for r in records],
+            sigs=[r.sig_hex for r in records],
+            policy=policy,
+        )
+        assert report.ok, report.checks
+        assert records[-1].typ == "close", "a chain that cannot go on was left open"
+    await service.judge.flush()
+
+
+async def drill(directory: Path, kills: int, *, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    said: list[dict[str, Any]] = []
+    for number in range(kills):
+        fresh = decide_until_killed(
+            directory, seed * 1000 + number, answers=int(random.integers(1, 60)), wait=float(random.uniform(0, 0.02))
+        )
+        said = [*said, *fresh][-3000:]
+        await check(directory, said)
+    assert sum("receipt" in line for line in said) > kills
+
+
+async def test_eight_kills(tmp_path: Path) -> None:
+    await drill(tmp_path, 8, seed=1)
+
+
+@pytest.mark.long
+async def test_two_hundred_kills(tmp_path: Path) -> None:
+    for block in range(20):
+        await drill(tmp_path / str(block), 10, seed=100 + block)
