@@ -391,13 +391,11 @@ def _announce(sock: socket.socket, settings: Settings, triton: _Triton, grpc_por
     print(f"shim      {base}  (metrics {base}/metrics, schema {base}/openapi.json)")
     if settings.grpc_enable:
         print(f"grpc      {settings.grpc_host}:{grpc_port}  (tcd.v1.TcdService, health, reflection)")
+    durable = settings.ledger == "sqlite"
+    print(f"ledger    {data_directory(settings, os.environ) if durable else 'in memory: it ends with the process'}")
     server = triton.server
     if server is None:
         print(f"triton    {triton.url}  (not started here)")
     else:
         print(f"triton    {server.http_url}  (gRPC {server.grpc_url}, metrics {server.metrics_url})")
-    kept = (
-        data_directory(settings, os.environ) if settings.ledger == "sqlite" else "in memory: it ends with the process"
-    )
-    print(f"ledger    {kept}")
     print(f"ready     curl -s {base}/diagnose -H 'content-type: application/json' -d '{_EXAMPLE}'", flush=True)
