@@ -44,10 +44,15 @@ class ReloadOn:
         *,
         cli: Mapping[str, Any],
         path: Path | None,
+        complete: Callable[[Settings], Settings] = lambda settings: settings,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Reload with the same command line, file and environment as at the start."""
+        """Reload with the same command line, file and environment as at the start.
+
+        `complete` adds what the start added to the layers: the receipt key of the data directory.
+        """
+        self._complete = complete
         self._reloader, self._settings = reloader, settings
         self._cli, self._environ, self._clock = dict(cli), dict(environ), clock
         named = environ.get("TCD_CONFIG_PATH")
@@ -56,7 +61,7 @@ class ReloadOn:
     def now(self, source: str) -> bool:
         """Reload; whether it was done. What is wrong is logged, and the old settings stay."""
         try:
-            new = load(self._environ, cli=self._cli, path=self._path).settings
+            new = self._complete(load(self._environ, cli=self._cli, path=self._path).settings)
             self._reloader.apply(new, self._grant(), source=source)
         except TcdError as error:
             _LOG.error("reload by %s: %s", source, error.detail)

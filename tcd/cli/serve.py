@@ -230,11 +230,16 @@ async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, l
 async def _reloading(app: ShimApp, layers: _Layers) -> AsyncIterator[None]:
     """Reload on SIGHUP, and when a file changes."""
     from sidecar_api.reload import Reloader
+    from sidecar_api.stores import with_key
     from tcd.background import running
     from tcd.cli.reloading import ReloadOn
 
     settings, loop = app.runtime.settings, asyncio.get_running_loop()
-    on = ReloadOn(Reloader(app.runtime), settings, cli=layers.cli, path=layers.path)
+
+    def complete(new: Settings) -> Settings:
+        return with_key(new, os.environ, os.urandom)
+
+    on = ReloadOn(Reloader(app.runtime), settings, cli=layers.cli, path=layers.path, complete=complete)
     loop.add_signal_handler(signal.SIGHUP, on.now, "SIGHUP")
     try:
         async with running(on.watch()) if settings.config_watch else contextlib.nullcontext():
