@@ -148,7 +148,12 @@ async def test_sighup_reloads_and_only_tightens(stack: Stack) -> None:
     second = await config_hash()
     assert second != first
     await hangup('mode = "monitor"\n', "loosens TCD_MODE")
-    await hangup('mode = "enforce"\nalpha = 0.04\n', "needs a restart: TCD_ALPHA")
+    await hangup('mode = "enforce"\nunit = "request"\n', "needs a restart: TCD_UNIT")
     await hangup('mode = "enf', "reload by SIGHUP")
     assert await config_hash() == second
+    await hangup('mode = "enforce"\nalpha = 0.04\n', "alpha: 0.05 -> 0.04")
+    third = await config_hash()
+    assert third != second
+    await hangup('mode = "enforce"\nalpha = 0.05\n', "loosens TCD_ALPHA")
+    assert await config_hash() == third
     await http.close()
