@@ -100,6 +100,7 @@ class Stage:
             "TCD_TRITON_URL": urlsplit(self._triton.http_url).netloc,
             "TCD_ATTEST_SK_HEX": seed,
             "TCD_LEDGER": "memory",
+            "TCD_GRPC_PORT": "0",
             "TCD_ORIGIN": ORIGIN,
             "TCD_COOLDOWN_STEPS": str(HOLD),
             # a busy laptop is slower than a server; a late answer would end the generation (on_failure=closed)
