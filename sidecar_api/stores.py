@@ -68,6 +68,15 @@ def with_key(settings: Settings, environ: Mapping[str, str], random: Callable[[i
     return settings.model_copy(update={"attest_sk_hex": SecretStr(text)})
 
 
+def keeping(made: SecretStr | None) -> Callable[[Settings], Settings]:
+    """What a reload adds to the layers: the key that the start took from the data directory. It touches no file.
+
+    Args:
+        made: that key; None when the settings had one.
+    """
+    return lambda new: new if new.attest_sk_hex is not None else new.model_copy(update={"attest_sk_hex": made})
+
+
 def _create(path: Path, seed: str) -> None:
     """Write the key so that a crash leaves either no file or a whole one."""
     fresh = path.with_suffix(".new")

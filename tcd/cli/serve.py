@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,10 +110,11 @@ def _listen(settings: Settings) -> Generator[socket.socket, None, None]:
 
 @dataclass(frozen=True, slots=True)
 class _Layers:
-    """What a reload reads again: the command line and the file it named."""
+    """What a reload reads again, the command line and the file it named, and what the start added to them."""
 
     cli: dict[str, Any]
     path: Path | None
+    complete: Callable[[Settings], Settings] = lambda settings: settings
 
 
 def _run(settings: Settings, sock: socket.socket, layers: _Layers) -> None:
@@ -180,11 +181,13 @@ async def _ledger(settings: Settings) -> AsyncIterator[Ledger]:
 
 
 async def _serve(settings: Settings, sock: socket.socket, layers: _Layers) -> None:
-    from sidecar_api.stores import with_key
+    from sidecar_api.stores import keeping, with_key
 
     # taken before anything slow is started
     async with _ledger(settings) as ledger:
-        await _serve_from(with_key(settings, os.environ, os.urandom), sock, ledger, layers)
+        whole = with_key(settings, os.environ, os.urandom)
+        complete = keeping(whole.attest_sk_hex if settings.attest_sk_hex is None else None)
+        await _serve_from(whole, sock, ledger, dataclasses.replace(layers, complete=complete))
 
 
 async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, layers: _Layers) -> None:
@@ -230,16 +233,11 @@ async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, l
 async def _reloading(app: ShimApp, layers: _Layers) -> AsyncIterator[None]:
     """Reload on SIGHUP, and when a file changes."""
     from sidecar_api.reload import Reloader
-    from sidecar_api.stores import with_key
     from tcd.background import running
     from tcd.cli.reloading import ReloadOn
 
     settings, loop = app.runtime.settings, asyncio.get_running_loop()
-
-    def complete(new: Settings) -> Settings:
-        return with_key(new, os.environ, os.urandom)
-
-    on = ReloadOn(Reloader(app.runtime), settings, cli=layers.cli, path=layers.path, complete=complete)
+    on = ReloadOn(Reloader(app.runtime), settings, cli=layers.cli, path=layers.path, complete=layers.complete)
     loop.add_signal_handler(signal.SIGHUP, on.now, "SIGHUP")
     try:
         async with running(on.watch()) if settings.config_watch else contextlib.nullcontext():

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sidecar_api.reload import Reloader
+from sidecar_api.stores import keeping, with_key
 from tcd.cli.config import app as config_app
 from tcd.cli.reloading import ReloadOn
 from tcd.config import Settings, load
@@ -159,6 +160,28 @@ async def test_a_file_that_changes_and_a_grant_that_comes(tmp_path: Path) -> Non
     grant.write_text(issue(KEY, config_hash=wanted, until=NOW + 60, reason="incident"))
     assert await becomes("monitor")
     watch.cancel()
+
+
+async def test_a_reload_keeps_the_key_of_the_data_directory_and_touches_no_other(tmp_path: Path) -> None:
+    file, here, other = tmp_path / "tcd.toml", tmp_path / "here", tmp_path / "other"
+    here.mkdir()
+    other.mkdir()
+    file.write_text(f'mode = "monitor"\ndata_dir = "{here}"\n')
+    app = app_of()
+    whole = with_key(load({}, path=file).settings, {}, bytes)
+    app.runtime.settings = app.runtime.service.settings = whole
+    complete = keeping(whole.attest_sk_hex)
+    on = ReloadOn(Reloader(app.runtime), whole, cli={}, path=file, environ={}, complete=complete)
+    file.write_text(f'mode = "enforce"\ndata_dir = "{here}"\n')
+    assert on.now("test")
+    assert app.runtime.settings.mode == "enforce"
+    for directory in (other, tmp_path / "nowhere"):
+        file.write_text(f'mode = "enforce"\ndata_dir = "{directory}"\n')
+        assert not on.now("test")
+    file.write_text(f'mode = "enforce"\ndata_dir = "{here}"\nattest_sk_hex = "{"22" * 32}"\n')
+    assert not on.now("test")
+    assert app.runtime.settings.attest_sk_hex == whole.attest_sk_hex
+    assert not list(other.iterdir())
 
 
 def test_the_command_makes_a_grant_that_is_accepted(tmp_path: Path) -> None:
