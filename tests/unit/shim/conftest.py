@@ -195,8 +195,10 @@ def synthetic_assets(
 
 
 def settings_of(**changes: Any) -> Settings:
-    """Settings without a rate limit in the way."""
-    values: dict[str, Any] = {"http_rate_cap": 1e9, "http_rate_refill": 1e9, "attest_sk_hex": SEED_HEX, **changes}
+    """Settings without a rate limit or a deadline in the way."""
+    values: dict[str, Any] = {"http_rate_cap": 1e9, "http_rate_refill": 1e9, "attest_sk_hex": SEED_HEX}
+    # a stalled machine must not make a step a degraded one; tests of deadlines bring their own
+    values |= {"deadline_ms": 10_000.0, **changes}
     return Settings(**values)
 
 
