@@ -402,9 +402,12 @@ class Service:
         result: ScoreResult | None = None
         failure = "cancelled"
         try:
-            if turn.reserved and await self.judge.reserved(turn):
-                failure = "ledger"
-                return None, failure
+            if turn.reserved:
+                if await self.judge.reserved(turn):
+                    failure = "ledger"
+                    return None, failure
+                # a second attempt under new assets goes on with it, or reserves anew
+                turn.reserved = False
             with Cutoff(began + left, "the row was not scored by its deadline"):
                 if turn.call.gate is not None:
                     await turn.call.gate.arrive()
