@@ -12,6 +12,7 @@ from tcd.ledger.port import (
     Ledger,
     LedgerStats,
     Limits,
+    SavedState,
     StoredReceipt,
 )
 from tcd.ledger.sqlite import SqliteLedger
@@ -26,6 +27,7 @@ __all__ = [
     "LedgerStats",
     "Limits",
     "MemoryLedger",
+    "SavedState",
     "SqliteLedger",
     "StoredReceipt",
 ]

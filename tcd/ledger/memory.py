@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from heapq import nsmallest
 from itertools import islice
 
 from tcd.errors import Conflict, Unavailable
 from tcd.ledger.port import (
+    KEPT_STATES,
     Appended,
     Batch,
     Checkpoint,
@@ -17,8 +18,10 @@ from tcd.ledger.port import (
     Idempotent,
     LedgerStats,
     Limits,
+    SavedState,
     StoredReceipt,
     check_checkpoint,
+    check_state,
     next_states,
 )
 from tcd.receipts.chain import ChainState
@@ -47,6 +50,7 @@ class MemoryLedger:
         self._chains_evicted = 0
         self._answers_evicted = 0
         self._checkpoints: list[Checkpoint] = []
+        self._states: list[SavedState] = []
         self._is_closed = False
 
     async def append(self, batch: Batch, *, now_us: int, expected_size: int | None = None) -> Appended:
@@ -209,6 +213,33 @@ class MemoryLedger:
         start = max(first, oldest)
         page = tuple(islice(self._events, start - oldest, start - oldest + limit))
         return EventPage(start, page, max(0, oldest - first))
+
+    async def put_state(self, state: SavedState) -> None:
+        """See `Ledger.put_state`."""
+        self._check_open()
+        newest = self._states[-1].events if self._states else 0
+        check_state(state, newest=newest, events=self._event_count)
+        self._states = [*self._states, state][-KEPT_STATES:]
+
+    async def states(self) -> Sequence[int]:
+        """See `Ledger.states`."""
+        self._check_open()
+        return tuple(state.events for state in reversed(self._states))
+
+    async def state(self, events: int) -> SavedState:
+        """See `Ledger.state`."""
+        self._check_open()
+        for state in self._states:
+            if state.events == events:
+                return state
+        msg = f"the saved state after {events} events is gone"
+        raise Unavailable(msg)
+
+    async def first_records(self, chains: Sequence[str]) -> Mapping[str, StoredReceipt]:
+        """See `Ledger.first_records`."""
+        self._check_open()
+        found = {chain: self._heads[self._members[chain][0]] for chain in chains if chain in self._members}
+        return {chain: r for chain, r in found.items() if r.receipt is not None and r.receipt.seq == 0}
 
     async def stats(self) -> LedgerStats:
         """See `Ledger.stats`."""

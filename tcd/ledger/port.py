@@ -6,14 +6,19 @@ transparency log at its position in the ledger. Adapters: `memory`, `sqlite`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from tcd.errors import Conflict
+from tcd.errors import Conflict, Unavailable
 from tcd.receipts.chain import ChainState
 from tcd.receipts.issue import Receipt
 from tcd.risk_av.events import Event
+
+#: Kept states; an older one is what a damaged newest one falls back to.
+KEPT_STATES: Final = 2
+#: Bytes of a state at most.
+MAX_STATE: Final = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,21 @@ class Checkpoint:
     size: int
     root: bytes
     note: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """A controller's state after the first `events` events: what they come to, so that a start need not fold them.
+
+    It is derived: a ledger may lose it, and whoever reads it checks it and can do without.
+
+    Attributes:
+        events: how many events of this ledger it stands for, at least 1.
+        data: `Controller.save()` at that point.
+    """
+
+    events: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +183,26 @@ def check_checkpoint(checkpoint: Checkpoint, *, newest: int, size: int) -> None:
     if not newest < checkpoint.size <= size:
         msg = f"a checkpoint of {checkpoint.size} leaves: the newest has {newest}, the ledger {size}"
         raise Conflict(msg)
+
+
+def check_state(state: SavedState, *, newest: int, events: int) -> None:
+    """Refuse a state that does not continue the kept ones.
+
+    Args:
+        state: to be kept.
+        newest: events of the newest kept one, 0 = none.
+        events: in the ledger.
+
+    Raises:
+        tcd.errors.Conflict: it is not newer, or of events that the ledger does not have.
+        tcd.errors.Unavailable: it is larger than `MAX_STATE`.
+    """
+    if not newest < state.events <= events:
+        msg = f"a state after {state.events} events: the newest is after {newest}, the ledger has {events}"
+        raise Conflict(msg)
+    if len(state.data) > MAX_STATE:
+        msg = f"a state of {len(state.data)} bytes: at most {MAX_STATE} are kept"
+        raise Unavailable(msg)
 
 
 def next_states(receipts: Sequence[Receipt], find: Callable[[str], ChainState | None]) -> dict[str, ChainState]:
@@ -251,6 +291,34 @@ class Ledger(Protocol):
 
     async def events(self, *, first: int = 0, limit: int = 10_000) -> EventPage:
         """Controller events from position `first` on."""
+        ...
+
+    async def put_state(self, state: SavedState) -> None:
+        """Keep a controller's state beside the log. Only the newest few are kept.
+
+        Raises:
+            tcd.errors.Conflict: it is not newer than the newest one, or of events that are not in the ledger.
+            tcd.errors.Unavailable: it cannot be written, or is too large.
+        """
+        ...
+
+    async def states(self) -> Sequence[int]:
+        """The numbers of events that a kept state stands for, newest first; none above what the ledger has."""
+        ...
+
+    async def state(self, events: int) -> SavedState:
+        """A kept state.
+
+        Raises:
+            tcd.errors.Unavailable: it is damaged, or gone.
+        """
+        ...
+
+    async def first_records(self, chains: Sequence[str]) -> Mapping[str, StoredReceipt]:
+        """The first record of each of these chains (up to 1024), by the chain's id, in one query.
+
+        Chains of whose first record nothing is kept are left out.
+        """
         ...
 
     async def stats(self) -> LedgerStats:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
 from tcd.errors import ConfigError, Unavailable
-from tcd.ledger.port import Appended, Batch, Checkpoint, EventPage, Idempotent, LedgerStats, StoredReceipt
+from tcd.ledger.port import (
+    Appended,
+    Batch,
+    Checkpoint,
+    EventPage,
+    Idempotent,
+    LedgerStats,
+    SavedState,
+    StoredReceipt,
+)
 from tcd.ledger.sqlite_store import Store
 from tcd.receipts.chain import ChainState
 
@@ -90,6 +99,22 @@ class SqliteLedger:
     async def events(self, *, first: int = 0, limit: int = 10_000) -> EventPage:
         """See `Ledger.events`."""
         return await self._run(lambda: self._store.events(first, limit))
+
+    async def put_state(self, state: SavedState) -> None:
+        """See `Ledger.put_state`."""
+        await self._run(lambda: self._store.put_state(state))
+
+    async def states(self) -> Sequence[int]:
+        """See `Ledger.states`."""
+        return await self._run(self._store.states)
+
+    async def state(self, events: int) -> SavedState:
+        """See `Ledger.state`."""
+        return await self._run(lambda: self._store.state(events))
+
+    async def first_records(self, chains: Sequence[str]) -> Mapping[str, StoredReceipt]:
+        """See `Ledger.first_records`."""
+        return await self._run(lambda: self._store.first_records(chains))
 
     async def stats(self) -> LedgerStats:
         """See `Ledger.stats`."""

@@ -60,6 +60,8 @@ BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;
 #: Script that makes version i+1 of version i.
 MIGRATIONS: Final = (
     _TABLES + "".join(_GUARD.format(table=t, verb=v) for t in _APPEND_ONLY for v in ("UPDATE", "DELETE")),
+    # derived from `event`, so rows come and go
+    "CREATE TABLE state (events INTEGER PRIMARY KEY, digest BLOB NOT NULL, data BLOB NOT NULL) STRICT;",
 )
 
 

@@ -11,40 +11,24 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
 
 from tcd.errors import ConfigError, Conflict, Unavailable
 from tcd.ledger.port import (
+    KEPT_STATES,
     Appended,
     Batch,
     Checkpoint,
-    EventPage,
-    Idempotent,
-    LedgerStats,
-    StoredReceipt,
+    SavedState,
     check_checkpoint,
+    check_state,
     next_states,
 )
+from tcd.ledger.sqlite_reader import Reader, chain_key, state_digest
 from tcd.ledger.sqlite_schema import prepare
 from tcd.receipts.chain import ChainState
-from tcd.receipts.issue import Receipt
-from tcd.risk_av.events import event_from_json, event_to_json
-
-#: Chains whose state is remembered without asking the file.
-_CACHED_CHAINS: Final = 65_536
-_PREFIX: Final = "sha256:"
-_RECEIPT: Final = "idx, head, sig, kid, typ, tenant, chain, seq, prev, ts_us"
-
-
-def _chain_key(chain: str) -> bytes:
-    return bytes.fromhex(chain.removeprefix(_PREFIX))
-
-
-def _text(chain: bytes) -> str:
-    return _PREFIX + chain.hex()
+from tcd.risk_av.events import event_to_json
 
 
 class _Lock:
@@ -82,7 +66,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-class Store:
+class Store(Reader):
     """A ledger file. Every method runs in the thread that made it."""
 
     def __init__(self, path: Path) -> None:
@@ -93,8 +77,7 @@ class Store:
         """
         self._lock = _Lock(path.with_suffix(".lock"))
         try:
-            self._connection = _connect(path)
-            self._load()
+            super().__init__(_connect(path))
         except sqlite3.Error as error:
             self._lock.release()
             msg = f"the ledger {path} cannot be opened: {error}; remedy: restore it, or choose another data directory"
@@ -102,15 +85,6 @@ class Store:
         except BaseException:
             self._lock.release()
             raise
-
-    def _load(self) -> None:
-        self._chains: OrderedDict[bytes, ChainState] = OrderedDict()
-        self._size = self._count("receipt", "idx")
-        self._events = self._count("event", "idx")
-
-    def _count(self, table: str, column: str) -> int:
-        newest = self._connection.execute(f"SELECT max({column}) FROM {table}").fetchone()[0]  # noqa: S608 - constants
-        return 0 if newest is None else int(newest) + 1
 
     def close(self) -> None:
         """Let go of the file."""
@@ -151,7 +125,7 @@ class Store:
             msg = "the idempotency key is taken" if taken else "a receipt is there already"
             raise Conflict(msg) from None
         for key, state in chains.items():
-            self._remember(_chain_key(key), state)
+            self.remember(chain_key(key), state)
         first = self._size
         self._size += len(batch.receipts)
         self._events += len(batch.events)
@@ -162,7 +136,7 @@ class Store:
         connection.executemany(
             "INSERT INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (i, r.head, r.sig, r.kid, r.typ, r.tenant, _chain_key(r.chain), r.seq, bytes.fromhex(r.prev), r.ts_us)
+                (i, r.head, r.sig, r.kid, r.typ, r.tenant, chain_key(r.chain), r.seq, bytes.fromhex(r.prev), r.ts_us)
                 for i, r in enumerate(batch.receipts, self._size)
             ],
         )
@@ -171,7 +145,7 @@ class Store:
         )
         connection.executemany(
             "INSERT OR REPLACE INTO chain VALUES (?, ?, ?, ?, ?)",
-            [(_chain_key(s.id), s.seq, bytes.fromhex(s.prev), int(s.closed), s.ts_us) for s in chains.values()],
+            [(chain_key(s.id), s.seq, bytes.fromhex(s.prev), int(s.closed), s.ts_us) for s in chains.values()],
         )
         connection.executemany(
             "INSERT INTO event VALUES (?, ?)",
@@ -194,100 +168,12 @@ class Store:
                 "INSERT INTO checkpoint VALUES (?, ?, ?)", (checkpoint.size, checkpoint.root, checkpoint.note)
             )
 
-    # -- reading -----------------------------------------------------------------------------------------------
-
-    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        try:
-            return self._connection.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            msg = f"the ledger cannot be read: {getattr(error, 'sqlite_errorname', error)}"
-            raise Unavailable(msg, retry_after=1.0) from error
-
-    def _remember(self, key: bytes, state: ChainState) -> None:
-        self._chains[key] = state
-        self._chains.move_to_end(key)
-        if len(self._chains) > _CACHED_CHAINS:
-            self._chains.popitem(last=False)
-
-    def chain(self, chain: str) -> ChainState | None:
-        """See `Ledger.chain`."""
-        key = _chain_key(chain)
-        known = self._chains.get(key)
-        if known is None:
-            rows = self._rows("SELECT id, seq, prev, closed, ts_us FROM chain WHERE id = ?", key)
-            if not rows:
-                return None
-            known = _state(rows[0])
-            self._remember(key, known)
-        return known
-
-    def open_chains(self, after: str, limit: int) -> Sequence[ChainState]:
-        """See `Ledger.open_chains`."""
-        query = "SELECT id, seq, prev, closed, ts_us FROM chain WHERE NOT closed AND id > ? ORDER BY id LIMIT ?"
-        return tuple(map(_state, self._rows(query, _chain_key(after), limit)))
-
-    def get(self, head: str) -> StoredReceipt | None:
-        """See `Ledger.get`."""
-        query = f"SELECT {_RECEIPT}, body FROM receipt LEFT JOIN body USING (idx) WHERE head = ?"  # noqa: S608
-        rows = self._rows(query, bytes.fromhex(head))
-        return _stored(rows[0]) if rows else None
-
-    def chain_records(self, chain: str, first: int, limit: int) -> Sequence[StoredReceipt]:
-        """See `Ledger.chain_records`."""
-        query = (
-            f"SELECT {_RECEIPT}, body FROM receipt LEFT JOIN body USING (idx) "  # noqa: S608 - constants
-            "WHERE chain = ? AND seq >= ? ORDER BY seq LIMIT ?"
-        )
-        return tuple(map(_stored, self._rows(query, _chain_key(chain), first, limit)))
-
-    def heads(self, first: int, limit: int) -> Sequence[bytes]:
-        """See `Ledger.heads`."""
-        rows = self._rows("SELECT head FROM receipt WHERE idx >= ? ORDER BY idx LIMIT ?", first, limit)
-        return tuple(row[0] for row in rows)
-
-    def checkpoint(self, covering: int | None) -> Checkpoint | None:
-        """See `Ledger.checkpoint`."""
-        where = "ORDER BY size DESC" if covering is None else "WHERE size > ? ORDER BY size"
-        values = () if covering is None else (covering,)
-        rows = self._rows(f"SELECT size, root, note FROM checkpoint {where} LIMIT 1", *values)  # noqa: S608 - constants
-        return Checkpoint(*rows[0]) if rows else None
-
-    def answer(self, tenant: str, key: str, now_us: int) -> Idempotent | None:
-        """See `Ledger.answer`."""
-        query = "SELECT tenant, key, payload, answer, head, expires_us FROM answer WHERE tenant = ? AND key = ?"
-        rows = self._rows(query, tenant, key)
-        found = Idempotent(*rows[0]) if rows else None
-        return found if found is not None and found.expires_us > now_us else None
-
-    def events(self, first: int, limit: int) -> EventPage:
-        """See `Ledger.events`."""
-        rows = self._rows("SELECT event FROM event WHERE idx >= ? ORDER BY idx LIMIT ?", first, limit)
-        return EventPage(first, tuple(event_from_json(json.loads(row[0])) for row in rows))
-
-    def stats(self) -> LedgerStats:
-        """See `Ledger.stats`; counts the whole tables, for operators rather than for a hot path."""
-        counts = {
-            table: self._rows(f"SELECT count(*) FROM {table}")[0][0]  # noqa: S608 - constants
-            for table in ("body", "chain", "answer")
-        }
-        return LedgerStats(
-            receipts=self._size,
-            bodies=counts["body"],
-            bodies_evicted=self._size - counts["body"],
-            events=self._events,
-            chains=counts["chain"],
-            answers=counts["answer"],
-        )
-
-
-def _state(row: tuple[Any, ...]) -> ChainState:
-    key, seq, prev, closed, ts_us = row
-    return ChainState(_text(key), seq, prev.hex(), bool(closed), ts_us)
-
-
-def _stored(row: tuple[Any, ...]) -> StoredReceipt:
-    idx, head, sig, kid, typ, tenant, chain, seq, prev, ts_us, body = row
-    if body is None:
-        return StoredReceipt(idx, head.hex(), None)
-    receipt = Receipt(head, body, sig, kid, typ, tenant, _text(chain), seq, prev.hex(), ts_us)
-    return StoredReceipt(idx, head.hex(), receipt)
+    def put_state(self, state: SavedState) -> None:
+        """See `Ledger.put_state`."""
+        kept = self.states()
+        check_state(state, newest=max(kept, default=0), events=self._events)
+        with self._transaction() as connection:
+            # one above the log's end is of a log that was cut
+            oldest = kept[KEPT_STATES - 2] if len(kept) >= KEPT_STATES else 0
+            connection.execute("DELETE FROM state WHERE events < ? OR events > ?", (oldest, self._events))
+            connection.execute("INSERT INTO state VALUES (?, ?, ?)", (state.events, state_digest(state), state.data))

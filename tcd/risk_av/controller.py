@@ -34,6 +34,7 @@ from tcd.risk_av.idle import IdleStreams, stream_key
 from tcd.risk_av.lease import Lease, lease_limit
 from tcd.risk_av.params import ControllerParams
 from tcd.risk_av.pool import Pool, PoolState
+from tcd.risk_av.saving import Saved, load, save
 from tcd.risk_av.stream import Stream
 from tcd.risk_av.views import CLOSE_REASONS, CloseReason, Reservation, Settlement, StreamView
 
@@ -382,6 +383,33 @@ class Controller:
         """
         for event in events:
             self._apply(event)
+
+    def save(self) -> bytes:
+        """All of the state, after every event so far; `restore` and the later events give the live one bit for bit."""
+        return save(Saved(self.params, self._streams, self._pools, self._idle))
+
+    def restore(self, data: bytes) -> None:
+        """Begin where another controller was saved. Only a controller without streams can: nothing is ever lowered.
+
+        Raises:
+            tcd.errors.Conflict: there are streams here.
+            ReplayError: these bytes are no saved state.
+        """
+        self._begin(load(data))
+
+    def take_over(self, other: Controller) -> None:
+        """Go on with the state of `other`, which is used no more; see `restore`.
+
+        Raises:
+            tcd.errors.Conflict: there are streams here.
+        """
+        self._begin(Saved(other.params, other._streams, other._pools, other._idle))
+
+    def _begin(self, saved: Saved) -> None:
+        if self.count or self._pools or self._pending:
+            msg = "a controller that has streams takes no other state: something might be lowered"
+            raise Conflict(msg)
+        self.params, self._streams, self._pools, self._idle = saved.params, saved.streams, saved.pools, saved.idle
 
     def _emit(self, event: Event) -> None:
         self._apply(event)

@@ -6,6 +6,8 @@ at most W/(1 + W); it costs level/(1 - level). A rejection gives its cost back a
 
 from __future__ import annotations
 
+from typing import Any
+
 from tcd.risk_av.params import Terms
 from tcd.risk_av.rules import Level
 
@@ -74,3 +76,13 @@ class FosterStine:
         """A smaller alpha scales the levels down at once; a larger one waits for the next epoch."""
         self._scale = min(1.0, terms.alpha / self.terms.alpha)
         return self.terms.alpha
+
+    def saved(self) -> list[Any]:
+        """Wealth, the newest known rejection, scale, and what open hypotheses cost."""
+        return [self._wealth, self._last, self._scale, list(self._costs.items())]
+
+    def restore(self, index: int, known: int, spent: float, rest: list[Any]) -> None:
+        """Go on from where a rule was."""
+        self.index, self.known, self.spent = index, known, spent
+        self._wealth, self._last, self._scale, costs = rest
+        self._costs = dict(costs)

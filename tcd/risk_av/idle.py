@@ -216,6 +216,38 @@ class IdleStreams:
                 packed = self._packed(at)
                 yield packed[:_KEY].hex(), self._wake("", packed).dump()
 
+    def save(self) -> tuple[dict[str, Any], bytes]:
+        """What streams have in common and their credits, as JSON values; and the rows, ordered by key."""
+        kinds = [
+            [k.params.to_json(), k.terms.to_json(), k.claim_level, k.snapshot_params, k.threshold] for k in self._kinds
+        ]
+        owed = {key.hex(): sorted(self._credits[key].items()) for key in sorted(self._credits)}
+        rows = sorted(self._packed(at) for at in self._index if at >= 0)
+        return {"kinds": kinds, "credits": owed, "count": self._count}, b"".join(rows)
+
+    @classmethod
+    def load(cls, common: dict[str, Any], rows: bytes) -> IdleStreams:
+        """Inverse of `save`.
+
+        Raises:
+            ValueError, KeyError, TypeError: it cannot be what `save` gave.
+        """
+        if len(rows) != common["count"] * _ROW.size:
+            msg = f"{len(rows)} bytes are not {common['count']} rows"
+            raise ValueError(msg)
+        out = cls()
+        for params, terms, claim_level, snapshot_params, threshold in common["kinds"]:
+            kind = _Kind(
+                ControllerParams.from_json(params), Terms.from_json(terms), claim_level, snapshot_params, threshold
+            )
+            out._numbers[kind] = len(out._kinds)
+            out._kinds.append(kind)
+        for start in range(0, len(rows), _ROW.size):
+            row = rows[start : start + _ROW.size]
+            out._insert(row[:_KEY], row)
+        out._credits = {bytes.fromhex(key): dict(owed) for key, owed in common["credits"].items()}
+        return out
+
     def _wake(self, name: str, packed: bytes) -> Stream:
         row = _Row(*_ROW.unpack(packed))
         kind = self._kinds[row.kind]

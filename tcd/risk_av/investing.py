@@ -10,7 +10,7 @@ testing (Zrnic, Ramdas, Jordan 2021).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from tcd.risk_av.gamma import Gamma, gamma_lord, gamma_saffron
 from tcd.risk_av.params import Terms
@@ -134,3 +134,14 @@ class Investing:
         self._scale = min(1.0, terms.alpha / self.terms.alpha)
         self._next = None
         return self.terms.alpha
+
+    def saved(self) -> list[Any]:
+        """Scale, sources, what is charged, and what open hypotheses paid."""
+        return [self._scale, self._sources, self._charged, list(self._paid.items())]
+
+    def restore(self, index: int, known: int, spent: float, rest: list[Any]) -> None:
+        """Go on from where a rule was."""
+        self.index, self.known, self.spent = index, known, spent
+        self._scale, self._sources, self._charged, paid = rest
+        self._paid = dict(paid)
+        self._next = None

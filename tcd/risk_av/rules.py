@@ -6,7 +6,7 @@ rule of the e-GAI family (arXiv 2506.01452) with settled rejections only (Zrnic,
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tcd.risk_av.params import Terms
 
@@ -76,6 +76,14 @@ class EpochRule(Protocol):
 
     def change(self, terms: Terms) -> float:
         """Go on under new terms; they start at the present index and spent budget. Returns the epoch's new claim."""
+        ...
+
+    def saved(self) -> list[Any]:
+        """What the rule keeps beside its terms, index, known and spent, as JSON values."""
+        ...
+
+    def restore(self, index: int, known: int, spent: float, rest: list[Any]) -> None:
+        """Go on from where a rule of the same terms was; `rest` is what its `saved` gave."""
         ...
 
 
@@ -165,3 +173,12 @@ class Rai:
         self.terms = terms
         self._next = None
         return max(terms.alpha, self.spent)
+
+    def saved(self) -> list[Any]:
+        """Nothing."""
+        return []
+
+    def restore(self, index: int, known: int, spent: float, rest: list[Any]) -> None:  # noqa: ARG002 - nothing more
+        """Go on from where a rule was."""
+        self.index, self.known, self.spent = index, known, spent
+        self._next = None

@@ -7,6 +7,8 @@ same comparison `p <= ALPHA` decides with ALPHA = (alpha gamma_t (R + 1) / 2)**2
 
 from __future__ import annotations
 
+from typing import Any
+
 from tcd.risk_av.gamma import gamma_lord
 from tcd.risk_av.params import Terms
 from tcd.risk_av.rules import Level
@@ -79,3 +81,12 @@ class Spending:
         self.terms = terms
         self._next = None
         return max(terms.alpha, self.spent)
+
+    def saved(self) -> list[Any]:
+        """Nothing."""
+        return []
+
+    def restore(self, index: int, known: int, spent: float, rest: list[Any]) -> None:  # noqa: ARG002 - nothing more
+        """Go on from where a rule was."""
+        self.index, self.known, self.spent = index, known, spent
+        self._next = None

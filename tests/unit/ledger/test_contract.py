@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tcd.errors import Conflict, Unavailable
-from tcd.ledger import Batch, Checkpoint, Ledger, MemoryLedger, SqliteLedger
+from tcd.ledger import Batch, Checkpoint, Ledger, MemoryLedger, SavedState, SqliteLedger
 from tcd.receipts import ChainState
 from tcd.risk_av import Controller
 from tests.unit.ledger.records import answer, issue, records
@@ -142,3 +142,43 @@ async def test_a_failed_batch_leaves_the_events_where_they_were(ledger: Ledger) 
     assert (await ledger.events()).events == ()
     appended = await ledger.append(Batch((made[0],), events), now_us=0)
     assert (appended.events, (await ledger.events(first=1)).events) == (len(events), events[1:])
+
+
+async def test_states_only_grow_and_the_newest_two_are_kept(ledger: Ledger) -> None:
+    controller = Controller()
+    for i in range(4):
+        controller.reserve(stream="s", hypothesis=str(i))
+    await ledger.append(Batch(events=controller.take_events()), now_us=0)
+    assert await ledger.states() == ()
+    for events in (0, 6):
+        with pytest.raises(Conflict):
+            await ledger.put_state(SavedState(events, b""))
+    for events in (2, 3, 5):
+        await ledger.put_state(SavedState(events, b"state %d" % events))
+    for events in (3, 4, 5):
+        with pytest.raises(Conflict):
+            await ledger.put_state(SavedState(events, b""))
+    assert await ledger.states() == (5, 3)
+    assert [await ledger.state(events) for events in (5, 3)] == [SavedState(5, b"state 5"), SavedState(3, b"state 3")]
+    with pytest.raises(Unavailable, match="gone"):
+        await ledger.state(2)
+
+
+async def test_a_state_that_is_too_large_is_refused(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tcd.ledger.port.MAX_STATE", 10)
+    controller = Controller()
+    controller.reserve(stream="s", hypothesis="h")
+    await ledger.append(Batch(events=controller.take_events()), now_us=0)
+    with pytest.raises(Unavailable, match="at most 10"):
+        await ledger.put_state(SavedState(1, bytes(11)))
+    await ledger.put_state(SavedState(1, bytes(10)))
+
+
+async def test_first_records_of_many_chains_at_once(ledger: Ledger) -> None:
+    made = {name: records(name, 3) for name in "abc"}
+    for receipts in made.values():
+        await ledger.append(Batch(tuple(receipts)), now_us=0)
+    chains = [receipts[0].chain for receipts in made.values()]
+    found = await ledger.first_records([*chains, "sha256:" + "0" * 64])
+    assert {chain: stored.receipt for chain, stored in found.items()} == {r[0].chain: r[0] for r in made.values()}
+    assert await ledger.first_records([]) == {}

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tcd.errors import ConfigError, Conflict, Unavailable
-from tcd.ledger import Batch, Checkpoint, SqliteLedger
+from tcd.ledger import Batch, Checkpoint, SavedState, SqliteLedger
 from tcd.ledger.sqlite import FILE
-from tcd.risk_av import Controller
+from tcd.ledger.sqlite_schema import APPLICATION_ID, MIGRATIONS
+from tcd.risk_av import Controller, Rested
 from tests.unit.ledger.records import answer, issue, records
 
 
@@ -88,6 +89,42 @@ async def test_an_erased_body_is_owned_up_to(tmp_path: Path) -> None:
     assert (stored.index, stored.receipt) == (0, None)
     assert (await ledger.stats()).bodies_evicted == 1
     assert list(await ledger.heads()) == [r.head for r in made]
+    await ledger.close()
+
+
+async def test_a_damaged_state_is_seen_and_one_of_events_that_are_gone_is_not_offered(tmp_path: Path) -> None:
+    controller = Controller()
+    for i in range(4):
+        controller.reserve(stream="s", hypothesis=str(i))
+    ledger = SqliteLedger(tmp_path)
+    await ledger.append(Batch(events=controller.take_events()), now_us=0)
+    for events in (3, 5):
+        await ledger.put_state(SavedState(events, b"state"))
+    await ledger.close()
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute("UPDATE state SET data = x'00' WHERE events = 3")
+    connection.execute("UPDATE state SET events = 6 WHERE events = 5")
+    connection.commit()
+    connection.close()
+    ledger = SqliteLedger(tmp_path)
+    assert await ledger.states() == (3,)
+    for events in (3, 6):
+        with pytest.raises(Unavailable, match="damaged"):
+            await ledger.state(events)
+    await ledger.put_state(SavedState(4, b"new"))
+    assert await ledger.states() == (4, 3)
+    await ledger.close()
+
+
+async def test_a_file_of_the_first_version_is_upgraded(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.executescript(f"PRAGMA application_id = {APPLICATION_ID}; {MIGRATIONS[0]} PRAGMA user_version = 1;")
+        connection.execute("""INSERT INTO event VALUES (0, '{"t":"rest","stream":"s"}')""")
+    connection.close()
+    ledger = SqliteLedger(tmp_path)
+    assert (await ledger.events()).events == (Rested("s"),)
+    await ledger.put_state(SavedState(1, b""))
+    assert await ledger.states() == (1,)
     await ledger.close()
 
 
