@@ -8,6 +8,7 @@ from sidecar_api.pins import Pins
 from sidecar_api.schemas import Check
 from tcd.contract import Signal, Status
 from tcd.risk_av import RuleName, Unit, guarantee
+from tcd.risk_av.guarantee import Mode
 
 _RATE = Check(name="rate_limit", status="ran")
 _CONTROLLER = Check(name="controller", status="ran")
@@ -81,6 +82,13 @@ def _reasons(situation: Situation) -> list[str]:
     return list(dict.fromkeys(reasons))
 
 
+def _mode(unit: str, pins: Pins) -> Mode:
+    """On which ground the claim stands."""
+    if unit == "block":
+        return "model_based"
+    return "prds" if pins.confidence is None else "csu"
+
+
 def claim(
     situation: Situation, *, alpha: float, unit: str, rule: RuleName, epoch: int, durable: bool, caller: bool = False
 ) -> str:
@@ -96,13 +104,15 @@ def claim(
         caller: whether the caller computed the evidence itself; the claim says so.
     """
     reasons = _reasons(situation)
-    digests = situation.pins.digests
+    pins = situation.pins
+    digests, confidence, mode = pins.digests, pins.confidence, _mode(unit, pins)
     text = guarantee(
         alpha=alpha,
         unit=_UNITS[unit],
         epoch=epoch,
         calibration=digests[0] or digests[1] or digests[3],
-        mode="model_based" if unit == "block" else "prds",
+        mode=mode,
+        confidence=confidence if mode == "csu" else None,
         rule=rule,
         reasons=reasons,
     )

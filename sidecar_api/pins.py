@@ -81,6 +81,7 @@ class Pins:
         level: the step p that it stands for.
         policy: the routing policy.
         digests: of detector, multivariate, policy and manifest; None = none.
+        confidence: 1 - delta where the p-values hold given the calibration set; None where they are marginal.
         reasons: why there is no guarantee, whatever a step says.
     """
 
@@ -95,6 +96,7 @@ class Pins:
     level: float
     policy: RoutingPolicy
     digests: tuple[str | None, str | None, str | None, str]
+    confidence: float | None
     reasons: tuple[str, ...]
 
     @property
@@ -145,8 +147,8 @@ def resolve(assets: AssetSet, key: Key, shape: Shape, *, alpha: float) -> Pins:
     if usable is not None and policy.weight < 1:
         used.append(usable.provenance)
     p_floor = merged_p_floor(
-        detector=1.0 / (table.sessions.shape[0] + 1) if table is not None else None,
-        multivariate=1.0 / (usable.sessions.shape[0] + 1) if usable is not None else None,
+        detector=table.p_floor if table is not None else None,
+        multivariate=usable.p_floor if usable is not None else None,
         weight=policy.weight,
     )
     length = epoch_length_auto(alpha, p_floor)
@@ -174,6 +176,7 @@ def resolve(assets: AssetSet, key: Key, shape: Shape, *, alpha: float) -> Pins:
             policy.digest,
             assets.manifest_digest,
         ),
+        confidence=assets.confidence,
         reasons=found.reasons + demo + small,
     )
 

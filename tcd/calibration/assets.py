@@ -5,6 +5,7 @@ An asset is content-addressed: its digest is the SHA-256 of the bytes of its fil
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -13,10 +14,13 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tcd.calibration.conformal import smallest_p
+
 F64 = NDArray[np.float64]
 #: Level answered by a lookup that fell through to the manifest's default, and by one that found nothing.
 LEVEL_DEFAULT: Final = 3
 LEVEL_NONE: Final = -1
+_CONFIDENCE_DIGITS: Final = 9
 
 
 def asset_id(digest: str) -> int:
@@ -70,6 +74,8 @@ class MaskCalibration:
         components: ascending statistics of healthy steps per component.
         level: merged step p (weights 1/2) at or under which the fast alarm sounds.
         loop: a second head, for verbatim loops alone: they lower what other faults raise.
+        adjusted: (n + 1,) p-values of a hypothesis by the number of session maxima at or above its own; None for the
+            marginal ones, (1 + number) / (n + 1).
     """
 
     mask: int
@@ -81,6 +87,12 @@ class MaskCalibration:
     components: tuple[F64, ...]
     level: float
     loop: Head | None = None
+    adjusted: F64 | None = None
+
+    @property
+    def p_floor(self) -> float:
+        """Smallest p-value of a hypothesis."""
+        return smallest_p(self.sessions, self.adjusted)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -93,6 +105,7 @@ class DetectorAsset:
         scale: (A, F) 1.4826 MAD of healthy steps, positive.
         features: width of a feature vector, 0 when no mask uses features.
         masks: calibrations by signal mask.
+        delta: probability that the calibration set is too lucky for the asset's adjusted tables; 0 for marginal ones.
     """
 
     digest: str
@@ -102,6 +115,7 @@ class DetectorAsset:
     scale: F64
     features: int
     masks: Mapping[int, MaskCalibration]
+    delta: float = 0.0
 
     def __repr__(self) -> str:
         """Name and digest; the tables are long."""
@@ -131,6 +145,8 @@ class MultivariateAsset:
         sessions: ascending session maxima of healthy sessions.
         threshold: distance above which `trigger` is set, the quantile at `threshold_alpha`.
         threshold_alpha: level of `threshold`.
+        adjusted: p-values of a hypothesis, as in `MaskCalibration`.
+        delta: as in `DetectorAsset`.
     """
 
     digest: str
@@ -144,6 +160,8 @@ class MultivariateAsset:
     sessions: F64
     threshold: float
     threshold_alpha: float
+    adjusted: F64 | None = None
+    delta: float = 0.0
 
     def __repr__(self) -> str:
         """Name and digest; the tables are long."""
@@ -158,6 +176,11 @@ class MultivariateAsset:
     def features(self) -> int:
         """Width of a feature vector."""
         return int(self.mean.shape[0])
+
+    @property
+    def p_floor(self) -> float:
+        """Smallest p-value of a hypothesis."""
+        return smallest_p(self.sessions, self.adjusted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +338,15 @@ class AssetSet:
         """Multivariate asset of a key and the level that matched, as `detector`."""
         asset, match = self.multivariate_match(key)
         return asset, match.level
+
+    @property
+    def confidence(self) -> float | None:
+        """1 - delta where every calibration of the set has adjusted p-values, delta their sum; None otherwise."""
+        shares = [asset.delta for pool in (self.detectors, self.multivariates) for asset in pool.values()]
+        if not shares or min(shares) <= 0:
+            return None
+        # a sum of shares of one delta is that delta but for the last bits
+        return max(0.0, round(1.0 - math.fsum(shares), _CONFIDENCE_DIGITS)) or None
 
     def policy(self, policy_id: int) -> RoutingPolicy | None:
         """Routing policy by id: 0 is the default, else an entry of the manifest or an asset id."""

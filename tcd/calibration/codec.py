@@ -109,11 +109,19 @@ def _detector_members(asset: DetectorAsset) -> tuple[dict[str, Any], Arrays]:
         if mask.loop is not None:
             entry["loop"] = mask.loop.intercept
             arrays |= {f"loop_linear_{number}": mask.loop.linear, f"loop_quadratic_{number}": mask.loop.quadratic}
+        if mask.adjusted is not None:
+            arrays[f"adjusted_{number}"] = mask.adjusted
         masks.append(entry)
         arrays |= {f"linear_{number}": mask.linear, f"quadratic_{number}": mask.quadratic}
         arrays |= {f"steps_{number}": mask.steps, f"sessions_{number}": mask.sessions}
         arrays |= {f"component_{number}_{i}": table for i, table in enumerate(mask.components)}
-    return {"statistics": list(asset.statistics), "features": asset.features, "masks": masks}, arrays
+    meta = {"statistics": list(asset.statistics), "features": asset.features, "masks": masks}
+    return meta | _delta_member(asset), arrays
+
+
+def _delta_member(asset: DetectorAsset | MultivariateAsset) -> dict[str, float]:
+    """Only where there is one: assets of marginal p-values keep the bytes they had before there were others."""
+    return {"delta": asset.delta} if asset.delta > 0 else {}
 
 
 def _read_loop(reader: _Reader, entry: dict[str, Any], number: int, width: int) -> Head | None:
@@ -127,20 +135,39 @@ def _read_loop(reader: _Reader, entry: dict[str, Any], number: int, width: int) 
     return head
 
 
+def _delta(meta: dict[str, Any]) -> float:
+    delta = float(meta.get("delta", 0.0))
+    _require(0 <= delta < 1, "delta out of [0, 1)")
+    return delta
+
+
+def _read_adjusted(reader: _Reader, name: str, n: int, delta: float) -> NDArray[np.float64] | None:
+    """The adjusted p-values of a table of n, which an asset has where its delta is not 0."""
+    if not delta:
+        return None
+    adjusted = reader.array(name, ndim=1, ascending=True)
+    _require(adjusted.shape == (n + 1,) and adjusted[-1] == 1, f"{name}: not one p-value per count, the last one 1")
+    # never under the marginal ones: what holds for those holds for these
+    _require((adjusted >= np.arange(1, n + 2) / (n + 1.0)).all(), f"{name}: under the marginal p-values")
+    return adjusted
+
+
 def _read_mask(reader: _Reader, entry: dict[str, Any], width: int) -> MaskCalibration:
     number = int(entry["mask"])
+    sessions = reader.array(f"sessions_{number}", ndim=1, ascending=True)
     mask = MaskCalibration(
         mask=number,
         intercept=float(entry["intercept"]),
         linear=reader.array(f"linear_{number}", ndim=1),
         quadratic=reader.array(f"quadratic_{number}", ndim=1),
         steps=reader.array(f"steps_{number}", ndim=1, ascending=True),
-        sessions=reader.array(f"sessions_{number}", ndim=1, ascending=True),
+        sessions=sessions,
         components=tuple(
             reader.array(f"component_{number}_{i}", ndim=1, ascending=True) for i in range(len(COMPONENTS))
         ),
         level=float(entry["level"]),
         loop=_read_loop(reader, entry, number, width),
+        adjusted=_read_adjusted(reader, f"adjusted_{number}", sessions.shape[0], _delta(reader.meta)),
     )
     _require(mask.linear.shape == mask.quadratic.shape == (width,), f"mask {number}: weights do not fit")
     _require((mask.quadratic >= 0).all(), f"mask {number}: a negative quadratic weight")
@@ -155,7 +182,8 @@ def _read_detector(digest: str, provenance: Provenance, reader: _Reader) -> Dete
     _require(fits and names == NAMES, "location and scale do not fit the statistics")
     _require((scale > 0).all(), "a scale is not positive")
     masks = {int(entry["mask"]): _read_mask(reader, entry, len(names)) for entry in reader.meta["masks"]}
-    return DetectorAsset(digest, provenance, names, location, scale, int(reader.meta["features"]), masks)
+    features, delta = int(reader.meta["features"]), _delta(reader.meta)
+    return DetectorAsset(digest, provenance, names, location, scale, features, masks, delta)
 
 
 def _read_multivariate(digest: str, provenance: Provenance, reader: _Reader) -> MultivariateAsset:
@@ -163,6 +191,7 @@ def _read_multivariate(digest: str, provenance: Provenance, reader: _Reader) -> 
     mean, cholesky = reader.array("mean", ndim=1), reader.array("cholesky", ndim=2)
     _require(cholesky.shape == (mean.shape[0],) * 2 and (np.diag(cholesky) > 0).all(), "not a Cholesky factor")
     _require(0 < float(meta["smoothing"]) <= 1, "smoothing out of (0, 1]")
+    sessions, delta = reader.array("sessions", ndim=1, ascending=True), _delta(meta)
     return MultivariateAsset(
         digest=digest,
         provenance=provenance,
@@ -172,9 +201,11 @@ def _read_multivariate(digest: str, provenance: Provenance, reader: _Reader) -> 
         smoothing=float(meta["smoothing"]),
         jitter=float(meta["jitter"]),
         steps=reader.array("steps", ndim=1, ascending=True),
-        sessions=reader.array("sessions", ndim=1, ascending=True),
+        sessions=sessions,
         threshold=float(meta["threshold"]),
         threshold_alpha=float(meta["threshold_alpha"]),
+        adjusted=_read_adjusted(reader, "adjusted", sessions.shape[0], delta),
+        delta=delta,
     )
 
 
@@ -220,8 +251,10 @@ def encode(asset: Asset) -> bytes:
     if isinstance(asset, ProjectionAsset):
         return _archive({"kind": "projection", **head}, {"matrix": asset.matrix})
     names = ("shrinkage", "smoothing", "jitter", "threshold", "threshold_alpha")
-    meta = {name: getattr(asset, name) for name in names}
+    meta = {name: getattr(asset, name) for name in names} | _delta_member(asset)
     arrays = {name: getattr(asset, name) for name in ("mean", "cholesky", "steps", "sessions")}
+    if asset.adjusted is not None:
+        arrays["adjusted"] = asset.adjusted
     return _archive({"kind": "multivariate", **head, **meta}, arrays)
 
 

@@ -8,11 +8,14 @@ prediction under covariate shift, NeurIPS 2019 (weighted).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
+
+from tcd.calibration.assets import DetectorAsset, MultivariateAsset
 
 F64 = NDArray[np.float64]
 
@@ -31,7 +34,8 @@ def grid(n: int) -> list[int]:
 def conditional_table(n: int, *, delta: float = 0.01, tables: int = 1) -> F64:
     """p-values given the set, by k = #{calibration >= s}; (n + 1,), ascending, the last one 1.
 
-    With confidence 1 - delta over calibration sets, all of these hold at once: P(p <= u | set) <= u.
+    With confidence 1 - delta over calibration sets, all of these hold at once: P(p <= u | set) <= u. Looked up by
+    `tcd.calibration.conformal.session_p`.
 
     Args:
         n: size of the calibration table.
@@ -55,9 +59,25 @@ def conditional_table(n: int, *, delta: float = 0.01, tables: int = 1) -> F64:
     return out
 
 
-def conditional_p(table: F64, statistic: F64, adjusted: F64) -> F64:
-    """Calibration-conditional p-values of statistics, any shape; `adjusted` is `conditional_table(n)`."""
-    return np.asarray(adjusted[table.shape[0] - table.searchsorted(statistic)])
+def with_confidence(
+    detector: DetectorAsset, monitor: MultivariateAsset | None, delta: float
+) -> tuple[DetectorAsset, MultivariateAsset | None]:
+    """The assets with calibration-conditional p-values of hypotheses, `delta` split evenly over all of their tables.
+
+    Raises:
+        ValueError: if delta is not inside (0, 1).
+    """
+    count = len(detector.masks) + (monitor is not None)
+    share = delta / count
+
+    def adjusted(table: F64) -> F64:
+        return conditional_table(table.shape[0], delta=share) if table.shape[0] else np.ones(1)
+
+    masks = {number: replace(mask, adjusted=adjusted(mask.sessions)) for number, mask in detector.masks.items()}
+    detector = replace(detector, masks=masks, delta=share * len(masks))
+    if monitor is not None:
+        monitor = replace(monitor, adjusted=adjusted(monitor.sessions), delta=share)
+    return detector, monitor
 
 
 def smoothed_p(table: F64, statistic: F64, uniform: F64) -> F64:

@@ -45,6 +45,24 @@ def p_value(table: F64, statistic: F64) -> F64:
     return np.asarray((n + 1 - table.searchsorted(statistic)) / (n + 1.0))
 
 
+def session_p(table: F64, adjusted: F64 | None, statistic: F64) -> F64:
+    """p-values of hypotheses: those of `p_value`, or `adjusted[#{calibration >= s}]` where the asset has such a table.
+
+    Args:
+        table: (n,) calibration maxima, ascending.
+        adjusted: (n + 1,) p-values by count (`tcd.calibration.conditional`); None for marginal ones.
+        statistic: any shape.
+    """
+    if adjusted is None:
+        return p_value(table, statistic)
+    return np.asarray(adjusted[table.shape[0] - table.searchsorted(statistic)])
+
+
+def smallest_p(table: F64, adjusted: F64 | None) -> float:
+    """The smallest value that `session_p` can give: its resolution."""
+    return 1.0 / (table.shape[0] + 1) if adjusted is None else float(adjusted[0])
+
+
 def upper_quantile(table: F64, alpha: float) -> float:
     """Smallest calibration value `t` with `p_value(table, s) <= alpha` for every `s > t`; +1e12 when there is none."""
     n = table.shape[0]

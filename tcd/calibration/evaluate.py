@@ -13,7 +13,7 @@ from scipy.stats import beta
 
 from tcd.calibration import report
 from tcd.calibration.assets import DetectorAsset, MultivariateAsset
-from tcd.calibration.conformal import p_value
+from tcd.calibration.conformal import p_value, session_p
 from tcd.calibration.fit import FitOptions, Split, Steps, fit_traces, healthy_distances, split_prompts, steps_of
 from tcd.calibration.traces import load_traces
 from tcd.contract import Signal
@@ -73,7 +73,8 @@ def score_sequence(steps: Steps, detector: DetectorAsset, reference: Multivariat
             distance = healthy_distances(steps, ready, reference)
             merged[ready] = np.minimum(merged[ready], 2.0 * p_value(reference.steps, distance))
     top = statistic[: steps.sequence.healthy].max(initial=-np.inf)
-    session = float(p_value(calibration.sessions, np.array([top]))[0]) if np.isfinite(top) else 1.0
+    found = session_p(calibration.sessions, calibration.adjusted, np.array([top]))
+    session = float(found[0]) if np.isfinite(top) else 1.0
     return Scored(steps, statistic, np.minimum(merged, 1.0), calibration.level, session, p)
 
 

@@ -61,6 +61,8 @@ class FitOptions:
         last: last such step.
         masks: signal masks to fit; rows of another mask answer UNKNOWN_MASK.
         weights: combinations by mask for recordings that hold healthy generations only.
+        delta: probability that the calibration is too lucky for p-values that hold given it
+            (`tcd.calibration.conditional`); 0 for the marginal ones.
     """
 
     ridge: float = 1e-3
@@ -74,6 +76,7 @@ class FitOptions:
     last: int = 96
     masks: tuple[int, ...] = ALL_MASKS
     weights: Mapping[int, MaskCalibration] = field(default_factory=dict)
+    delta: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcd.calibration.assets import AssetSet, DetectorAsset, MaskCalibration
-from tcd.calibration.conformal import STATISTIC_LIMIT, p_value, quantise
+from tcd.calibration.conformal import STATISTIC_LIMIT, quantise, session_p
 from tcd.calibration.lookup import Kept, Rows, by_asset, chosen
 from tcd.contract import COMPONENTS, MAX_FEATURE_VALUES, SPECTRUM_RANK, SUP_START, Length, Signal, Status
 from tcd.detector import statistics
@@ -164,6 +164,8 @@ def _score(out: _Outputs, calibration: MaskCalibration, asset: DetectorAsset, ra
             rank[:, i] = table.searchsorted(values[i])
     p = np.subtract(sizes, rank, out=rank)
     p /= sizes
+    if calibration.adjusted is not None:
+        p[:, -1] = session_p(calibration.sessions, calibration.adjusted, sup)
     out.p[rows] = p[:, :: len(tables) - 1]
     components = np.empty((z.shape[0], *_NO_COMPONENTS.shape[1:]))
     components[:, :, 1] = p[:, 1:-1]
@@ -226,7 +228,7 @@ def _group(out: _Outputs, asset: DetectorAsset, counts: Counts, raw: statistics.
         young = np.logical_or(cold, np.zeros(out.sup.shape, np.bool_))
         out.status[chosen(same, young)] |= _WARMUP
         ready = chosen(same, ~young)
-        out.p[same, 1] = p_value(calibration.sessions, out.sup[same])
+        out.p[same, 1] = session_p(calibration.sessions, calibration.adjusted, out.sup[same])
         if out.sup[ready].shape[0]:
             _score(out, calibration, asset, raw, ready)
 

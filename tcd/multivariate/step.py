@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcd.calibration.assets import AssetSet, MultivariateAsset
-from tcd.calibration.conformal import p_value, quantise
+from tcd.calibration.conformal import p_value, quantise, session_p
 from tcd.calibration.lookup import Kept, Rows, alike, by_asset, chosen
 from tcd.contract import MAX_FEATURE_VALUES, Length, Status
 from tcd.detector.step import clean_sup
@@ -96,7 +96,7 @@ def _group(out: _Outputs, asset: MultivariateAsset, flat: NDArray[np.generic], r
         out.mv[ready, 2] = distance > asset.threshold
         out.mv[ready, 3] = p
     out.mv[rows, 1] = asset.threshold
-    out.p[rows, 1] = p_value(asset.sessions, out.sup[rows])
+    out.p[rows, 1] = session_p(asset.sessions, asset.adjusted, out.sup[rows])
 
 
 def _nonfinite(features: NDArray[np.generic], counts: I64) -> NDArray[np.bool_] | None:

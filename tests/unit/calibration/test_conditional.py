@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from tcd.calibration.conditional import conditional_p, conditional_table, grid, smoothed_p, weighted_p
-from tcd.calibration.conformal import p_value
+from tcd.calibration.conditional import conditional_table, grid, smoothed_p, weighted_p
+from tcd.calibration.conformal import p_value, session_p
 
 RNG = np.random.default_rng(8)
 
@@ -49,7 +49,8 @@ def test_the_claim_given_the_set_holds() -> None:
 def test_lookup_uses_the_count() -> None:
     table = np.arange(10.0)
     adjusted = conditional_table(10)
-    assert conditional_p(table, np.array([9.5, 9.0, -1.0]), adjusted).tolist() == [adjusted[0], adjusted[1], 1.0]
+    assert session_p(table, adjusted, np.array([9.5, 9.0, -1.0])).tolist() == [adjusted[0], adjusted[1], 1.0]
+    assert session_p(table, None, np.array([9.5, 9.0])).tolist() == [1 / 11, 2 / 11]
 
 
 def test_smoothed_is_uniform_and_between() -> None:
