@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import SecretStr
 
 from tcd.config import Settings
 from tcd.errors import ConfigError
+from tcd.files import SECRET, write_whole
 from tcd.ledger import Ledger, Limits, MemoryLedger, SqliteLedger
 
 #: File of the generated receipt key: an Ed25519 seed in hex, mode 0600.
@@ -53,7 +53,7 @@ def with_key(settings: Settings, environ: Mapping[str, str], random: Callable[[i
         return settings
     path = data_directory(settings, environ) / KEY_FILE
     if not path.exists():
-        _create(path, random(32).hex())
+        write_whole(path, random(32).hex().encode() + b"\n", mode=SECRET)
     try:
         mode, text = path.stat().st_mode, path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -75,21 +75,3 @@ def keeping(made: SecretStr | None) -> Callable[[Settings], Settings]:
         made: that key; None when the settings had one.
     """
     return lambda new: new if new.attest_sk_hex is not None else new.model_copy(update={"attest_sk_hex": made})
-
-
-def _create(path: Path, seed: str) -> None:
-    """Write the key so that a crash leaves either no file or a whole one."""
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(fd, seed.encode() + b"\n")
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -11,8 +11,9 @@ from typing import Final
 
 from tcd.calibration.assets import AssetSet
 from tcd.calibration.codec import digest_of
-from tcd.calibration.store import MANIFEST, load_assets, read_file, write_file
+from tcd.calibration.store import MANIFEST, load_assets, read_file
 from tcd.errors import AssetError
+from tcd.files import write_whole
 
 HISTORY: Final = "history"
 _LIMIT: Final = 64 * 2**20
@@ -41,7 +42,7 @@ def _keep(live: Path) -> None:
     number = int(past[-1].name.split("-")[0]) + 1 if past else 1
     (live / HISTORY).mkdir(exist_ok=True)
     digest = digest_of(data).removeprefix("sha256:")
-    write_file(live / HISTORY / f"{number:0{_DIGITS}d}-{digest[:16]}.json", data)
+    write_whole(live / HISTORY / f"{number:0{_DIGITS}d}-{digest[:16]}.json", data)
 
 
 def promote(candidate: Path, live: Path) -> str:
@@ -63,9 +64,9 @@ def promote(candidate: Path, live: Path) -> str:
             raise AssetError(msg)
         # a file of that name may be what a fault of the disk left: the digest decides
         if not (live / path.name).exists() or read_file(live / path.name, _LIMIT) != content:
-            write_file(live / path.name, content)
+            write_whole(live / path.name, content)
     _keep(live)
-    write_file(live / MANIFEST, data)
+    write_whole(live / MANIFEST, data)
     return load_assets(live).manifest_digest
 
 
@@ -81,6 +82,6 @@ def rollback(live: Path) -> str:
         raise AssetError(msg)
     data = read_file(past[-1], _LIMIT)
     load_assets(live, manifest=past[-1])
-    write_file(live / MANIFEST, data)
+    write_whole(live / MANIFEST, data)
     past[-1].unlink()
     return load_assets(live).manifest_digest

@@ -7,7 +7,6 @@ renamed; a digest is checked at every load; a broken directory raises `AssetErro
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -25,6 +24,7 @@ from tcd.calibration.assets import (
 )
 from tcd.calibration.codec import MAX_BYTES, decode, digest_of, encode, suffix
 from tcd.errors import AssetError
+from tcd.files import write_whole
 
 MANIFEST: Final = "manifest.json"
 SCHEMA: Final = "tcd-assets-1"
@@ -56,21 +56,6 @@ def read_file(path: Path, limit: int) -> bytes:
     return data
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary name, a sync, a rename, a sync of the directory."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 def write_asset(directory: Path, asset: Asset) -> str:
     """Write an asset under its digest, atomically; returns the digest. Writing it again changes nothing."""
     data = encode(asset)
@@ -78,7 +63,7 @@ def write_asset(directory: Path, asset: Asset) -> str:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / (digest.removeprefix("sha256:") + suffix(asset))
     if not path.exists():
-        write_file(path, data)
+        write_whole(path, data)
     return digest
 
 
@@ -113,7 +98,7 @@ def write_manifest(
     }
     data = json.dumps(body, indent=1, sort_keys=True).encode() + b"\n"
     directory.mkdir(parents=True, exist_ok=True)
-    write_file(directory / MANIFEST, data)
+    write_whole(directory / MANIFEST, data)
     return digest_of(data)
 
 

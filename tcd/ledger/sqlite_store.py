@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tcd.errors import ConfigError, Conflict, Unavailable
+from tcd.files import sync_directory
 from tcd.ledger.port import (
     KEPT_STATES,
     Appended,
@@ -58,11 +59,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     except BaseException:
         connection.close()
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_directory(path.parent)
     return connection
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from tcd.demo.recording.columns import TYPES, draw, measure
 from tcd.demo.recording.corruption import corrupt_cache, corrupted
 from tcd.demo.recording.plan import TOP_P, Job, Part
 from tcd.errors import TcdError
+from tcd.files import write_whole, writing
 
 Columns = dict[str, NDArray[Any]]
 ARRAYS: Final = "traces.npz"
@@ -142,15 +142,15 @@ def record(
     if stamp.exists() and stamp.read_text() != text:
         msg = f"{out.name} holds a recording made with other settings; choose another directory"
         raise RecordError(msg)
-    _replace(stamp, text.encode())
+    write_whole(stamp, text.encode())
     missing = [part for part in plan if not (parts / f"{part.name}.json").exists()]
     for part in missing[:most]:
         began = time.perf_counter()
         columns, forced = record_part(model, part, matrix)
         rows = [_row(job, c, f, name) for job, c, f in zip(part.jobs, columns, forced, strict=True)]
-        with (parts / f"{part.name}.npz").open("wb") as file:
+        with writing(parts / f"{part.name}.npz") as file:
             np.savez_compressed(file, **{k: np.concatenate([c[k] for c in columns]) for k in columns[0]})
-        _replace(parts / f"{part.name}.json", json.dumps(rows).encode())
+        write_whole(parts / f"{part.name}.json", json.dumps(rows).encode())
         tokens, seconds = sum(row["n"] for row in rows), time.perf_counter() - began
         tell(f"{part.name}: {len(rows)} sequences, {tokens} tokens, {tokens / seconds:.0f} tokens/s")
     if most is not None and len(missing) > most:
@@ -172,13 +172,12 @@ def _assemble(plan: list[Part], out: Path, settings: dict[str, Any]) -> None:
             for column in archive:
                 pieces.setdefault(column, []).append(archive[column])
     offsets = np.cumsum([0, *(row["n"] for row in rows)]).astype(np.int64)
-    with (out / f"{ARRAYS}.new").open("wb") as file:
+    with writing(out / ARRAYS) as file:
         np.savez_compressed(file, **{k: np.concatenate(v) for k, v in pieces.items()}, offsets=offsets)
-    (out / f"{ARRAYS}.new").replace(out / ARRAYS)
     table = pa.Table.from_pylist([row | {"idx": i} for i, row in enumerate(rows)])
-    pq.write_table(table, out / f"{INDEX}.new")
-    (out / f"{INDEX}.new").replace(out / INDEX)
-    _replace(out / "README.md", _readme(rows, settings).encode())
+    with writing(out / INDEX) as file:
+        pq.write_table(table, file)
+    write_whole(out / "README.md", _readme(rows, settings).encode())
 
 
 def _readme(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
@@ -200,13 +199,3 @@ the columns. Settings, which give the same recording again on the same kind of m
 {json.dumps(settings, indent=1, sort_keys=True)}
 ```
 """
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    new = path.with_name(path.name + ".new")
-    with new.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)

@@ -17,10 +17,11 @@ from tcd.calibration import default_asset_dir, load_assets
 from tcd.calibration import promote as module
 from tcd.calibration.assets import Provenance, RoutingPolicy
 from tcd.calibration.promote import history, promote, rollback
-from tcd.calibration.store import MANIFEST, write_asset, write_file, write_manifest
+from tcd.calibration.store import MANIFEST, write_asset, write_manifest
 from tcd.calibration.traces import load_traces
 from tcd.cli.calibrate import app
 from tcd.errors import AssetError
+from tcd.files import write_whole
 from tcd.routing import DEFAULT_POLICY
 
 SMALL = Path(__file__).parents[2] / "data" / "traces_small"
@@ -90,9 +91,9 @@ def test_a_crash_at_any_write_leaves_a_whole_directory(
                 path.with_name(f".{path.name}.tmp").write_bytes(data[: len(data) // 2])
             msg = "the machine died"
             raise OSError(msg)
-        write_file(path, data)
+        write_whole(path, data)
 
-    monkeypatch.setattr(module, "write_file", write)
+    monkeypatch.setattr(module, "write_whole", write)
     with pytest.raises(OSError, match="died"):
         promote(candidate, live)
     assert load_assets(live).manifest_digest == old
