@@ -28,6 +28,7 @@ from sidecar_api.service import Parts, Service
 from sidecar_api.sessions import SessionTable
 from sidecar_api.settle import Judge, JudgeRules
 from sidecar_api.state import StateService
+from sidecar_api.states import StateKeeper
 from sidecar_api.stores import memory_ledger
 from sidecar_api.subjects import Subjects
 from sidecar_api.verification import Verifier
@@ -238,14 +239,16 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
     ledger = edges.ledger or memory_ledger(settings)
     shared = _Shared(Idempotency(ledger, ttl=settings.idempotency_ttl_s), edges.exporter or make_exporter(settings))
     receipts = _receipts(settings, edges, logs)
+    budget = _budget(settings, assets, edges.controller)
     judge = Judge(
         _judge_rules(settings, policy_digest(settings), durable=ledger.durable),
-        budget=_budget(settings, assets, edges.controller),
+        budget=budget,
         receipts=receipts,
         committer=Committer(ledger, now_us=edges.now_us),
         idempotency=shared.idempotency,
         observer=shared.exporter,
         now_us=edges.now_us,
+        keeper=StateKeeper(ledger, budget.controller, every=settings.state_every) if ledger.durable else None,
     )
     service = _service(settings, scorer, assets, edges, judge, shared)
 

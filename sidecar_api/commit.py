@@ -53,6 +53,11 @@ class Committer:
             self._task = loop.create_task(self._run())
         return item.done
 
+    @property
+    def carries(self) -> bool:
+        """Whether events of a failed commit wait for the next one."""
+        return bool(self._carried)
+
     async def flush(self) -> None:
         """Wait until nothing waits."""
         while self._task is not None:

@@ -1,22 +1,27 @@
 """What a shim does before it serves from a ledger that was used before.
 
-The controller's state is the fold of the event log, so nothing that was spent comes back. Hypotheses that were open
-when the process ended are closed as abandoned: their cost is kept, their last settled p-value is folded. The windows
-of their sessions are gone, so their chains end too; chains of epochs go on.
+The controller's state is the fold of the event log, so nothing that was spent comes back. A saved state stands for the
+events before it; one that is damaged, or that the later events do not follow from, is passed over.
+
+Hypotheses that were open when the process ended are closed as abandoned: their cost is kept, their last settled p-value
+is folded. The windows of their sessions are gone, so their chains end too; chains of epochs go on.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from sidecar_api.receipting import Receipts
 from sidecar_api.settle import Judge
-from tcd.ledger import Ledger
+from tcd.errors import Unavailable
+from tcd.ledger import Ledger, StoredReceipt
 from tcd.receipts import ChainState, Receipt
-from tcd.risk_av import Controller, ControllerParams
+from tcd.risk_av import Controller, ControllerParams, ReplayError
 
+_LOG = logging.getLogger(__name__)
 _PAGE = 4096
 _CHAINS = 512
 
@@ -27,11 +32,13 @@ class Recovered:
 
     Attributes:
         events: of the log.
+        saved: how many of them a saved state stood for, 0 = all were folded.
         streams: with a budget.
         hypotheses, chains: closed as abandoned.
     """
 
     events: int
+    saved: int
     streams: int
     hypotheses: int
     chains: int
@@ -50,13 +57,9 @@ async def recover(ledger: Ledger, judge: Judge) -> Recovered:
     """
     controller = judge.budget.controller
     wanted = controller.params
-    events = 0
-    while True:
-        page = await ledger.events(first=events, limit=_PAGE)
-        controller.fold(page.events)
-        events += len(page.events)
-        if len(page.events) < _PAGE:
-            break
+    events, saved = await _state(ledger, controller)
+    if judge.keeper is not None:
+        judge.keeper.begin(events, saved)
     _configure(controller, wanted, fresh=events == 0)
     hypotheses = 0
     for stream in controller.streams:
@@ -65,7 +68,32 @@ async def recover(ledger: Ledger, judge: Judge) -> Recovered:
             hypotheses += 1
     await judge.put(())
     chains = await _chains(ledger, judge, judge.receipts) if judge.receipts is not None else 0
-    return Recovered(events, len(controller.streams), hypotheses, chains)
+    return Recovered(events, saved, len(controller.streams), hypotheses, chains)
+
+
+async def _state(ledger: Ledger, controller: Controller) -> tuple[int, int]:
+    """Bring the controller to where the log ends: events of the log, and those that a saved state stood for."""
+    for saved in await ledger.states():
+        candidate = Controller(controller.params)
+        try:
+            candidate.restore((await ledger.state(saved)).data)
+            events = await _fold(ledger, candidate, saved)
+        except (ReplayError, Unavailable) as error:
+            _LOG.warning("the saved state after %d events is passed over: %s", saved, error)
+            continue
+        controller.take_over(candidate)
+        return events, saved
+    return await _fold(ledger, controller, 0), 0
+
+
+async def _fold(ledger: Ledger, controller: Controller, first: int) -> int:
+    """Fold the events from position `first` on; where the log ends."""
+    while True:
+        page = await ledger.events(first=first, limit=_PAGE)
+        controller.fold(page.events)
+        first += len(page.events)
+        if len(page.events) < _PAGE:
+            return first
 
 
 def _configure(controller: Controller, wanted: ControllerParams, *, fresh: bool) -> None:
@@ -86,8 +114,9 @@ async def _chains(ledger: Ledger, judge: Judge, receipts: Receipts) -> int:
     while page := await ledger.open_chains(after=after, limit=_CHAINS):
         after = page[-1].id
         ends: list[Receipt] = []
+        firsts = await ledger.first_records([state.id for state in page])
         for state in page:
-            tenant, opened = await _first(ledger, state)
+            tenant, opened = _opened(firsts.get(state.id))
             over: ChainState | None = state
             if opened.get("scope") == "epoch":
                 over = receipts.adopt(opened["stream"], opened["epoch"], state)
@@ -99,10 +128,9 @@ async def _chains(ledger: Ledger, judge: Judge, receipts: Receipts) -> int:
     return closed
 
 
-async def _first(ledger: Ledger, state: ChainState) -> tuple[str, dict[str, Any]]:
+def _opened(first: StoredReceipt | None) -> tuple[str, dict[str, Any]]:
     """Tenant of a chain and the `open` member of its first record; empty when that was erased."""
-    for stored in await ledger.chain_records(state.id, limit=1):
-        if stored.receipt is not None:
-            body = json.loads(stored.receipt.body)
-            return body["tenant"], body.get("open", {})
-    return "-", {}
+    if first is None or first.receipt is None:
+        return "-", {}
+    body = json.loads(first.receipt.body)
+    return body["tenant"], body.get("open", {})

@@ -110,8 +110,7 @@ class Service:
         await self.drain(timeout=timeout)
         if self._sweeper is not None:
             await end(self._sweeper)
-        self.judge.put(())
-        await self.judge.flush()
+        await self.judge.finish()
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -26,6 +26,7 @@ from sidecar_api.receipting import Facts as ReceiptFacts
 from sidecar_api.receipting import Receipts
 from sidecar_api.schemas import Check, Components, DiagnoseRequest
 from sidecar_api.sessions import Session
+from sidecar_api.states import StateKeeper
 from sidecar_api.windows import HoldRules, Staged
 from tcd.contract import Status, pack_status
 from tcd.errors import Conflict, NotFound, TcdError, VerificationError
@@ -90,8 +91,9 @@ class Judge:
         idempotency: Idempotency,
         observer: Observer,
         now_us: Callable[[], int],
+        keeper: StateKeeper | None = None,
     ) -> None:
-        """Assemble; `receipts` None = receipts are off."""
+        """Assemble; `receipts` None = receipts are off, `keeper` None = no states are saved."""
         self.rules = rules
         self.receipts = receipts
         self._budget = budget
@@ -99,6 +101,7 @@ class Judge:
         self._idempotency = idempotency
         self._observer = observer
         self._now_us = now_us
+        self.keeper = keeper
 
     # -- evidence ------------------------------------------------------------------------------------------
 
@@ -205,6 +208,8 @@ class Judge:
         issuer = self.receipts
         epochs = issuer.epochs(events, self._budget.tenant) if issuer is not None and events else []
         done = self._committer.put(receipts=(*epochs, *receipts), events=events, answers=answers)
+        if self.keeper is not None:
+            self.keeper.handed(len(events), done)
 
         def check(future: asyncio.Future[None]) -> None:
             if future.cancelled() or future.exception() is not None:
@@ -220,6 +225,13 @@ class Judge:
     async def flush(self) -> None:
         """Wait until everything that was put is durable, or failed."""
         await self._committer.flush()
+
+    async def finish(self) -> None:
+        """Make everything durable, and save the state where the log ends."""
+        self.put(())
+        await self.flush()
+        if self.keeper is not None and not self._committer.carries:
+            await self.keeper.finish()
 
     async def _durable(self, turn: Turn, committed: asyncio.Future[None]) -> str:
         """Empty when the step is durable, else why it is not (in time)."""

@@ -158,6 +158,9 @@ class Settings(BaseSettings):
     data_dir: Path | None = Field(
         None, description="directory of the ledger and the generated receipt key; empty = ~/.local/state/tcd"
     )
+    state_every: Count = Field(
+        20_000, description="events between saved states of the controller, at least: what a start folds"
+    )
 
     # receipts
     receipts_enable: bool = True

@@ -28,7 +28,7 @@ async def main(directory: Path, seed: int) -> None:
     ledger = SqliteLedger(directory)
     random = np.random.default_rng(seed)
     scorer = ScriptedScorer(p=lambda _: float(random.uniform()), hops=2, seed=seed)
-    settings = settings_of(attest_sk_hex=SEED_HEX, alpha=0.5, credit_cap=1000)
+    settings = settings_of(attest_sk_hex=SEED_HEX, alpha=0.5, credit_cap=1000, state_every=40)
     client = Client(
         create_app(settings, scorer=scorer, assets=FixedAssets(synthetic_assets()), edges=Edges(ledger=ledger))
     )

@@ -76,7 +76,12 @@ async def check(directory: Path, said: list[dict[str, Any]]) -> int:
     for key, total in spent.items():
         assert total <= alphas[key] * (1 + 1e-12), "more was spent than an epoch has"
         assert indices[key] == list(range(1, len(indices[key]) + 1)), "a reservation was given twice"
-    Controller.replay(page.events)
+    whole = Controller.replay(page.events).save()
+    for events in await ledger.states():
+        started = Controller()
+        started.restore((await ledger.state(events)).data)
+        started.fold(page.events[events:])
+        assert started.save() == whole, "a saved state is not what its events come to"
     await _check_service(ledger, answered)
     await ledger.close()
     return len(page.events)
@@ -84,7 +89,7 @@ async def check(directory: Path, said: list[dict[str, Any]]) -> int:
 
 async def _check_service(ledger: SqliteLedger, answered: list[dict[str, Any]]) -> None:
     """A shim on the ledger: budgets are not below what was answered, retries get the same bytes, chains verify."""
-    settings = settings_of(attest_sk_hex=SEED_HEX, alpha=0.5, credit_cap=1000)
+    settings = settings_of(attest_sk_hex=SEED_HEX, alpha=0.5, credit_cap=1000, state_every=40)
     app = create_app(
         settings, scorer=ScriptedScorer(), assets=FixedAssets(synthetic_assets()), edges=Edges(ledger=ledger)
     )
@@ -132,6 +137,9 @@ async def drill(directory: Path, kills: int, *, seed: int) -> None:
         said = [*said, *fresh][-3000:]
         await check(directory, said)
     assert sum("receipt" in line for line in said) > kills
+    ledger = SqliteLedger(directory)
+    assert await ledger.states(), "no state was saved"
+    await ledger.close()
 
 
 async def test_eight_kills(tmp_path: Path) -> None:

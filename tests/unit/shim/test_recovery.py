@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +17,9 @@ from sidecar_api.app import Edges
 from sidecar_api.recovery import recover
 from sidecar_api.stores import KEY_FILE, data_directory, open_ledger, with_key
 from tcd.errors import ConfigError, Unavailable
-from tcd.ledger import Batch, MemoryLedger, SqliteLedger
+from tcd.ledger import Batch, MemoryLedger, SavedState, SqliteLedger
+from tcd.ledger.sqlite import FILE
+from tcd.ledger.sqlite_reader import state_digest
 from tcd.receipts import KeySet, VerifyPolicy, verify_chain
 from tcd.risk_av import Controller
 from tests.unit.shim.conftest import Client, ScriptedScorer, settings_of
@@ -40,6 +43,13 @@ async def serving(
             await service.stop(timeout=1.0)
         await service.judge.flush()
         await ledger.close()
+
+
+def end_all(client: Client) -> None:
+    """End every session: nothing is left that a restart would have to abandon."""
+    service = client.app.runtime.service
+    for session in list(service.sessions):
+        service.end(session, "end")
 
 
 async def test_what_was_spent_stays_spent_and_the_epoch_goes_on(make_client: Any, tmp_path: Path) -> None:
@@ -130,6 +140,78 @@ async def test_new_settings_are_logged_and_a_calibrated_length_stays(make_client
         assert answer["components"]["av"]["index"] == 2
     async with serving(make_client, tmp_path, alpha=0.02) as client:
         assert client.app.runtime.service.budget.controller.params_of(stream) == after
+
+
+async def test_a_start_folds_only_what_came_after_the_saved_state(make_client: Any, tmp_path: Path) -> None:
+    digests: list[str] = []
+    found = []
+    for round_ in range(4):
+        ledger = SqliteLedger(tmp_path)
+        client = make_client(edges=Edges(ledger=ledger), attest_sk_hex=SEED, state_every=20)
+        service = client.app.runtime.service
+        found.append(await recover(ledger, service.judge))
+        if round_:
+            assert service.budget.controller.digest() == digests[-1]
+        await asyncio.gather(*(client.step(session=f"{round_}-{i}", tenant=f"t{i % 3}") for i in range(9)))
+        end_all(client)
+        if round_ == 1:
+            await service.stop(timeout=1.0)
+            assert (await ledger.states())[0] == (await ledger.stats()).events
+        await service.judge.flush()
+        digests.append(service.budget.controller.digest())
+        await ledger.close()
+    assert found[0].saved == 0
+    assert all(0 < f.saved <= f.events for f in found[1:])
+    assert found[2].saved == found[2].events, "a graceful stop saves where the log ends"
+    ledger = SqliteLedger(tmp_path)
+    page = await ledger.events(limit=100_000)
+    whole = Controller.replay(page.events)
+    saved = Controller()
+    newest = (await ledger.states())[0]
+    saved.restore((await ledger.state(newest)).data)
+    saved.fold(page.events[newest:])
+    assert saved.save() == whole.save()
+    assert saved.digest() == digests[-1]
+    await ledger.close()
+
+
+@pytest.mark.parametrize("damage", ["newest", "both", "misplaced"])
+async def test_a_damaged_state_costs_time_and_nothing_else(
+    make_client: Any, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        async with serving(make_client, tmp_path) as client:
+            for i in range(3):
+                await client.step(session=f"s{i}")
+            end_all(client)
+            controller = client.app.runtime.service.budget.controller
+    wanted = controller.digest()
+    connection = sqlite3.connect(tmp_path / FILE)
+    newest, older = (row[0] for row in connection.execute("SELECT events FROM state ORDER BY events DESC"))
+    if damage == "misplaced":
+        # the digest fits, but what follows does not
+        data = connection.execute("SELECT data FROM state WHERE events = ?", (older,)).fetchone()[0]
+        connection.execute("DELETE FROM state")
+        connection.execute("INSERT INTO state VALUES (?, ?, ?)", (1, state_digest(SavedState(1, data)), data))
+    else:
+        oldest_hit = older if damage == "both" else newest
+        connection.execute(
+            "UPDATE state SET data = CAST(x'00' || substr(data, 2) AS BLOB) WHERE events >= ?", (oldest_hit,)
+        )
+    connection.commit()
+    connection.close()
+    async with serving(make_client, tmp_path, end=False) as client:
+        assert client.app.runtime.service.budget.controller.digest() == wanted
+    assert "passed over" in caplog.text
+
+
+async def test_a_state_that_cannot_be_kept_is_a_warning(
+    make_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tcd.ledger.port.MAX_STATE", 10)
+    async with serving(make_client, tmp_path, state_every=1) as client:
+        assert (await client.step(session="s"))["cause"] == ""
+    assert "was not saved" in caplog.text
 
 
 class _Fails(MemoryLedger):
