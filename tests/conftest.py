@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.postgres import PostgresServer, server
 
 #: Prefixes of skip reasons that CI accepts: what its machine cannot have.
 ALLOWED_SKIPS = ("gpu:", "container:", "power-cut:")
@@ -19,6 +22,14 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"shared: no {path.name}/ beside the checkout")
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL that all tests share and leave healthy, each in a schema of its own."""
+    made = server()
+    yield made
+    made.stop()
 
 
 class _SkipRule:

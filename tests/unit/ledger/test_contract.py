@@ -14,9 +14,17 @@ from tcd.risk_av import Controller
 from tests.unit.ledger.records import answer, issue, records
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
-    made: Ledger = MemoryLedger() if request.param == "memory" else SqliteLedger(tmp_path / "data")
+    made: Ledger
+    if request.param == "postgres":
+        # made now: where there is none, only these are skipped
+        url = request.getfixturevalue("postgres").place()
+        from tcd.ledger.postgres import PostgresLedger  # noqa: PLC0415 - an extra
+
+        made = await PostgresLedger.open(url)
+    else:
+        made = MemoryLedger() if request.param == "memory" else SqliteLedger(tmp_path / "data")
     yield made
     await made.close()
 

@@ -1,0 +1,1 @@
+"""Schema of the PostgreSQL ledger, version by version (alembic)."""

@@ -1,0 +1,63 @@
+"""Connections to PostgreSQL, and what its errors mean here. No message has the URL or the password in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import asyncpg
+
+from tcd.errors import Unavailable
+
+#: Seconds for a connection, and for a statement.
+CONNECT_S: Final = 5.0
+STATEMENT_S: Final = 10.0
+#: A commit that returned is on the disk of the server. A shim that is stopped within a transaction holds the lock of
+#: the log: the server ends such a session.
+_SETTINGS: Final = {
+    "application_name": "tcd",
+    "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
+    "statement_timeout": "10s",
+    "lock_timeout": "8s",
+    "idle_in_transaction_session_timeout": "5s",
+    "client_min_messages": "warning",
+    "timezone": "UTC",
+    "jit": "off",
+}
+#: What a lost, refused or stuck connection looks like.
+LOST: Final = (OSError, asyncpg.InterfaceError, asyncio.TimeoutError, asyncpg.PostgresConnectionError)
+
+
+async def connect(url: str) -> Any:
+    """A connection with the settings that the ledger relies on."""
+    return await asyncpg.connect(url, timeout=CONNECT_S, command_timeout=STATEMENT_S, server_settings=_SETTINGS)
+
+
+async def pool(url: str) -> Any:
+    """Connections for reading, made when they are needed."""
+    return await asyncpg.create_pool(
+        url, min_size=0, max_size=4, timeout=CONNECT_S, command_timeout=STATEMENT_S, server_settings=_SETTINGS
+    )
+
+
+def name_of(error: BaseException) -> str:
+    """What a message says of an error: never its text, which may quote a value."""
+    state = getattr(error, "sqlstate", None)
+    return f"{type(error).__name__} {state}" if state else type(error).__name__
+
+
+@contextlib.contextmanager
+def failures(done: str) -> Iterator[None]:
+    """Turn the driver's errors into `Unavailable`.
+
+    Args:
+        done: what cannot be done: `read` or `written`.
+    """
+    try:
+        yield
+    except (*LOST, asyncpg.PostgresError) as error:
+        msg = f"the ledger cannot be {done}: {name_of(error)}"
+        raise Unavailable(msg, retry_after=1.0) from None
