@@ -1,14 +1,16 @@
-"""Receipts v2: canonical bodies, heads, Ed25519 signatures, chains, witness segments, verification."""
+"""Receipts v2: canonical bodies, heads, signatures, chains, witness segments, the log, verification."""
 
 from __future__ import annotations
 
 from tcd.receipts.body import MAX_BODY, SUITE, VERSION, check_body, head_of, signature_input
 from tcd.receipts.chain import ChainState, chain_id, subject_digest
+from tcd.receipts.checks import Anchor
 from tcd.receipts.eproc import replay_step, snapshot_digest
 from tcd.receipts.issue import Issuer, Receipt
-from tcd.receipts.keys import KeySet, PinnedKey, SigningKey, key_id
+from tcd.receipts.keys import HybridKey, MlDsaKey, Signer, SigningKey, key_id
+from tcd.receipts.keyset import KeySet, PinnedKey
 from tcd.receipts.report import CheckResult, Report, VerifyPolicy
-from tcd.receipts.verify import Anchor, verify_single
+from tcd.receipts.verify import verify_single
 from tcd.receipts.verify_chain import verify_chain
 from tcd.receipts.witness import segment
 
@@ -19,11 +21,14 @@ __all__ = [
     "Anchor",
     "ChainState",
     "CheckResult",
+    "HybridKey",
     "Issuer",
     "KeySet",
+    "MlDsaKey",
     "PinnedKey",
     "Receipt",
     "Report",
+    "Signer",
     "SigningKey",
     "VerifyPolicy",
     "chain_id",

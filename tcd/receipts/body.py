@@ -7,8 +7,8 @@ unless marked `?`; no other member is allowed; null is never a value.
 Every body::
 
     v        "tcd.receipt/2"
-    typ      open | decision | gap | close | admin | ack
-    suite    "Ed25519"
+    typ      open | decision | gap | close | admin | ack | rotate | heads
+    suite    "Ed25519", or "Ed25519+ML-DSA-44": both signatures, and both must verify
     kid      32 hex digits, id of the signing key
     origin   issuer's name, 1..128 characters
     chain    {id: digest, seq: integer, prev: 64 hex digits}   seq 0, prev zeros and typ open go together
@@ -59,6 +59,9 @@ typ close  `close {reason: end|idle|horizon|pin_changed|abandoned|epoch_roll|shu
            chain with this one}`, `eproc`?
 typ admin  `admin {action, actor: 1..128, object: digest}`
 typ ack    `ack {actor: 1..128, stream: digest, claim: integer, terms}`
+typ rotate `rotate {alg, pub: hex, kid: of that key, from_us: integer, proof: hex}`: the key that signs the record
+           hands over to another one, whose signature `proof` is (`rotation`)
+typ heads  `heads {count: integer, root: 64 hex digits}`: the newest record of every chain (`heads`)
 """
 
 from __future__ import annotations
@@ -68,6 +71,7 @@ from typing import Any, Final
 
 from tcd.contract import DECODERS, TIERS
 from tcd.receipts.errors import LimitExceeded, UnknownVersion
+from tcd.receipts.keys import ALG, HYBRID, PUBLIC_SIZES, SIGNATURE_SIZES
 from tcd.receipts.schema import (
     Check,
     boolean,
@@ -88,12 +92,15 @@ from tcd.risk_av.params import RULES
 from tcd.risk_av.views import CLOSE_REASONS, SNAPSHOT_KIND
 
 VERSION: Final = "tcd.receipt/2"
-SUITE: Final = "Ed25519"
+SUITE: Final = ALG
+SUITES: Final = (ALG, HYBRID)
+#: ML-DSA's context string of receipt signatures.
+CONTEXT: Final = b"tcd/receipt/v2"
 MAX_BODY: Final = 16_384
 NO_PREV: Final = "0" * 64
 ACTIONS: Final = ("allow", "degrade", "block", "throttle", "ask_for_review", "escalate_to_human")
 CAUSES: Final = ("detector", "av", "policy", "budget", "degraded", "")
-TYPES: Final = ("open", "decision", "gap", "close", "admin", "ack")
+TYPES: Final = ("open", "decision", "gap", "close", "admin", "ack", "rotate", "heads")
 _HEAD: Final = b"tcd/receipt/v2/head\0"
 _SIG: Final = b"tcd/receipt/v2/sig\0"
 
@@ -177,6 +184,24 @@ def _segments(value: Any) -> None:
         raise refuse(why="two segments of one name")
 
 
+_ROTATE: Final = {
+    alg: record(
+        {
+            "alg": one_of(alg),
+            "pub": hexadecimal(PUBLIC_SIZES[alg]),
+            "kid": hexadecimal(16),
+            "from_us": _COUNT,
+            "proof": hexadecimal(SIGNATURE_SIZES[alg]),
+        }
+    )
+    for alg in SUITES
+}
+
+
+def _rotate(value: Any) -> None:
+    _chosen(_ROTATE, value.get("alg") if type(value) is dict else None, "/alg")(value)
+
+
 _DECISION: Final = record(
     {
         **dict.fromkeys(("verdict", "trigger"), boolean),
@@ -208,7 +233,7 @@ _AV: Final = record(
 _BASE: Final[dict[str, Check]] = {
     "v": one_of(VERSION),
     "typ": one_of(*TYPES),
-    "suite": one_of(SUITE),
+    "suite": one_of(*SUITES),
     "kid": hexadecimal(16),
     "origin": _NAME,
     "chain": record({"id": digest, "seq": _COUNT, "prev": hexadecimal(32)}),
@@ -246,6 +271,8 @@ _BY_TYPE: Final[dict[str, Check]] = {
     ),
     "admin": record({**_BASE, "admin": record({"action": _NAME, "actor": _NAME, "object": digest})}),
     "ack": record({**_BASE, "ack": record({"actor": _NAME, "stream": digest, "claim": _COUNT, "terms": _terms})}),
+    "rotate": record({**_BASE, "rotate": _rotate}),
+    "heads": record({**_BASE, "heads": record({"count": _COUNT, "root": hexadecimal(32)})}),
 }
 
 
@@ -267,9 +294,9 @@ def check_body(value: Any) -> None:
     """
     if type(value) is not dict:
         raise refuse(pointer="", why="not an object")
-    for name, known in (("v", VERSION), ("suite", SUITE)):
-        if type(value.get(name)) is str and value[name] != known:
-            msg = f"{name} {value[name][:40]!r} is not {known}"
+    for name, known in (("v", (VERSION,)), ("suite", SUITES)):
+        if type(value.get(name)) is str and value[name] not in known:
+            msg = f"{name} {value[name][:40]!r} is not {' or '.join(known)}"
             raise UnknownVersion(msg)
     _chosen(_BY_TYPE, value.get("typ"), "/typ")(value)
     chain = value["chain"]

@@ -27,10 +27,18 @@
     +- PolicyRefused       policy              the verifier's policy refuses it
     +- ReplayMismatch      replay_mismatch     the e-process does not follow
     +- BadInclusion        bad_inclusion       the leaf is not in the log by this proof
+    |  +- LeafMismatch     leaf_mismatch       the proof is of another receipt
+    |  +- LogChainMismatch log_chain_mismatch  a record of a chain is not in the log, or not in the chain's order
     +- InconsistentLog     inconsistent_log    the older log is no prefix of the newer one by this proof
+    |  +- Rollback         rollback            older than what the verifier has already seen
+    |  +- Equivocation     equivocation        two logs of one size: both notes are evidence
     +- MalformedNote       malformed_note      not a signed note, or not the text that it must hold
     +- MalformedCheckpoint malformed_checkpoint
+    +- MalformedTile       malformed_tile      a tile is missing, or not of its width
+    +- MalformedKeyset     malformed_keyset    not a key set, or not one that the root keys signed
+    +- MalformedBundle     malformed_bundle
     +- WrongOrigin         wrong_origin        a checkpoint of another log
+    +- NoQuorum            no_quorum           too few witnesses cosigned
     +- CheckSkipped        skipped             a requested check could not run
 """
 
@@ -90,7 +98,7 @@ class UnknownKey(VerificationError):
 
 
 class BadKey(VerificationError):
-    """The key is no safe Ed25519 key."""
+    """The key is unsafe or of the wrong length."""
 
     code = "bad_key"
 
@@ -185,10 +193,34 @@ class BadInclusion(VerificationError):
     code = "bad_inclusion"
 
 
+class LeafMismatch(BadInclusion):
+    """The proof is of another receipt."""
+
+    code = "leaf_mismatch"
+
+
+class LogChainMismatch(BadInclusion):
+    """A record of a chain is not in the log, or not in the order of the chain."""
+
+    code = "log_chain_mismatch"
+
+
 class InconsistentLog(VerificationError):
     """The proof does not show the older log as a prefix of the newer one."""
 
     code = "inconsistent_log"
+
+
+class Rollback(InconsistentLog):
+    """Older than what the verifier has already seen."""
+
+    code = "rollback"
+
+
+class Equivocation(InconsistentLog):
+    """Two checkpoints of one size with different roots: both are evidence against the log."""
+
+    code = "equivocation"
 
 
 class MalformedNote(VerificationError):
@@ -201,6 +233,30 @@ class MalformedCheckpoint(VerificationError):
     """A note that is no checkpoint."""
 
     code = "malformed_checkpoint"
+
+
+class MalformedTile(VerificationError):
+    """A tile is missing, or not of the width that the size of the log asks for."""
+
+    code = "malformed_tile"
+
+
+class MalformedKeyset(VerificationError):
+    """Not a key set, or not one that the root keys signed."""
+
+    code = "malformed_keyset"
+
+
+class MalformedBundle(VerificationError):
+    """Not a bundle, or not its one encoding."""
+
+    code = "malformed_bundle"
+
+
+class NoQuorum(VerificationError):
+    """Too few of the witnesses that the policy names cosigned the checkpoint."""
+
+    code = "no_quorum"
 
 
 class WrongOrigin(VerificationError):
@@ -222,6 +278,8 @@ BY_CODE: Final = {
         *(LimitExceeded, NotCanonical, BadNumber, BadString, SchemaMismatch, UnknownVersion, HeadMismatch),
         *(UnknownKey, BadKey, KeyNotAuthorised, KeyNotValid, MissingSignature, BadSignature, NotConcordant),
         *(WitnessMismatch, ChainMismatch, SeqGap, PrevMismatch, Fork, Truncated, TimeOrder, PolicyRefused),
-        *(ReplayMismatch, BadInclusion, InconsistentLog, MalformedNote, MalformedCheckpoint, WrongOrigin, CheckSkipped),
+        *(ReplayMismatch, BadInclusion, LeafMismatch, LogChainMismatch, InconsistentLog, Rollback, Equivocation),
+        *(MalformedNote, MalformedCheckpoint, MalformedTile, MalformedKeyset, MalformedBundle, WrongOrigin, NoQuorum),
+        CheckSkipped,
     )
 }

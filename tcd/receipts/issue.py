@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tcd.receipts import canonical
-from tcd.receipts.body import SUITE, VERSION, check_body, check_issued_size, head_of, signature_input
+from tcd.receipts.body import CONTEXT, VERSION, check_body, check_issued_size, head_of, signature_input
 from tcd.receipts.chain import ChainState
-from tcd.receipts.keys import PinnedKey, SigningKey
+from tcd.receipts.keys import Signer
+from tcd.receipts.keyset import PinnedKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Receipt:
     Attributes:
         head: 32 bytes, see `body.head_of`.
         body: canonical bytes.
-        sig: 64 bytes.
+        sig: 64 bytes, or 2,484 with the suite Ed25519+ML-DSA-44.
         kid: id of the signing key, hex.
         typ, tenant, chain, seq, prev, ts_us: members of the body, for stores.
     """
@@ -60,11 +61,11 @@ class Issuer:
 
     __slots__ = ("_key", "origin")
 
-    def __init__(self, key: SigningKey, *, origin: str) -> None:
+    def __init__(self, key: Signer, *, origin: str) -> None:
         """An issuer.
 
         Args:
-            key: signing key of purpose `receipt`.
+            key: signing key of purpose `receipt`: Ed25519 or Ed25519+ML-DSA-44.
             origin: name of the issuer, 1..128 characters.
         """
         self._key = key
@@ -82,7 +83,7 @@ class Issuer:
 
     def pinned(self, **restrictions: Any) -> PinnedKey:
         """The public key for a verifier's key set; `restrictions` are options of `PinnedKey`."""
-        return PinnedKey(self._key.public, "receipt", self.origin, **restrictions)
+        return PinnedKey(self._key.public, "receipt", self.origin, alg=self._key.alg, **restrictions)
 
     def issue(
         self,
@@ -118,7 +119,7 @@ class Issuer:
             **members,
             "v": VERSION,
             "typ": typ,
-            "suite": SUITE,
+            "suite": self._key.alg,
             "kid": self._key.kid,
             "origin": self.origin,
             "chain": {"id": chain.id, "seq": chain.seq, "prev": chain.prev},
@@ -132,5 +133,5 @@ class Issuer:
         body = canonical.write(value)
         check_issued_size(body)
         head = head_of(body)
-        sig = self._key.sign(signature_input(suite=SUITE, kid=self._key.kid, head=head))
+        sig = self._key.sign(signature_input(suite=self._key.alg, kid=self._key.kid, head=head), CONTEXT)
         return Receipt(head, body, sig, self._key.kid, typ, tenant, chain.id, chain.seq, chain.prev, ts_us)

@@ -1,28 +1,30 @@
-"""Ed25519 signing keys, and the pinned set of public keys that a verifier trusts.
-
-A verifier never takes a key from a receipt: `kid` selects among pinned keys, each of one purpose.
-"""
+"""Signing keys: Ed25519, ML-DSA-44, and both at once, where every part of the signature must verify."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tcd.receipts import canonical
+from tcd.receipts import mldsa
 from tcd.receipts.edwards import point_problem, signature_problem
 from tcd.receipts.errors import BadKey
 
 ALG: Final = "Ed25519"
-Purpose = Literal["receipt", "checkpoint", "admin"]
-PURPOSES: Final = ("receipt", "checkpoint", "admin")
+HYBRID: Final = f"{ALG}+{mldsa.ALG}"
+_PUBLIC: Final = 32
+_SIGNATURE: Final = 64
 _SEED: Final = 32
+#: Bytes of the public keys and of the signatures of each algorithm.
+PUBLIC_SIZES: Final = {ALG: _PUBLIC, mldsa.ALG: mldsa.PUBLIC, HYBRID: _PUBLIC + mldsa.PUBLIC}
+SIGNATURE_SIZES: Final = {ALG: _SIGNATURE, mldsa.ALG: mldsa.SIGNATURE, HYBRID: _SIGNATURE + mldsa.SIGNATURE}
+#: Bytes of the seeds.
+SEED_SIZES: Final = {ALG: _SEED, mldsa.ALG: mldsa.SEED, HYBRID: _SEED + mldsa.SEED}
 _HEX32: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -43,10 +45,34 @@ def check_public(public: bytes) -> None:
         raise BadKey(msg)
 
 
+class Signer(Protocol):
+    """A key pair of any algorithm.
+
+    Attributes:
+        alg: Ed25519, ML-DSA-44 or Ed25519+ML-DSA-44.
+        kid: id of the key.
+        public: the public key as a key set has it.
+    """
+
+    @property
+    def alg(self) -> str: ...  # noqa: D102 - above
+
+    @property
+    def kid(self) -> str: ...  # noqa: D102 - above
+
+    @property
+    def public(self) -> bytes: ...  # noqa: D102 - above
+
+    def sign(self, message: bytes, context: bytes = b"") -> bytes:
+        """Sign a message that begins with the prefix of its kind; ML-DSA also binds `context`."""
+        ...
+
+
 class SigningKey:
     """An Ed25519 key pair."""
 
     __slots__ = ("_private", "kid", "public")
+    alg = ALG
 
     def __init__(self, seed: bytes) -> None:
         """A key from its 32-byte seed.
@@ -78,7 +104,7 @@ class SigningKey:
         """A new key from a source of random bytes such as `os.urandom`."""
         return cls(random(_SEED))
 
-    def sign(self, message: bytes) -> bytes:
+    def sign(self, message: bytes, context: bytes = b"") -> bytes:  # noqa: ARG002 - Ed25519 has no context
         """64-byte signature."""
         return self._private.sign(message)
 
@@ -87,145 +113,102 @@ class SigningKey:
         return f"SigningKey(kid={self.kid})"
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedKey:
-    """A public key and what it may be used for.
+class MlDsaKey:
+    """An ML-DSA-44 key pair."""
 
-    Attributes:
-        public: 32 bytes.
-        purpose: one of receipt, checkpoint, admin.
-        origin: the issuer's name that its receipts carry.
-        tenants: tenants it may sign for; None = all.
-        not_before_us, not_after_us: validity in microseconds since 1970, both ends included; None = open.
-        compromised_after_size: log size from which it is compromised; a receipt needs an inclusion proof under
-            that size, so without one it is refused. None = not compromised.
-        alg: Ed25519.
+    __slots__ = ("_secret", "kid", "public")
+    alg = mldsa.ALG
+
+    def __init__(self, seed: bytes) -> None:
+        """A key from its 32-byte seed.
+
+        Raises:
+            ValueError: the seed is not 32 bytes long.
+        """
+        self._secret = mldsa.MlDsaSecret(seed)
+        self.public = self._secret.public
+        self.kid = key_id(self.public, self.alg)
+
+    def sign(self, message: bytes, context: bytes = b"") -> bytes:
+        """2,420-byte signature."""
+        return self._secret.sign(message, context)
+
+    def __repr__(self) -> str:
+        """Names the key without its secret."""
+        return f"MlDsaKey(kid={self.kid})"
+
+
+class HybridKey:
+    """An Ed25519 and an ML-DSA-44 key pair as one key: both sign, and both must verify."""
+
+    __slots__ = ("_classic", "_quantum", "kid", "public")
+    alg = HYBRID
+
+    def __init__(self, seed: bytes) -> None:
+        """A key from 64 bytes: the Ed25519 seed, then the ML-DSA-44 seed.
+
+        Raises:
+            ValueError: the seed is not 64 bytes long.
+        """
+        self._classic = SigningKey(seed[:_SEED])
+        self._quantum = mldsa.MlDsaSecret(seed[_SEED:])
+        self.public = self._classic.public + self._quantum.public
+        self.kid = key_id(self.public, self.alg)
+
+    def sign(self, message: bytes, context: bytes = b"") -> bytes:
+        """2,484 bytes: the Ed25519 signature, then the ML-DSA-44 signature."""
+        return self._classic.sign(message) + self._quantum.sign(message, context)
+
+    def __repr__(self) -> str:
+        """Names the key without its secret."""
+        return f"HybridKey(kid={self.kid})"
+
+
+_CLASSES: Final[dict[str, Callable[[bytes], Signer]]] = {ALG: SigningKey, mldsa.ALG: MlDsaKey, HYBRID: HybridKey}
+
+
+def signer(alg: str, seed: bytes) -> Signer:
+    """The key pair of a seed.
+
+    Raises:
+        ValueError: an unknown algorithm, or a seed of another length.
     """
+    if alg not in _CLASSES or len(seed) != SEED_SIZES[alg]:
+        msg = f"no key of algorithm {alg!r} has a seed of {len(seed)} bytes"
+        raise ValueError(msg)
+    return _CLASSES[alg](seed)
 
-    public: bytes
-    purpose: Purpose
-    origin: str
-    tenants: frozenset[str] | None = None
-    not_before_us: int | None = None
-    not_after_us: int | None = None
-    compromised_after_size: int | None = None
-    alg: str = ALG
 
-    def __post_init__(self) -> None:
-        """Refuse unsafe keys and unknown purposes.
+class Public:
+    """A loaded public key of any algorithm, checked to be safe."""
 
-        Raises:
-            BadKey: small order, not canonical, not on the curve.
-            ValueError: unknown purpose or algorithm.
-        """
-        if self.purpose not in PURPOSES or self.alg != ALG:
-            msg = f"unknown purpose {self.purpose!r} or algorithm {self.alg!r}"
-            raise ValueError(msg)
-        check_public(self.public)
+    __slots__ = ("_classic", "_quantum", "alg")
 
-    @property
-    def kid(self) -> str:
-        """Id of the key."""
-        return key_id(self.public, self.alg)
-
-    def valid_at(self, ts_us: int) -> bool:
-        """Whether `ts_us` is inside the validity."""
-        early = self.not_before_us is not None and ts_us < self.not_before_us
-        late = self.not_after_us is not None and ts_us > self.not_after_us
-        return not early and not late
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form in the profile tcd-jcs-1; absent members where a value is None."""
-        optional = {
-            "not_before_us": self.not_before_us,
-            "not_after_us": self.not_after_us,
-            "compromised_after_size": self.compromised_after_size,
-            "tenants": None if self.tenants is None else sorted(self.tenants),
-        }
-        return {
-            "alg": self.alg,
-            "kid": self.kid,
-            "origin": self.origin,
-            "pub": self.public.hex(),
-            "purpose": self.purpose,
-            **{name: value for name, value in optional.items() if value is not None},
-        }
-
-    @classmethod
-    def from_json(cls, obj: Mapping[str, Any]) -> PinnedKey:
-        """Inverse of `to_json`.
+    def __init__(self, alg: str, public: bytes) -> None:
+        """Load a key.
 
         Raises:
-            BadKey, ValueError, KeyError, TypeError: for anything `to_json` does not write.
+            BadKey: unknown algorithm, another length, or an unsafe Ed25519 key.
         """
-        tenants = obj.get("tenants")
-        key = cls(
-            public=bytes.fromhex(obj["pub"]),
-            purpose=obj["purpose"],
-            origin=obj["origin"],
-            tenants=None if tenants is None else frozenset(tenants),
-            not_before_us=obj.get("not_before_us"),
-            not_after_us=obj.get("not_after_us"),
-            compromised_after_size=obj.get("compromised_after_size"),
-            alg=obj["alg"],
-        )
-        if key.to_json() != dict(obj):
-            msg = f"key {key.kid}: unknown or wrong members"
-            raise ValueError(msg)
-        return key
+        if alg not in PUBLIC_SIZES or len(public) != PUBLIC_SIZES[alg]:
+            msg = f"{len(public)} bytes are no public key of algorithm {alg[:40]!r}"
+            raise BadKey(msg)
+        self.alg = alg
+        classic = b"" if alg == mldsa.ALG else public[:_PUBLIC]
+        if classic:
+            check_public(classic)
+        self._classic = Ed25519PublicKey.from_public_bytes(classic) if classic else None
+        quantum = public[len(classic) :]
+        self._quantum = mldsa.MlDsaPublic(quantum) if quantum else None
 
-
-class KeySet:
-    """An immutable set of pinned keys."""
-
-    __slots__ = ("_keys", "_loaded", "digest")
-
-    def __init__(self, keys: Iterable[PinnedKey] = ()) -> None:
-        """Pin `keys`.
-
-        Raises:
-            ValueError: a key is pinned twice (one purpose per key).
-        """
-        self._keys: dict[str, PinnedKey] = {}
-        self._loaded: dict[str, Ed25519PublicKey] = {}
-        for key in keys:
-            if key.kid in self._keys:
-                msg = f"key {key.kid} is pinned twice"
-                raise ValueError(msg)
-            self._keys[key.kid] = key
-            self._loaded[key.kid] = Ed25519PublicKey.from_public_bytes(key.public)
-        text = canonical.write(self.to_json())
-        #: `sha256:` digest of the set.
-        self.digest = "sha256:" + hashlib.sha256(b"tcd/keyset/v1\0" + text).hexdigest()
-
-    def get(self, kid: str) -> PinnedKey | None:
-        """The pinned key `kid`, or None."""
-        return self._keys.get(kid)
-
-    def verify(self, kid: str, signature: bytes, message: bytes) -> bool:
-        """Whether the pinned key `kid` signed `message`; False for any malformed signature."""
-        loaded = self._loaded.get(kid)
-        return loaded is not None and _verify(loaded, signature, message)
-
-    def __len__(self) -> int:
-        """Number of keys."""
-        return len(self._keys)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form (`keyset.json` without its root signatures)."""
-        return {"v": "tcd.keyset/1", "keys": [self._keys[kid].to_json() for kid in sorted(self._keys)]}
-
-    @classmethod
-    def from_json(cls, obj: Mapping[str, Any]) -> KeySet:
-        """Inverse of `to_json`.
-
-        Raises:
-            BadKey, ValueError, KeyError, TypeError: for anything `to_json` does not write.
-        """
-        if set(obj) != {"v", "keys"} or obj["v"] != "tcd.keyset/1":
-            msg = "not a tcd.keyset/1"
-            raise ValueError(msg)
-        return cls(PinnedKey.from_json(key) for key in obj["keys"])
+    def verify(self, signature: bytes, message: bytes, context: bytes = b"") -> bool:
+        """Whether every part of the key signed `message`; False for a signature of another length."""
+        if len(signature) != SIGNATURE_SIZES[self.alg]:
+            return False
+        first = 0 if self._classic is None else _SIGNATURE
+        if self._classic is not None and not _verify(self._classic, signature[:first], message):
+            return False
+        return self._quantum is None or self._quantum.verify(signature[first:], message, context)
 
 
 def _verify(key: Ed25519PublicKey, signature: bytes, message: bytes) -> bool:

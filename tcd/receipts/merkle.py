@@ -7,7 +7,7 @@ The checks need neither. All are pure and bounded by `MAX_PATH` hashes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from tcd.receipts.errors import BadInclusion, InconsistentLog
@@ -76,6 +76,9 @@ class CompactRange:
         return root
 
 
+HashRange = Callable[[int, int], bytes]
+
+
 class MerkleTree:
     """A tree in memory: all perfect subtrees' roots by level, about 64 bytes a leaf. Proofs cost O(log n)."""
 
@@ -124,17 +127,7 @@ class MerkleTree:
         if not 0 <= index < size:
             msg = f"no leaf {index} in {size}"
             raise ValueError(msg)
-        path: list[bytes] = []
-        start, end = 0, size
-        while end - start > 1:
-            middle = start + _split(end - start)
-            if index < middle:
-                path.append(self._hash(middle, end))
-                end = middle
-            else:
-                path.append(self._hash(start, middle))
-                start = middle
-        return tuple(reversed(path))
+        return inclusion_path(index, size, self._hash)
 
     def consistency(self, old: int, size: int | None = None) -> tuple[bytes, ...]:
         """Proof that the first `old` leaves are a prefix of the first `size`; empty for 0 and for equal sizes.
@@ -146,21 +139,22 @@ class MerkleTree:
         if not 0 <= old <= size:
             msg = f"{old} leaves are no prefix of {size}"
             raise ValueError(msg)
-        if old in {0, size}:
-            return ()
-        path: list[bytes] = []
-        start, end, whole = 0, size, True
-        while old != end:
-            middle = start + _split(end - start)
-            if old <= middle:
-                path.append(self._hash(middle, end))
-                end = middle
-            else:
-                path.append(self._hash(start, middle))
-                start, whole = middle, False
-        if not whole:
-            path.append(self._hash(start, end))
-        return tuple(reversed(path))
+        return consistency_path(old, size, self._hash)
+
+    def range_root(self, start: int, end: int) -> bytes:
+        """Root of the leaves [start, end) by themselves.
+
+        Args:
+            start: a multiple of the smallest power of two that is not below `end - start`.
+            end: at most the number of leaves.
+
+        Raises:
+            ValueError: no such range.
+        """
+        if not 0 <= start < end <= len(self) or start % (1 << (end - start - 1).bit_length()):
+            msg = f"no subtree [{start}, {end}) in {len(self)}"
+            raise ValueError(msg)
+        return self._hash(start, end)
 
     def _size(self, size: int | None) -> int:
         if size is None:
@@ -172,11 +166,57 @@ class MerkleTree:
 
     def _hash(self, start: int, end: int) -> bytes:
         """Hash of the leaves of [start, end); `start` is a multiple of the power of two that covers them."""
-        parts = [self._levels[level][first >> level] for first, level in _perfect(start, end)]
+        parts = [self._levels[level][first >> level] for first, level in perfect_subtrees(start, end)]
         root = parts.pop()
         while parts:
             root = node_hash(parts.pop(), root)
         return root
+
+
+def inclusion_path(index: int, size: int, hash_range: HashRange) -> tuple[bytes, ...]:
+    """Proof that leaf `index` is among `size`, nearest sibling first.
+
+    Args:
+        index: below `size`.
+        size: leaves.
+        hash_range: root of the leaves [start, end), `start` a multiple of the power of two that covers them.
+    """
+    path: list[bytes] = []
+    start, end = 0, size
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            path.append(hash_range(middle, end))
+            end = middle
+        else:
+            path.append(hash_range(start, middle))
+            start = middle
+    return tuple(reversed(path))
+
+
+def consistency_path(old: int, size: int, hash_range: HashRange) -> tuple[bytes, ...]:
+    """Proof that the first `old` leaves are a prefix of the first `size`; empty for 0 and for equal sizes.
+
+    Args:
+        old: at most `size`.
+        size: leaves.
+        hash_range: as for `inclusion_path`.
+    """
+    if old in {0, size}:
+        return ()
+    path: list[bytes] = []
+    start, end, whole = 0, size, True
+    while old != end:
+        middle = start + _split(end - start)
+        if old <= middle:
+            path.append(hash_range(middle, end))
+            end = middle
+        else:
+            path.append(hash_range(start, middle))
+            start, whole = middle, False
+    if not whole:
+        path.append(hash_range(start, end))
+    return tuple(reversed(path))
 
 
 def _split(count: int) -> int:
@@ -184,7 +224,8 @@ def _split(count: int) -> int:
     return 1 << ((count - 1).bit_length() - 1)
 
 
-def _perfect(start: int, end: int) -> Iterator[tuple[int, int]]:
+def perfect_subtrees(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """First leaf and level of the perfect subtrees that make up [start, end)."""
     while start < end:
         level = (end - start).bit_length() - 1
         yield start, level

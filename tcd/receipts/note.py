@@ -1,4 +1,4 @@
-"""C2SP signed notes: text and signature lines, signed and verified with Ed25519 (0x01).
+"""C2SP signed notes: text and signature lines, signed and verified with Ed25519 (0x01); `cosign` has other types.
 
 A note proves nothing until `open_note` finds a known verifier's signature. Parsing is strict: one encoding per note.
 """
@@ -10,18 +10,17 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from tcd.receipts.errors import BadKey, BadSignature, MalformedNote
-from tcd.receipts.keys import SigningKey, check_public, verify_ed25519
+from tcd.receipts.keys import ALG, Public, Signer
 
 MAX_NOTE: Final = 65_536
 MAX_SIGNATURES: Final = 16
 ED25519: Final = 0x01
 _PREFIX: Final = "\u2014 "
 _KEY_HASH: Final = 4
-_PUBLIC: Final = 32
 _NAME: Final = re.compile(r"[^\s+]+")
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
@@ -59,6 +58,54 @@ def check_name(name: str) -> None:
         raise MalformedNote(msg)
 
 
+class LineVerifier(Protocol):
+    """A trusted key of one type of signature line.
+
+    Attributes:
+        name: of the key.
+        hash: the 4 bytes that select the key; they identify, they do not authenticate.
+        algorithm: the byte of the type.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - above
+
+    @property
+    def hash(self) -> bytes: ...  # noqa: D102 - above
+
+    @property
+    def algorithm(self) -> int: ...  # noqa: D102 - above
+
+    def verify(self, text: str, signature: bytes) -> bool:
+        """Whether the key signed the text."""
+        ...
+
+
+def vkey(name: str, algorithm: int, public: bytes) -> str:
+    """`name+hash+base64(algorithm || public)`."""
+    encoded = base64.b64encode(bytes([algorithm]) + public).decode()
+    return f"{name}+{key_hash(name, algorithm, public).hex()}+{encoded}"
+
+
+def parse_vkey(text: str) -> tuple[str, int, bytes]:
+    """Name, algorithm and public key of a `vkey`; the key is not checked.
+
+    Raises:
+        BadKey: a hash that is not the key's.
+        MalformedNote: another form.
+    """
+    parts = text.split("+", 2)
+    raw = strict_base64(parts[2]) if len(parts) == 3 else b""  # noqa: PLR2004 - name, hash, key
+    if not raw:
+        msg = "not a verifier key"
+        raise MalformedNote(msg)
+    check_name(parts[0])
+    if key_hash(parts[0], raw[0], raw[1:]).hex() != parts[1]:
+        msg = "the hash is not that of the verifier key"
+        raise BadKey(msg)
+    return parts[0], raw[0], raw[1:]
+
+
 @dataclass(frozen=True, slots=True)
 class NoteVerifier:
     """A trusted Ed25519 key of a note.
@@ -70,6 +117,7 @@ class NoteVerifier:
 
     name: str
     public: bytes
+    _key: Public = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse unsafe keys.
@@ -79,7 +127,12 @@ class NoteVerifier:
             MalformedNote: the name.
         """
         check_name(self.name)
-        check_public(self.public)
+        object.__setattr__(self, "_key", Public(ALG, self.public))
+
+    @property
+    def algorithm(self) -> int:
+        """0x01."""
+        return ED25519
 
     @property
     def hash(self) -> bytes:
@@ -88,11 +141,11 @@ class NoteVerifier:
 
     def verify(self, text: str, signature: bytes) -> bool:
         """Whether the key signed the text."""
-        return verify_ed25519(self.public, signature, text.encode())
+        return self._key.verify(signature, text.encode())
 
     def vkey(self) -> str:
         """`name+hash+base64(0x01 || public)`."""
-        return f"{self.name}+{self.hash.hex()}+{base64.b64encode(bytes([ED25519]) + self.public).decode()}"
+        return vkey(self.name, ED25519, self.public)
 
     @classmethod
     def from_vkey(cls, text: str) -> NoteVerifier:
@@ -102,16 +155,11 @@ class NoteVerifier:
             BadKey: an unsafe key, or a hash that is not the key's.
             MalformedNote: another form or algorithm.
         """
-        parts = text.split("+", 2)
-        raw = strict_base64(parts[2]) if len(parts) == 3 else b""  # noqa: PLR2004 - name, hash, key
-        if len(raw) != 1 + _PUBLIC or raw[0] != ED25519:
+        name, algorithm, public = parse_vkey(text)
+        if algorithm != ED25519:
             msg = "not a verifier key of type Ed25519"
             raise MalformedNote(msg)
-        verifier = cls(parts[0], raw[1:])
-        if verifier.hash.hex() != parts[1]:
-            msg = "the hash is not that of the verifier key"
-            raise BadKey(msg)
-        return verifier
+        return cls(name, public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +181,29 @@ class NoteSignature:
         return f"{_PREFIX}{self.name} {base64.b64encode(self.hash + self.signature).decode()}\n"
 
 
-def sign_note(text: str, name: str, key: SigningKey) -> NoteSignature:
-    """Sign a text that ends in a line feed.
+def check_text(text: str) -> None:
+    """Refuse a text that no note can carry.
 
     Raises:
-        MalformedNote: the text or the name.
+        MalformedNote: it does not end in a line feed, or has another control character.
     """
-    check_name(name)
     if not text.endswith("\n") or _CONTROL.search(text):
         msg = "the text of a note ends in a line feed and has no other control character"
         raise MalformedNote(msg)
+
+
+def sign_note(text: str, name: str, key: Signer) -> NoteSignature:
+    """Sign a text that ends in a line feed with an Ed25519 key (0x01).
+
+    Raises:
+        BadKey: a key of another algorithm.
+        MalformedNote: the text or the name.
+    """
+    if key.alg != ALG:
+        msg = f"a line of type 0x01 is not signed with {key.alg}"
+        raise BadKey(msg)
+    check_name(name)
+    check_text(text)
     return NoteSignature(name, key_hash(name, ED25519, key.public), key.sign(text.encode()))
 
 
@@ -189,7 +250,60 @@ def _parse_line(line: str) -> NoteSignature:
     return NoteSignature(name, raw[:_KEY_HASH], raw[_KEY_HASH:])
 
 
-def open_note(note: bytes, verifiers: Iterable[NoteVerifier]) -> tuple[str, tuple[str, ...]]:
+def parse_signatures(lines: str) -> tuple[NoteSignature, ...]:
+    """Signature lines by themselves, as a witness answers them; nothing is verified.
+
+    Raises:
+        MalformedNote: none, too many, or another form.
+    """
+    if len(lines) > MAX_NOTE or not lines.endswith("\n") or lines.count("\n") > MAX_SIGNATURES:
+        msg = f"not 1..{MAX_SIGNATURES} signature lines"
+        raise MalformedNote(msg)
+    return tuple(_parse_line(line) for line in lines[:-1].split("\n"))
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A signature line that a known key made.
+
+    Attributes:
+        verifier: the key.
+        signature: the line.
+    """
+
+    verifier: LineVerifier
+    signature: NoteSignature
+
+
+def verify_lines(
+    text: str, signatures: Iterable[NoteSignature], verifiers: Iterable[LineVerifier]
+) -> tuple[Verified, ...]:
+    """The lines of known keys, each key once, in the order of the lines; lines of unknown keys are ignored.
+
+    Raises:
+        BadKey: two verifiers have the name and hash of a line.
+        BadSignature: a known key's signature is wrong.
+    """
+    known: dict[tuple[str, bytes], list[LineVerifier]] = {}
+    for verifier in verifiers:
+        known.setdefault((verifier.name, verifier.hash), []).append(verifier)
+    signed: dict[tuple[str, bytes], Verified] = {}
+    for signature in signatures:
+        selector = (signature.name, signature.hash)
+        candidates = known.get(selector, [])
+        if len(candidates) > 1:
+            msg = f"two verifiers for {signature.name}"
+            raise BadKey(msg)
+        if not candidates:
+            continue
+        if not candidates[0].verify(text, signature.signature):
+            msg = f"wrong signature of {signature.name}"
+            raise BadSignature(msg)
+        signed.setdefault(selector, Verified(candidates[0], signature))
+    return tuple(signed.values())
+
+
+def open_note(note: bytes, verifiers: Iterable[LineVerifier]) -> tuple[str, tuple[str, ...]]:
     """Text of a note and the names of the known keys that signed it, each once, in the order of the lines.
 
     Lines of unknown keys are ignored. A known key's line that does not verify refuses the whole note.
@@ -200,22 +314,8 @@ def open_note(note: bytes, verifiers: Iterable[NoteVerifier]) -> tuple[str, tupl
         MalformedNote: not a note.
     """
     text, signatures = parse_note(note)
-    known: dict[tuple[str, bytes], list[NoteVerifier]] = {}
-    for verifier in verifiers:
-        known.setdefault((verifier.name, verifier.hash), []).append(verifier)
-    signed: dict[tuple[str, bytes], str] = {}
-    for signature in signatures:
-        candidates = known.get((signature.name, signature.hash), [])
-        if len(candidates) > 1:
-            msg = f"two verifiers for {signature.name}"
-            raise BadKey(msg)
-        if not candidates or (signature.name, signature.hash) in signed:
-            continue
-        if not candidates[0].verify(text, signature.signature):
-            msg = f"wrong signature of {signature.name}"
-            raise BadSignature(msg)
-        signed[signature.name, signature.hash] = signature.name
+    signed = verify_lines(text, signatures, verifiers)
     if not signed:
         msg = "no known key signed the note"
         raise BadSignature(msg)
-    return text, tuple(signed.values())
+    return text, tuple(found.verifier.name for found in signed)

@@ -10,14 +10,17 @@ from typing import Any, Final, Literal
 from tcd.errors import VerificationError
 from tcd.receipts import canonical
 from tcd.receipts.errors import BY_CODE, CheckSkipped
-from tcd.receipts.keys import KeySet
+from tcd.receipts.keys import PUBLIC_SIZES
+from tcd.receipts.keyset import KeySet
+from tcd.receipts.rules import Rule
+from tcd.receipts.tlog_policy import WitnessPolicy
 
 Status = Literal["pass", "fail", "skipped", "absent"]
 Trust = Literal["server", "caller", "none"]
 #: Checks of one receipt in their order.
 SINGLE: Final = (
     *("size", "utf8", "parse", "canonical", "schema", "head", "key", "key_valid", "signature"),
-    *("concordance", "witness", "chain", "clock", "inclusion", "checkpoint", "witness_quorum", "eproc"),
+    *("concordance", "witness", "chain", "clock", "inclusion", "checkpoint", "witness_quorum", "eproc", "policy"),
 )
 #: Checks of a chain in their order.
 CHAIN: Final = ("records", "head", "links", "time", "start", "tail", "key", "signature", "inclusion", "eproc")
@@ -48,6 +51,10 @@ class VerifyPolicy:
         origins: accepted issuers; None = those of the keys.
         now_us: the verifier's time in microseconds since 1970; None = receipts from the future are not noticed.
         max_future_us: how far a receipt may be ahead of `now_us`.
+        algorithms: the floor: every receipt's suite must have them.
+        log_algorithms: the same for the signatures of a log's checkpoint, where a proof is given.
+        witnesses: the witnesses that must have cosigned a proof's checkpoint; None = none are known.
+        rule: a further condition on what was verified (`rules`); None = none.
         digest: `sha256:` digest of the policy; `now_us` is an input, not part of it.
     """
 
@@ -57,13 +64,21 @@ class VerifyPolicy:
     origins: frozenset[str] | None = None
     now_us: int | None = None
     max_future_us: int = 300_000_000
+    algorithms: frozenset[str] = frozenset({"Ed25519"})
+    log_algorithms: frozenset[str] = frozenset({"Ed25519"})
+    witnesses: WitnessPolicy | None = None
+    rule: Rule | None = None
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Refuse names of checks that do not exist."""
+        """Refuse names of checks and algorithms that do not exist."""
         unknown = (self.require - set(SINGLE)) | (self.require_chain - set(CHAIN))
         if unknown:
             msg = f"unknown checks {', '.join(sorted(unknown))}"
+            raise ValueError(msg)
+        unknown = (self.algorithms | self.log_algorithms) - {name for name in PUBLIC_SIZES if "+" not in name}
+        if unknown:
+            msg = f"unknown algorithms {', '.join(sorted(unknown))}"
             raise ValueError(msg)
         object.__setattr__(self, "digest", self._digest())
 
@@ -74,7 +89,14 @@ class VerifyPolicy:
             "require": sorted(self.require),
             "require_chain": sorted(self.require_chain),
             "max_future_us": self.max_future_us,
+            "algorithms": sorted(self.algorithms),
+            "log_algorithms": sorted(self.log_algorithms),
         }
+        if self.witnesses is not None:
+            written = self.witnesses.write().encode("utf-8", "surrogateescape")
+            value["witnesses"] = "sha256:" + hashlib.sha256(b"tcd/tlog-policy/v1\0" + written).hexdigest()
+        if self.rule is not None:
+            value["rule"] = self.rule.to_json()
         if self.origins is not None:
             value["origins"] = sorted(self.origins)
         return "sha256:" + hashlib.sha256(b"tcd/verify-policy/v1\0" + canonical.write(value)).hexdigest()

@@ -7,12 +7,30 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tcd.errors import InvalidRequest, TooLarge, ValidationFailed, VerificationError
-from tcd.receipts.errors import BY_CODE, ChainMismatch, Fork, HeadMismatch, PrevMismatch, SeqGap, TimeOrder, Truncated
+from tcd.receipts.body import head_of
+from tcd.receipts.checks import Anchor, check_head, check_key, check_signature, resolve_key
+from tcd.receipts.errors import (
+    BY_CODE,
+    BadInclusion,
+    ChainMismatch,
+    CheckSkipped,
+    Fork,
+    HeadMismatch,
+    LogChainMismatch,
+    PrevMismatch,
+    SeqGap,
+    TimeOrder,
+    Truncated,
+)
+from tcd.receipts.logcheck import check_log
 from tcd.receipts.report import CHAIN, Checks, Report, Trust, VerifyPolicy
-from tcd.receipts.verify import Anchor, check_head, check_key, check_signature, read_body, resolve_key
+from tcd.receipts.verify import read_body
 
 MAX_RECORDS: Final = 1024
 MAX_BYTES: Final = 4 * 1024 * 1024
+
+
+Proofs = Sequence[str | bytes | None]
 
 
 @dataclass(slots=True)
@@ -20,14 +38,18 @@ class _Run:
     """State while walking: the first error of each check with the index of its record."""
 
     bad: dict[str, tuple[int, VerificationError]] = field(default_factory=dict)
+    last_index: int = -1
 
     def note(self, check: str, index: int, error: VerificationError) -> None:
         self.bad.setdefault(check, (index, error))
 
 
-def _refuse_undecidable(bodies: Sequence[str | bytes], heads: Sequence[str], sigs: Sequence[str] | None) -> None:
-    if not bodies or len(bodies) != len(heads) or (sigs is not None and len(sigs) != len(bodies)):
-        msg = "heads, bodies and signatures must be arrays of one length, not empty"
+def _refuse_undecidable(
+    bodies: Sequence[str | bytes], heads: Sequence[str], sigs: Sequence[str] | None, proofs: Proofs | None
+) -> None:
+    lengths = {len(bodies), len(heads), *(len(given) for given in (sigs, proofs) if given is not None)}
+    if not bodies or len(lengths) > 1:
+        msg = "heads, bodies, signatures and proofs must be arrays of one length, not empty"
         raise InvalidRequest(msg)
     if len(bodies) > MAX_RECORDS:
         msg = f"{len(bodies)} records: at most {MAX_RECORDS}"
@@ -82,10 +104,35 @@ def _tail(value: dict[str, Any], head: str, end: Anchor | None, checks: Checks) 
     return None
 
 
-def _signed(value: dict[str, Any], head: str, sig: str, policy: VerifyPolicy, run: _Run, index: int) -> None:
+def _included(
+    value: dict[str, Any], raw: bytes, proof: str | bytes | None, policy: VerifyPolicy, run: _Run, index: int
+) -> int | None:
+    """Place of a record in the log, None where it was not shown; every record is a leaf, in the order of the chain."""
+    if proof is None:
+        run.note("inclusion", index, CheckSkipped("a record without a proof"))
+        return None
+    checks = Checks({"inclusion", "checkpoint"})
+    evidence = check_log(checks, proof, head=head_of(raw), value=value, policy=policy)
+    bad = next((result for result in checks.results if result.status != "pass"), None)
+    if bad is not None or evidence is None:
+        code = "skipped" if bad is None else bad.code
+        error = BY_CODE[code]("" if bad is None else bad.detail)
+        if isinstance(error, BadInclusion):
+            error = LogChainMismatch(f"record {index} of the chain is not in the log: {error.detail}")
+        run.note("inclusion", index, error)
+        return None
+    if evidence.index <= run.last_index:
+        run.note("inclusion", index, LogChainMismatch("the log has the records in another order"))
+    run.last_index = evidence.index
+    return evidence.index
+
+
+def _signed(
+    value: dict[str, Any], head: str, sig: str, policy: VerifyPolicy, run: _Run, index: int, place: int | None
+) -> None:
     try:
         key = resolve_key(value, policy, None)
-        check_key(key, value, policy)
+        check_key(key, value, policy, index=place)
     except VerificationError as error:
         run.note("key", index, error)
         return
@@ -96,7 +143,12 @@ def _signed(value: dict[str, Any], head: str, sig: str, policy: VerifyPolicy, ru
 
 
 def _walk(
-    bodies: Sequence[str | bytes], heads: Sequence[str], sigs: Sequence[str] | None, policy: VerifyPolicy, run: _Run
+    bodies: Sequence[str | bytes],
+    heads: Sequence[str],
+    sigs: Sequence[str] | None,
+    proofs: Proofs | None,
+    policy: VerifyPolicy,
+    run: _Run,
 ) -> list[tuple[dict[str, Any], str]]:
     """Records that parse, with their true heads; errors go to `run`. Stops at a record that cannot be read."""
     records: list[tuple[dict[str, Any], str]] = []
@@ -118,8 +170,9 @@ def _walk(
                 run.note("links", index, error)
             if value["ts_us"] < records[-1][0]["ts_us"]:
                 run.note("time", index, TimeOrder("time goes backwards"))
+        place = None if proofs is None else _included(value, raw, proofs[index], policy, run, index)
         if sigs is not None:
-            _signed(value, head, sigs[index], policy, run, index)
+            _signed(value, head, sigs[index], policy, run, index, place)
         records.append((value, head))
     return records
 
@@ -130,6 +183,7 @@ def verify_chain(
     heads: Sequence[str],
     policy: VerifyPolicy,
     sigs: Sequence[str] | None = None,
+    proofs: Proofs | None = None,
     start: Anchor | None = None,
     end: Anchor | None = None,
 ) -> Report:
@@ -143,6 +197,7 @@ def verify_chain(
         heads: 64 lower-case hex digits each.
         policy: what is demanded and which keys are pinned.
         sigs: signatures in hex; without them the links are checked and the issuer is not.
+        proofs: `tlog-proof@v1` text of each record; every record must then be a leaf of the log, in order.
         start: the record before the first one.
         end: the last record.
 
@@ -151,13 +206,14 @@ def verify_chain(
         tcd.errors.ValidationFailed: more than 1,024 records.
         tcd.errors.TooLarge: over 4 MiB, or a body over 512,000 characters.
     """
-    _refuse_undecidable(bodies, heads, sigs)
+    _refuse_undecidable(bodies, heads, sigs, proofs)
     requested = {"records", "head", "links", "time", "start"} | policy.require_chain
     requested |= {"key", "signature"} if sigs is not None else set()
     requested |= {"tail"} if end is not None else set()
+    requested |= {"inclusion"} if proofs is not None else set()
     checks = Checks(requested)
     run = _Run()
-    records = _walk(bodies, heads, sigs, policy, run)
+    records = _walk(bodies, heads, sigs, proofs, policy, run)
     numbers = [value["chain"]["seq"] for value, _ in records]
     if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[0] - len(numbers), -1)):
         msg = "the records are in reverse order"
@@ -172,6 +228,7 @@ def verify_chain(
         if incomplete is not None:
             run.note("tail", len(bodies) - 1, incomplete)
     ran = ["records", "head", "links", "time", "start", *(["key", "signature"] if sigs is not None else [])]
+    ran += ["inclusion"] if proofs is not None else []
     for name in (*ran, "tail"):
         if name in run.bad:
             checks.failed(name, run.bad[name][1])

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from tcd.errors import TooLarge, VerificationError
-from tcd.receipts import Anchor, KeySet, PinnedKey, Receipt, Report, SigningKey, VerifyPolicy, canonical, verify_single
+from tcd.receipts import (
+    Anchor,
+    KeySet,
+    PinnedKey,
+    Receipt,
+    Report,
+    Signer,
+    VerifyPolicy,
+    canonical,
+    verify_single,
+)
 from tcd.receipts.body import SUITE, head_of, signature_input
 from tcd.receipts.edwards import L
 from tcd.receipts.errors import BY_CODE
@@ -23,7 +33,7 @@ def verify(receipt: Receipt, policy: VerifyPolicy, **options: Any) -> Report:
     return verify_single(receipt.body_text, head=receipt.head_hex, sig=receipt.sig_hex, policy=policy, **options)
 
 
-def resigned(body: bytes, key: SigningKey) -> tuple[bytes, str, str]:
+def resigned(body: bytes, key: Signer) -> tuple[bytes, str, str]:
     head = head_of(body)
     sig = key.sign(signature_input(suite=SUITE, kid=key.kid, head=head))
     return body, head.hex(), sig.hex()
@@ -54,7 +64,7 @@ def test_an_honest_receipt_passes_every_check_that_can_run(session: Session, pol
     assert (report.ok, report.code, report.trust) == (True, "ok", "server")
     assert tuple(c.name for c in report.checks) == SINGLE
     ran = {c.name for c in report.checks if c.status == "pass"}
-    assert ran == set(SINGLE) - {"clock", "inclusion", "checkpoint", "witness_quorum"}
+    assert ran == set(SINGLE) - {"clock", "inclusion", "checkpoint", "witness_quorum", "policy"}
     assert {c.status for c in report.checks if c.name not in ran} == {"absent"}
     assert report.verified()["typ"] == "decision"
     assert report.verified()["eproc"]["prev"] != json.loads(before.body)["eproc"]["prev"]
@@ -307,9 +317,10 @@ def test_a_requested_check_that_cannot_run_fails(session: Session, policy: Verif
         report.verified()
 
 
-def test_a_proof_that_this_version_cannot_check_is_not_ok(session: Session, policy: VerifyPolicy) -> None:
+def test_a_proof_that_is_none_is_not_ok(session: Session, policy: VerifyPolicy) -> None:
     report = verify(session.receipts[-1], policy, proof="c2sp.org/tlog-proof@v1\n")
-    assert (report.ok, check(report, "inclusion")) == (False, ("skipped", "skipped"))
+    assert (report.ok, check(report, "inclusion")) == (False, ("fail", "malformed_note"))
+    assert check(report, "checkpoint") == ("skipped", "skipped")
 
 
 def test_unknown_checks_cannot_be_demanded(policy: VerifyPolicy) -> None:
