@@ -290,7 +290,11 @@ class Ledger(Protocol):
         ...
 
     async def events(self, *, first: int = 0, limit: int = 10_000) -> EventPage:
-        """Controller events from position `first` on."""
+        """Controller events from position `first` on.
+
+        Raises:
+            tcd.risk_av.ReplayError: what is there is no event.
+        """
         ...
 
     async def put_state(self, state: SavedState) -> None:

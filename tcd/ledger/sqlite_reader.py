@@ -13,6 +13,7 @@ from tcd.errors import Unavailable
 from tcd.ledger.port import Checkpoint, EventPage, Idempotent, LedgerStats, SavedState, StoredReceipt
 from tcd.receipts.chain import ChainState
 from tcd.receipts.issue import Receipt
+from tcd.risk_av.errors import ReplayError
 from tcd.risk_av.events import event_from_json
 
 #: Chains whose state is remembered without asking the file.
@@ -135,7 +136,11 @@ class Reader:
     def events(self, first: int, limit: int) -> EventPage:
         """See `Ledger.events`."""
         rows = self._rows("SELECT event FROM event WHERE idx >= ? ORDER BY idx LIMIT ?", first, limit)
-        return EventPage(first, tuple(event_from_json(json.loads(row[0])) for row in rows))
+        try:
+            return EventPage(first, tuple(event_from_json(json.loads(row[0])) for row in rows))
+        except (ValueError, AttributeError) as error:
+            msg = f"an event of the ledger from {first} on is damaged: {error}"
+            raise ReplayError(msg) from None
 
     def stats(self) -> LedgerStats:
         """See `Ledger.stats`; counts the whole tables, for operators rather than for a hot path."""

@@ -1,7 +1,9 @@
-"""A shim without HTTP on a SQLite ledger, for tests that kill it: `python -m tests.faults.decider DIR SEED`.
+"""A shim without HTTP on a SQLite ledger, for tests that kill it.
 
+`python -m tests.faults.decider DIR SEED [PRAGMA...]`
 Decides for ever; writes one JSON line per answer to standard output, unbuffered, after the answer is durable.
-Sessions are short, tenants few, some requests carry an idempotency key and are sent twice.
+Sessions are short, tenants few, some requests carry an idempotency key and are sent twice. A PRAGMA changes how SQLite
+writes: how long the WAL gets before it is copied back, or less safety than we have, for tests that must see it.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from tests.unit.shim.conftest import SEED_HEX, Client, ScriptedScorer, settings_
 WORKERS = 16
 
 
-async def main(directory: Path, seed: int) -> None:
+async def main(directory: Path, seed: int, pragmas: list[str]) -> None:
     ledger = SqliteLedger(directory)
+    await ledger._run(lambda: [ledger._store._connection.execute(f"PRAGMA {text}").fetchall() for text in pragmas])
     random = np.random.default_rng(seed)
     scorer = ScriptedScorer(p=lambda _: float(random.uniform()), hops=2, seed=seed)
     settings = settings_of(attest_sk_hex=SEED_HEX, alpha=0.5, credit_cap=1000, state_every=40)
@@ -34,7 +37,7 @@ async def main(directory: Path, seed: int) -> None:
     )
     service = client.app.runtime.service
     found = await recover(ledger, service.judge)
-    say({"recovered": found.events})
+    say({"recovered": found.events, "pid": os.getpid()})
 
     async def work(worker: int) -> None:
         for n in range(1_000_000):
@@ -69,6 +72,6 @@ def say(value: object) -> None:
 
 if __name__ == "__main__":
     try:
-        asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+        asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
     except TcdError as error:
         sys.exit(f"{error.code}: {error.detail}")

@@ -18,6 +18,7 @@ import pytest
 from sidecar_api.app import Edges, create_app
 from sidecar_api.pins import FixedAssets
 from sidecar_api.recovery import recover
+from sidecar_api.service import Service
 from tcd.ledger import SqliteLedger
 from tcd.receipts import KeySet, VerifyPolicy, verify_chain
 from tcd.risk_av import Controller
@@ -104,6 +105,7 @@ async def _check_service(ledger: SqliteLedger, answered: list[dict[str, Any]]) -
     for tenant, mark in newest.items():
         view = controller.state(service.subjects.tenant(tenant))
         assert (view.epoch, view.spent) >= mark, "spent went back"
+    await _check_steps(ledger, service, answered)
     client = Client(app)
     for line in [line for line in answered if line["request"]][-20:]:
         reply = await client.post(line["request"])
@@ -125,6 +127,18 @@ async def _check_service(ledger: SqliteLedger, answered: list[dict[str, Any]]) -
         assert report.ok, report.checks
         assert records[-1].typ == "close", "a chain that cannot go on was left open"
     await service.judge.flush()
+
+
+async def _check_steps(ledger: SqliteLedger, service: Service, answered: list[dict[str, Any]]) -> None:
+    """No e-process is behind what an answered decision's receipt says of it."""
+    controller = service.budget.controller
+    now = {view.snapshot.stream: (view.claim, view.folded) for view in map(controller.state, controller.streams)}
+    for line in answered:
+        stored = await ledger.get(line["receipt"])
+        assert stored is not None
+        assert stored.receipt is not None
+        eproc = json.loads(stored.receipt.body)["eproc"]
+        assert now[eproc["stream"]] >= (eproc["claim"], eproc["step"]), "step went back"
 
 
 async def drill(directory: Path, kills: int, *, seed: int) -> None:
