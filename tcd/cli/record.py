@@ -14,20 +14,30 @@ def _prompts(path: Path | None) -> list[tuple[str, str]]:
     if path is None:
         return own_prompts()
     lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    return [("own", line.replace("\\n", "\n")) for line in lines]
+    pairs = [line.partition("\t") for line in lines]
+    return [(task if tab else "own", (text if tab else task).replace("\\n", "\n")) for task, tab, text in pairs]
 
 
 def _split(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _counts(regimes: tuple[str, ...], usual: int) -> dict[str, int]:
+    """Sequences of each regime: its own number after a colon, or the usual one."""
+    pairs = [name.partition(":") for name in regimes]
+    return {name: int(count) if colon else usual for name, colon, count in pairs}
+
+
 def command(
     out: Annotated[Path, typer.Option("--out", help="directory to record into; resumed when it is unfinished")],
     prompts: Annotated[
-        Path | None, typer.Option(help="prompts, one a line, \\n for a line break; tcd's own if left out", exists=True)
+        Path | None,
+        typer.Option(
+            help="one a line, \\n for a line break; a TASK and a tab may come first; default: tcd's own", exists=True
+        ),
     ] = None,
     regimes: Annotated[
-        str, typer.Option(help="of healthy,lowtemp,tempblow,cooldown,shift,corrupt")
+        str, typer.Option(help="of healthy,lowtemp,tempblow,cooldown,shift,corrupt; corrupt:96 records 96 of it")
     ] = "healthy,lowtemp,tempblow,cooldown,shift,corrupt",
     corruptions: Annotated[
         str, typer.Option(help="kind:strength of noise, quant, quantg, kv, separated by commas")
@@ -45,6 +55,7 @@ def command(
     """Record OUT: signals and text-only labels of generations under each regime, seeded and resumable."""
     from tcd.calibration.store import default_asset_dir, load_assets
     from tcd.demo.llm import LanguageModel
+    from tcd.demo.recording.memory import release_large_blocks
     from tcd.demo.recording.plan import make_plan
     from tcd.demo.recording.run import record as record_plan
     from tcd.demo.weights import SHA256
@@ -55,14 +66,14 @@ def command(
         dropped = frozenset(int(name) for name in _split(drop_layers))
         texts = _prompts(prompts)
         options: dict[str, Any] = {
-            "regimes": _split(regimes),
+            "regimes": _counts(_split(regimes), per_regime),
             "corruptions": _split(corruptions),
-            "per_regime": per_regime,
             "length": length,
             "batch": batch,
             "seed": seed,
         }
         plan = make_plan(texts, **options)
+        release_large_blocks()
         model = LanguageModel.load(threads=threads)
         model.drop(dropped)
         projection = load_assets(default_asset_dir()).projection(model.shape.width)

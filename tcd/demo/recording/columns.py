@@ -67,7 +67,7 @@ def measure(
     rows, logits = torch.arange(tokens.shape[0]), seen.logits.double()
     lse = logits.logsumexp(-1)
     logp = logits - lse[:, None]
-    top = logp.topk(_CAP, dim=-1).values
+    top = logp.topk(min(_CAP, logp.shape[1]), dim=-1).values
     nucleus = (top.exp().cumsum(-1) < _NUCLEUS).sum(-1) + 1
     chosen = logp[rows, tokens]
     scaled = (logits / temperature.clamp(min=GREEDY)[:, None]).log_softmax(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any, Final
@@ -83,9 +83,8 @@ def _data() -> dict[str, Any]:
 def make_plan(
     prompts: Sequence[tuple[str, str]],
     *,
-    regimes: Sequence[str] = REGIMES,
+    regimes: Mapping[str, int],
     corruptions: Sequence[str] = CORRUPTIONS,
-    per_regime: int = 40,
     length: int = 256,
     batch: int = 16,
     seed: int = 0,
@@ -94,9 +93,8 @@ def make_plan(
 
     Args:
         prompts: (task, prompt) pairs.
-        regimes: which of `REGIMES`; `corrupt` is recorded `per_regime` times in all, over the corruptions.
+        regimes: how many sequences of each of `REGIMES` named; those of `corrupt` share the corruptions.
         corruptions: see `tcd.demo.recording.corruption`.
-        per_regime: sequences of each regime.
         length: tokens of a sequence at most, at least 64.
         batch: sequences that advance together.
         seed: of everything random.
@@ -108,20 +106,20 @@ def make_plan(
         f"unknown regimes {sorted(set(regimes) - set(REGIMES))}": set(regimes) <= set(REGIMES),
         "no prompts": bool(prompts),
         "length must be in 64..400": 64 <= length <= 400,  # noqa: PLR2004 - room for the prompt
-        "per_regime and batch must be positive": per_regime > 0 and batch > 0,
+        "a regime's count and batch must be positive": batch > 0 and all(n > 0 for n in regimes.values()),
         "no corruptions": bool(corruptions) or "corrupt" not in regimes,
     }
     if not all(checks.values()):
         raise ValueError("; ".join(text for text, fine in checks.items() if not fine))
     for name in corruptions:
         parse(name)
-    rng = np.random.default_rng(seed)
-    order = [prompts[i] for i in rng.permutation(len(prompts))]
+    order = [prompts[i] for i in np.random.default_rng(seed).permutation(len(prompts))]
     out: list[Part] = []
     for regime in REGIMES:
-        jobs = [_job(regime, i, order, corruptions, length, rng) for i in range(per_regime)]
         if regime not in regimes:
             continue
+        rng = np.random.default_rng([seed, REGIMES.index(regime)])
+        jobs = [_job(regime, i, order, corruptions, length, rng) for i in range(regimes[regime])]
         groups = [[j for j in jobs if j.corruption == name] for name in corruptions] if regime == "corrupt" else [jobs]
         for number, group in enumerate(groups):
             for first in range(0, len(group), batch):

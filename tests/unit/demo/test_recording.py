@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tcd.calibration.traces import load_traces
+from tcd.cli import record as record_command
 from tcd.demo.labels import verbatim_loop
 from tcd.demo.llm import LanguageModel
 from tcd.demo.recording.batch import Batch
@@ -24,11 +25,14 @@ OWN = own_prompts()
 
 
 def test_a_plan_is_seeded_and_has_every_regime_on_new_prompts() -> None:
-    plan = make_plan(OWN, per_regime=10, batch=4)
-    assert plan == make_plan(OWN, per_regime=10, batch=4)
-    assert plan != make_plan(OWN, per_regime=10, batch=4, seed=1)
+    ten = dict.fromkeys(REGIMES, 10)
+    plan = make_plan(OWN, regimes=ten, batch=4)
+    assert plan == make_plan(OWN, regimes=ten, batch=4)
+    assert plan != make_plan(OWN, regimes=ten, batch=4, seed=1)
+    # what a regime records does not depend on the others
+    assert [p for p in plan if p.name.startswith("shift")] == make_plan(OWN, regimes={"shift": 10}, batch=4)
     jobs = [job for part in plan for job in part.jobs]
-    assert {r: sum(j.regime == r for j in jobs) for r in REGIMES} == dict.fromkeys(REGIMES, 10)
+    assert {r: sum(j.regime == r for j in jobs) for r in REGIMES} == ten
     assert len({part.name for part in plan}) == len(plan)
     for part in plan:
         if part.jobs[0].corruption:
@@ -37,13 +41,21 @@ def test_a_plan_is_seeded_and_has_every_regime_on_new_prompts() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"regimes": ["x"]}, {"length": 10}, {"per_regime": 0}, {"corruptions": ["noise"]}, {"corruptions": []}]
+    "options",
+    [
+        {"regimes": {"x": 1}},
+        {"regimes": {"healthy": 0}},
+        {"length": 10},
+        {"batch": 0},
+        {"corruptions": ["noise"]},
+        {"corruptions": []},
+    ],
 )
 def test_bad_plans_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
-        make_plan(OWN, **options)
+        make_plan(OWN, **{"regimes": {"corrupt": 2}, **options})
     with pytest.raises(ValueError, match="no prompts"):
-        make_plan([])
+        make_plan([], regimes={"healthy": 1})
 
 
 @pytest.mark.parametrize("name", ["noise:-1", "noise:nan", "melt:1", "quant", ""])
@@ -59,6 +71,13 @@ def test_draws_follow_the_nucleus_exactly() -> None:
     assert drawn[3] == 0
     assert torch.allclose(drawn[:3], torch.tensor([0.5, 0.3, 0.15]) / 0.95, atol=0.03)
     assert draw(probability.log(), torch.zeros(4000), 0.9, rngs).eq(0).all()
+
+
+def test_prompts_and_counts_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "p").write_text("story\tOnce upon\\na time\n\nNo task here\n")
+    assert record_command._prompts(tmp_path / "p") == [("story", "Once upon\na time"), ("own", "No task here")]
+    assert record_command._prompts(None) == OWN
+    assert record_command._counts(("healthy", "corrupt:96"), 40) == {"healthy": 40, "corrupt": 96}
 
 
 def test_a_loop_has_its_period() -> None:
@@ -91,8 +110,7 @@ def test_a_batch_predicts_what_single_generations_do(model: LanguageModel) -> No
 @pytest.mark.llm
 def test_a_recording_resumes_and_is_read_as_traces(model: LanguageModel, tmp_path: Path) -> None:
     def run(name: str, most: int | None, seed: int = 1) -> bool:
-        options: dict[str, Any] = {"regimes": ("healthy", "corrupt"), "per_regime": 1, "length": 64, "seed": seed}
-        plan = make_plan(OWN, corruptions=["quantg:3"], **options)
+        plan = make_plan(OWN, regimes={"healthy": 1, "corrupt": 1}, corruptions=["quantg:3"], length=64, seed=seed)
         return record(model, plan, tmp_path / name, derived(576), name="m", settings={"seed": seed}, most=most)
 
     assert not run("a", 1)
