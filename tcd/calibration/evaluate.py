@@ -55,7 +55,7 @@ def auroc(positive: F64, negative: F64) -> float:
     return float(below.mean() / 2 / negative.shape[0])
 
 
-def score_sequence(steps: Steps, detector: DetectorAsset, reference: MultivariateAsset, mask: int) -> Scored:
+def score_sequence(steps: Steps, detector: DetectorAsset, reference: MultivariateAsset | None, mask: int) -> Scored:
     """Score every step of a sequence; steps in the warm-up have merged p = 1 and a statistic of -inf.
 
     Raises:
@@ -69,7 +69,7 @@ def score_sequence(steps: Steps, detector: DetectorAsset, reference: Multivariat
         statistic[ready], _ = combine(calibration, standardise(detector, steps.raw, ready))
         p[ready] = p_value(calibration.steps, statistic[ready])
         merged[ready] = 2.0 * p[ready]
-        if mask & int(Signal.FEATURES):
+        if reference is not None and mask & int(Signal.FEATURES):
             distance = healthy_distances(steps, ready, reference)
             merged[ready] = np.minimum(merged[ready], 2.0 * p_value(reference.steps, distance))
     top = statistic[: steps.sequence.healthy].max(initial=-np.inf)

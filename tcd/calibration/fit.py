@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tcd import __version__
 from tcd.calibration import logistic
 from tcd.calibration.assets import Binding, DetectorAsset, Head, MaskCalibration, MultivariateAsset, Provenance
+from tcd.calibration.conditional import with_confidence
 from tcd.calibration.conformal import p_value, upper_quantile
 from tcd.calibration.store import default_asset_dir, load_assets, write_asset, write_manifest
 from tcd.calibration.traces import Sequence, Traces, load_traces, replay
@@ -41,6 +42,8 @@ _DRAFT: Final = "sha256:" + "0" * 64
 _EMPHASIS: Final = {"soft": 0.3, "severe": 2.0, "mild": 2.0}
 #: What an age needs to have scales of its own.
 _LEAST_STEPS, _LEAST_SCALE = 48, 1e-5
+#: Largest table of steps: an alarm per 2,000 steps is then the 16th largest value.
+_LARGEST_TABLE: Final = 32_768
 ALL_MASKS: Final = tuple(range(1, 16))
 
 
@@ -98,13 +101,16 @@ class Split:
     held_out: frozenset[str] = field(default_factory=frozenset)
 
 
-def split_prompts(prompts: Iterable[str], *, seed: int = 0, held_out: Iterable[str] = ()) -> Split:
-    """Split prompts by the hash of their names, two thirds to fit; those held out are in neither part."""
+def split_prompts(
+    prompts: Iterable[str], *, seed: int = 0, held_out: Iterable[str] = (), share: float = 2 / 3
+) -> Split:
+    """Split prompts by the hash of their names, `share` of them to fit; those held out are in neither part."""
     kept_out = frozenset(held_out)
     names = sorted(
         {p for p in prompts if p not in kept_out}, key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).digest()
     )
-    middle = max(1, len(names) * 2 // 3) if len(names) > 1 else 0
+    # the slack keeps a share of 2/3 what whole numbers make of it
+    middle = min(max(1, int(len(names) * share + 1e-9)), len(names) - 1) if len(names) > 1 else 0
     return Split(frozenset(names[:middle]), frozenset(names[middle:]), kept_out)
 
 
@@ -201,12 +207,23 @@ def _scales(raw: statistics.Raw) -> tuple[F64, F64]:
     return location, scale
 
 
-def _sizes(parts: list[Steps]) -> int:
+def _sizes(parts: list[Steps]) -> tuple[int, int]:
+    """Width of the feature vectors, and the mask of the signals, which all sequences share."""
     widths = {s.sequence.features.shape[1] for s in parts}
     if len(widths) != 1:
         msg = f"feature vectors of several widths: {sorted(widths)}"
         raise AssetError(msg)
-    return int(widths.pop())
+    masks = {s.sequence.signals for s in parts}
+    if len(masks) != 1:
+        names = sorted("+".join(str(s.name).lower() for s in Signal if mask & s) for mask in masks)
+        msg = f"sessions that carry different signals: {', '.join(names)}; fit each set by itself"
+        raise AssetError(msg)
+    return int(widths.pop()), masks.pop()
+
+
+def _thinned(values: F64) -> F64:
+    """Every n-th value, so that a table is not larger than what its use needs."""
+    return values[:: -(-values.shape[0] // _LARGEST_TABLE)] if values.shape[0] > _LARGEST_TABLE else values
 
 
 def _maxima(values: F64, owner: I64, count: int) -> F64:
@@ -228,7 +245,7 @@ class _Conformal:
     distance: F64
 
 
-def _conformal(parts: list[Steps], reference: MultivariateAsset) -> _Conformal:
+def _conformal(parts: list[Steps], reference: MultivariateAsset | None) -> _Conformal:
     used = [s for s in parts if s.sequence.healthy >= BLOCK]
     chosen = [_ready(s) for s in used]
     session = np.concatenate([np.full(i.shape[0], n) for n, i in enumerate(chosen)])
@@ -239,7 +256,9 @@ def _conformal(parts: list[Steps], reference: MultivariateAsset) -> _Conformal:
         complete=complete,
         sessions=sum(s.sequence.complete for s in used),
         horizon=max(s.sequence.healthy for s in used),
-        distance=np.concatenate([healthy_distances(s, i, reference) for s, i in zip(used, chosen, strict=True)]),
+        distance=np.zeros(session.shape[0])
+        if reference is None
+        else np.concatenate([healthy_distances(s, i, reference) for s, i in zip(used, chosen, strict=True)]),
     )
 
 
@@ -276,7 +295,7 @@ def _fit_reference(parts: list[Steps], provenance: Provenance, options: FitOptio
 
 
 def _with_tables(draft: MultivariateAsset, conformal: _Conformal, provenance: Provenance) -> MultivariateAsset:
-    table = np.sort(conformal.distance)
+    table = np.sort(_thinned(conformal.distance))
     owners = int(conformal.session.max()) + 1
     whole = conformal.complete
     return MultivariateAsset(
@@ -311,7 +330,7 @@ def _fit_mask(
     draft: DetectorAsset,
     training: _Training,
     conformal: _Conformal,
-    reference: MultivariateAsset,
+    reference: MultivariateAsset | None,
     options: FitOptions,
 ) -> MaskCalibration:
     usable = statistics.usable(number)
@@ -320,14 +339,14 @@ def _fit_mask(
     bare = MaskCalibration(number, head.intercept, head.linear, head.quadratic, empty, empty, (), 0.0, loop)
     everyone = np.arange(conformal.session.shape[0])
     statistic, parts = combine(bare, standardise(draft, conformal.raw, everyone))
-    table = np.sort(statistic)
+    table = np.sort(_thinned(statistic))
     merged = 2.0 * p_value(table, statistic)
-    if number & int(Signal.FEATURES):
+    if reference is not None and number & int(Signal.FEATURES):
         merged = np.minimum(merged, 2.0 * p_value(reference.steps, conformal.distance))
     whole = conformal.complete
     components = []
     for columns, part in zip(statistics.SLICES, parts.T, strict=True):
-        components.append(np.sort(part[:: options.thin]) if usable[columns].any() else empty)
+        components.append(np.sort(_thinned(part[:: options.thin])) if usable[columns].any() else empty)
     return replace(
         bare,
         steps=table,
@@ -345,8 +364,8 @@ def fit_traces(
     demo: bool,
     options: FitOptions,
     notes: str = "",
-) -> tuple[DetectorAsset, MultivariateAsset]:
-    """Fit both assets from the steps of all sequences.
+) -> tuple[DetectorAsset, MultivariateAsset | None]:
+    """Fit both assets from the steps of all sequences; no monitor where they carry no features.
 
     Raises:
         AssetError: if a part of the split has too few healthy sessions.
@@ -357,19 +376,22 @@ def fit_traces(
     if len(healthy) < options.least or sum(s.sequence.complete for s in checking) < options.least:
         msg = f"fewer than {options.least} healthy sessions in a part of the split"
         raise AssetError(msg)
+    features, signals = _sizes(steps)
     empty = Provenance(source, 0, 0, 0, __version__, demo, notes)
-    draft_reference = _fit_reference(healthy, empty, options)
+    draft_reference = _fit_reference(healthy, empty, options) if features else None
     conformal = _conformal(checking, draft_reference)
     provenance = Provenance(
         source, conformal.session.shape[0], conformal.sessions, conformal.horizon, f"tcd {__version__}", demo, notes
     )
-    reference = _with_tables(draft_reference, conformal, provenance)
+    reference = _with_tables(draft_reference, conformal, provenance) if draft_reference is not None else None
     scales = _stack(healthy, [_ready(s) for s in healthy])
     location, scale = _scales(scales)
-    draft = DetectorAsset(_DRAFT, provenance, statistics.NAMES, location, scale, _sizes(steps), {})
+    draft = DetectorAsset(_DRAFT, provenance, statistics.NAMES, location, scale, features, {})
     training = _training(fitting, draft, options)
-    fitted = {n: _fit_mask(n, draft, training, conformal, reference, options) for n in options.masks}
-    return DetectorAsset(_DRAFT, provenance, statistics.NAMES, location, scale, draft.features, fitted), reference
+    masks = [n for n in options.masks if n & signals == n]
+    fitted = {n: _fit_mask(n, draft, training, conformal, reference, options) for n in masks}
+    detector = replace(draft, masks=fitted)
+    return with_confidence(detector, reference, options.delta) if options.delta else (detector, reference)
 
 
 def shipped_weights() -> Mapping[int, MaskCalibration]:
@@ -419,8 +441,8 @@ def fit_directory(
     detector, reference = fit_traces(
         steps, split, traces.source, demo=demo, options=options or FitOptions(), notes=notes
     )
-    digests = write_asset(out_dir, detector), write_asset(out_dir, reference)
-    binding = Binding(key, level, *digests)
+    monitor = write_asset(out_dir, reference) if reference is not None else None
+    binding = Binding(key, level, write_asset(out_dir, detector), monitor)
     manifest = write_manifest(
         out_dir,
         bindings=[binding],

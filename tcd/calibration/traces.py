@@ -11,7 +11,7 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tcd.calibration.codec import digest_of
-from tcd.contract import MAX_FEATURE_ROWS, MAX_FEATURE_VALUES, Length
+from tcd.contract import MAX_FEATURE_ROWS, MAX_FEATURE_VALUES, Length, Signal, detector_key
 from tcd.errors import AssetError
 
 F32 = NDArray[np.float32]
@@ -28,21 +28,42 @@ F32 = NDArray[np.float32]
 _NULL_CONTROLS: Final = ("bitflip:4",)
 
 
+class Key(NamedTuple):
+    """The parts of a detector key; `bucket` is that of the temperature."""
+
+    model_id: str
+    gpu_id: str
+    task: str
+    lang: str
+    bucket: str
+
+    def at(self, level: int) -> tuple[str, ...]:
+        """The parts that count at a level: 0 all, 1 all but the bucket, 2 the model."""
+        return self[: (5, 4, 1)[level]]
+
+    def value(self, level: int) -> int:
+        """The key on the wire at a level."""
+        return detector_key(*self)[level]
+
+
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """One recorded generation of n steps.
+    """One recorded generation of n steps. A signal that was not recorded has no columns, or no entries.
 
     Attributes:
         prompt_id: what data are split by.
         kind: `healthy`, `greedy`, `loop` (verbatim), `soft` (loop), `temperature`, `shift`, `severe`, `mild` or
             `control`.
         trace: (n,) log-probabilities.
-        entropy: (n,) nats.
-        spectrum: (n, 16) singular values.
-        features: (n, d) feature vectors.
+        entropy: (n,) nats, or (0,).
+        spectrum: (n, 16) singular values, or more, or (n, 0).
+        features: (n, d) feature vectors, or (n, 0).
         healthy: steps before this one are healthy and not a copy of another sequence's; 0 for none.
         onset: step at which the fault starts, -1 when there is none.
         complete: whether it is a whole benign session, as seen by a session maximum.
+        session: its name in the log; empty in recordings.
+        key: whose generation it is; None where the log does not say.
+        weight: its likelihood ratio under the traffic to come.
     """
 
     prompt_id: str
@@ -54,11 +75,20 @@ class Sequence:
     healthy: int
     onset: int
     complete: bool
+    session: str = ""
+    key: Key | None = None
+    weight: float = 1.0
 
     @property
     def steps(self) -> int:
         """Number of steps n."""
         return int(self.trace.shape[0])
+
+    @property
+    def signals(self) -> int:
+        """Mask of the signals that it carries."""
+        there = (self.trace, self.entropy, self.spectrum, self.features)
+        return sum(int(signal) for signal, array in zip(Signal, there, strict=True) if array.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +234,17 @@ def replay(sequence: Sequence, start: int, stop: int) -> dict[str, NDArray[np.ge
     window[np.arange(window.shape[1]) >= rows[:, None]] = 0.0
     inside = np.arange(stop) < counts[:, None]
     lengths = np.zeros((steps.shape[0], len(Length)), np.int32)
-    lengths[:, Length.TRACE] = lengths[:, Length.ENTROPY] = counts
+    lengths[:, Length.TRACE] = counts
     lengths[:, Length.SPECTRUM] = sequence.spectrum.shape[1]
-    lengths[:, Length.FEATURE_ROWS], lengths[:, Length.FEATURE_COLS] = rows, cols
+    entropy = np.zeros((steps.shape[0], 0), np.float32)
+    if sequence.entropy.size:
+        lengths[:, Length.ENTROPY] = counts
+        entropy = np.where(inside, sequence.entropy[:stop], 0).astype(np.float32)
+    if cols:
+        lengths[:, Length.FEATURE_ROWS], lengths[:, Length.FEATURE_COLS] = rows, cols
     return {
         "TRACE": np.where(inside, sequence.trace[:stop], 0).astype(np.float32),
-        "ENTROPY": np.where(inside, sequence.entropy[:stop], 0).astype(np.float32),
+        "ENTROPY": entropy,
         "SPECTRUM": sequence.spectrum[start:stop],
         "FEATURES": window.reshape(steps.shape[0], -1),
         "LENGTHS": lengths,

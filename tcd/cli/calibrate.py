@@ -12,42 +12,87 @@ import typer
 
 app = typer.Typer(help="Calibration assets: fit, evaluate, show.", no_args_is_help=True)
 
-_Data = Annotated[Path, typer.Option("--data", help="directory of recorded generations", exists=True, file_okay=False)]
+_Data = Annotated[
+    Path,
+    typer.Option(
+        "--data", help="log of sessions (.jsonl, .parquet), a directory of such, or of recordings", exists=True
+    ),
+]
 _Out = Annotated[Path, typer.Option("--out", help="asset directory", file_okay=False)]
+_Part = Annotated[str | None, typer.Option(help="part of the one key to fit; without any, each key of the log")]
 
 
 @app.command()
 def fit(
     data: _Data,
     out: _Out,
-    model_id: Annotated[str, typer.Option(help="model the generations are of")] = "smollm2-135m",
-    gpu_id: Annotated[str, typer.Option(help="part of the key below the model level")] = "gpu0",
-    task: Annotated[str, typer.Option(help="part of the key below the model level")] = "chat",
-    lang: Annotated[str, typer.Option(help="part of the key below the model level")] = "en",
-    temperature: Annotated[str, typer.Option(help="temperature bucket of the key")] = "default",
-    level: Annotated[int, typer.Option(min=0, max=2, help="key level: 0 full, 1 without temperature, 2 model")] = 2,
+    model_id: Annotated[str | None, typer.Option(help="the one model to fit; without it, each key of the log")] = None,
+    gpu_id: _Part = None,
+    task: _Part = None,
+    lang: _Part = None,
+    temperature: Annotated[str | None, typer.Option(help="temperature bucket of the one key")] = None,
+    level: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=2, help="calibrate per key at level 0 (with temperature), 1 (without), 2 (model) [0; one key: 2]"
+        ),
+    ] = None,
     default: Annotated[bool, typer.Option(help="answer unknown keys too, as a fall-back")] = True,
     demo: Annotated[bool, typer.Option(help="mark as a demonstration (no guarantee)")] = False,
     projection: Annotated[str | None, typer.Option(help="digest of the projection asset of the features")] = None,
-    least: Annotated[int, typer.Option(min=1, help="fewest healthy sessions per part of the split")] = 4,
+    least: Annotated[
+        int | None, typer.Option(min=1, help="fewest healthy sessions of a key's tables [16; recordings: 4]")
+    ] = None,
     held_out: Annotated[str, typer.Option(help="prompt ids left out for evaluation, comma-separated")] = "",
+    share: Annotated[
+        float | None,
+        typer.Option(min=0.05, max=0.95, help="of the prompts, those that fit scales [2/3; without faults 1/3]"),
+    ] = None,
+    conditional: Annotated[
+        float,
+        typer.Option(min=0, max=0.5, help="delta: p-values that hold given the calibration, with confidence 1 - delta"),
+    ] = 0.0,
 ) -> None:
-    """Fit detector and multivariate assets and point OUT's manifest at them."""
+    """Fit assets and point OUT's manifest at them: one set per key of a log, or one for a key that is named."""
     from tcd.calibration.fit import FitOptions, fit_directory, shipped_weights
+    from tcd.calibration.keyed import LEAST, Asked, fit_keys, of_key
+    from tcd.calibration.log import load
     from tcd.contract import detector_key
 
-    digest = fit_directory(
-        data,
+    traces = load(data)
+    asked = Asked(model_id, gpu_id, task, lang, temperature)
+    kept_out = [prompt for prompt in held_out.split(",") if prompt]
+    if traces.sequences[0].key is None:
+        names = asked.key(model_id="smollm2-135m")
+        at = 2 if level is None else level
+        digest = fit_directory(
+            data,
+            out,
+            key=detector_key(*names)[at],
+            level=at,
+            default=default,
+            demo=demo,
+            projection=projection,
+            options=FitOptions(least=least or 4, weights=shipped_weights(), delta=conditional),
+            held_out=kept_out,
+            traces=traces,
+        )
+        print(f"manifest {digest}")
+        return
+    traces = of_key(traces, asked)
+    found = fit_keys(
+        traces,
         out,
-        key=detector_key(model_id, gpu_id, task, lang, temperature)[level],
-        level=level,
+        level=level if level is not None else (2 if asked.model_id is not None else 0),
+        least=least or LEAST,
+        share=share,
         default=default,
         demo=demo,
         projection=projection,
-        options=FitOptions(least=least, weights=shipped_weights()),
-        held_out=[prompt for prompt in held_out.split(",") if prompt],
+        held_out=frozenset(kept_out),
+        options=FitOptions(weights=shipped_weights(), delta=conditional),
     )
-    print(f"manifest {digest}")
+    print("\n".join(found.lines()))
 
 
 @app.command()
