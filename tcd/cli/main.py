@@ -25,6 +25,7 @@ COMMANDS = {
     "bench": "tcd.cli.bench",
     "calibrate": "tcd.cli.calibrate",
     "record": "tcd.cli.record",
+    "synth": "tcd.cli.synth",
     "conformance": "tcd.cli.conformance",
     "config": "tcd.cli.config",
 }

@@ -7,6 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+_ORIGIN = (
+    "The prompts that come with tcd are CC0, the model is Apache-2.0. Labels come from the text alone. Every prediction"
+    " is made before its token is chosen."
+)
+
 
 def _prompts(path: Path | None) -> list[tuple[str, str]]:
     from tcd.demo.recording.plan import own_prompts
@@ -22,9 +27,13 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _counts(regimes: tuple[str, ...], usual: int) -> dict[str, int]:
-    """Sequences of each regime: its own number after a colon, or the usual one."""
-    pairs = [name.partition(":") for name in regimes]
+def counts(regimes: str, usual: int) -> dict[str, int]:
+    """Sequences of each regime: its own number after a colon, or the usual one.
+
+    Raises:
+        ValueError: if what follows a colon is no number.
+    """
+    pairs = [name.partition(":") for name in _split(regimes)]
     return {name: int(count) if colon else usual for name, colon, count in pairs}
 
 
@@ -55,6 +64,7 @@ def command(
     """Record OUT: signals and text-only labels of generations under each regime, seeded and resumable."""
     from tcd.calibration.store import default_asset_dir, load_assets
     from tcd.demo.llm import LanguageModel
+    from tcd.demo.recording.generations import record_part
     from tcd.demo.recording.memory import release_large_blocks
     from tcd.demo.recording.plan import make_plan
     from tcd.demo.recording.run import record as record_plan
@@ -66,7 +76,7 @@ def command(
         dropped = frozenset(int(name) for name in _split(drop_layers))
         texts = _prompts(prompts)
         options: dict[str, Any] = {
-            "regimes": _counts(_split(regimes), per_regime),
+            "regimes": counts(regimes, per_regime),
             "corruptions": _split(corruptions),
             "length": length,
             "batch": batch,
@@ -87,7 +97,14 @@ def command(
             "prompts": texts,
         }
         done = record_plan(
-            model, plan, out, matrix, name=name, settings=settings, tell=lambda line: print(line, flush=True), most=most
+            lambda part: record_part(model, part, matrix),
+            plan,
+            out,
+            name=name,
+            settings=settings,
+            origin=_ORIGIN,
+            tell=lambda line: print(line, flush=True),
+            most=most,
         )
     except (TcdError, ValueError, OSError) as error:
         typer.echo(f"tcd record: {error.detail if isinstance(error, TcdError) else error}", err=True)

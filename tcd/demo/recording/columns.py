@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from tcd.contract import SPECTRUM_RANK
 from tcd.demo.recording.batch import Predicted
 
+#: Values of every step by column: (n,) or (n, 16).
+Columns = dict[str, NDArray[Any]]
 #: Column -> its type in the file.
 TYPES: Final[dict[str, str]] = {
     **dict.fromkeys(("ent", "ent_T", "lp", "top1", "top2", "margin", "peos", "hcos"), "float16"),

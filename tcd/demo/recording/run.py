@@ -9,20 +9,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tcd import __version__
 from tcd.demo.labels import soft_loop, verbatim_loop
-from tcd.demo.llm import LanguageModel
-from tcd.demo.recording.batch import Batch
-from tcd.demo.recording.columns import TYPES, draw, measure
-from tcd.demo.recording.corruption import corrupt_cache, corrupted
+from tcd.demo.recording.columns import Columns
 from tcd.demo.recording.plan import TOP_P, Job, Part
 from tcd.errors import TcdError
 from tcd.files import write_whole, writing
 
-Columns = dict[str, NDArray[Any]]
+#: Columns of the sequences of a part, and how many tokens of each were forced.
+Maker = Callable[[Part], tuple[list[Columns], list[int]]]
 ARRAYS: Final = "traces.npz"
 INDEX: Final = "index.parquet"
 
@@ -31,47 +28,6 @@ class RecordError(TcdError):
     """A directory cannot be recorded into."""
 
     code = "record"
-
-
-def record_part(model: LanguageModel, part: Part, matrix: NDArray[np.float64]) -> tuple[list[Columns], list[int]]:
-    """Columns of every sequence of a part, and how many tokens of each were forced.
-
-    Args:
-        model: the decoder.
-        part: what to record; a corruption starts at the same step in all of its sequences.
-        matrix: (width, 16) projection of the features.
-    """
-    jobs = part.jobs
-    batch = Batch(model, [model.tokenizer.encode(job.prompt).ids for job in jobs])
-    rngs = [np.random.default_rng(job.seed) for job in jobs]
-    forced = [model.tokenizer.encode(job.forced[1]).ids if job.forced else [] for job in jobs]
-    steps: list[Columns] = []
-    ended = np.zeros(len(jobs), np.bool_)
-    for t in range(max(job.length for job in jobs)):
-        temperature = torch.tensor([job.temperature(t) for job in jobs])
-        tokens = draw(batch.predicted.logits, temperature, TOP_P, rngs)
-        for i, job in enumerate(jobs):
-            if job.forced and 0 <= t - job.change < len(forced[i]):
-                tokens[i] = forced[i][t - job.change]
-        steps.append(measure(batch.predicted, tokens, temperature, matrix, model.stop))
-        ended |= steps[-1]["sampled_eos"]
-        if ended.all():
-            break
-        if jobs[0].corruption and t + 1 == jobs[0].change:
-            batch.layers = corrupted(batch.layers, jobs[0].corruption, seed=jobs[0].seed)
-            corrupt_cache(batch.cache, jobs[0].corruption, seed=jobs[0].seed)
-        batch.push(tokens.tolist())
-    whole = {name: np.stack([step[name] for step in steps]) for name in steps[0]}
-    cut = [_length(whole["sampled_eos"][:, i]) for i in range(len(jobs))]
-    columns = [{name: whole[name][:n, i].astype(TYPES[name]) for name in whole} for i, n in enumerate(cut)]
-    counts = [max(0, min(len(f), n - job.change)) if f else 0 for f, n, job in zip(forced, cut, jobs, strict=True)]
-    return columns, counts
-
-
-def _length(ends: NDArray[np.bool_]) -> int:
-    """Tokens up to and with the first that ends the text."""
-    at = np.flatnonzero(ends)
-    return int(at[0]) + 1 if at.shape[0] else int(ends.shape[0])
 
 
 def _row(job: Job, columns: Columns, forced: int, model: str) -> dict[str, Any]:
@@ -107,25 +63,25 @@ def _row(job: Job, columns: Columns, forced: int, model: str) -> dict[str, Any]:
 
 
 def record(
-    model: LanguageModel,
+    make: Maker,
     plan: list[Part],
     out: Path,
-    matrix: NDArray[np.float64],
     *,
     name: str,
     settings: dict[str, Any],
+    origin: str,
     tell: Callable[[str], None] = lambda _: None,
     most: int | None = None,
 ) -> bool:
     """Record the parts that `out` does not have yet, then put the directory together.
 
     Args:
-        model: the decoder.
+        make: makes a part, such as `record_part` of a decoder.
         plan: from `make_plan`.
         out: directory; a part that was written before is kept, an unfinished one is recorded anew.
-        matrix: projection of the features.
         name: of the model, for the index.
         settings: what determines the recording; a directory of other settings is refused.
+        origin: where the texts come from, a sentence for the page beside them.
         tell: hears about progress.
         most: parts to record now, None for all.
 
@@ -146,7 +102,7 @@ def record(
     missing = [part for part in plan if not (parts / f"{part.name}.json").exists()]
     for part in missing[:most]:
         began = time.perf_counter()
-        columns, forced = record_part(model, part, matrix)
+        columns, forced = make(part)
         rows = [_row(job, c, f, name) for job, c, f in zip(part.jobs, columns, forced, strict=True)]
         with writing(parts / f"{part.name}.npz") as file:
             np.savez_compressed(file, **{k: np.concatenate([c[k] for c in columns]) for k in columns[0]})
@@ -155,11 +111,11 @@ def record(
         tell(f"{part.name}: {len(rows)} sequences, {tokens} tokens, {tokens / seconds:.0f} tokens/s")
     if most is not None and len(missing) > most:
         return False
-    _assemble(plan, out, settings)
+    _assemble(plan, out, settings, origin)
     return True
 
 
-def _assemble(plan: list[Part], out: Path, settings: dict[str, Any]) -> None:
+def _assemble(plan: list[Part], out: Path, settings: dict[str, Any], origin: str) -> None:
     """Write the arrays, the index and the page that says where they come from."""
     import pyarrow as pa  # noqa: PLC0415 - of the extra `calibrate`
     import pyarrow.parquet as pq  # noqa: PLC0415
@@ -177,18 +133,17 @@ def _assemble(plan: list[Part], out: Path, settings: dict[str, Any]) -> None:
     table = pa.Table.from_pylist([row | {"idx": i} for i, row in enumerate(rows)])
     with writing(out / INDEX) as file:
         pq.write_table(table, file)
-    write_whole(out / "README.md", _readme(rows, settings).encode())
+    write_whole(out / "README.md", _readme(rows, settings, origin).encode())
 
 
-def _readme(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
+def _readme(rows: list[dict[str, Any]], settings: dict[str, Any], origin: str) -> str:
     counts = {
         regime: sum(row["regime"] == regime for row in rows) for regime in dict.fromkeys(r["regime"] for r in rows)
     }
     lines = "\n".join(f"* {regime}: {count} sequences" for regime, count in counts.items())
     return f"""# Recorded generations
-Made by `tcd record` of tcd {__version__}. {len(rows)} sequences, {sum(row["n"] for row in rows)} tokens, of
-{len({row["prompt_id"] for row in rows})} prompts; the prompts that come with tcd are CC0, the model is Apache-2.0.
-Labels come from the text alone. Every prediction is made before its token is chosen.
+Made by tcd {__version__}. {len(rows)} sequences, {sum(row["n"] for row in rows)} tokens, of
+{len({row["prompt_id"] for row in rows})} prompts. {origin}
 
 {lines}
 

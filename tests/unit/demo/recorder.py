@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tcd.demo.llm import LanguageModel
+from tcd.demo.recording.generations import record_part
 from tcd.demo.recording.plan import make_plan
 from tcd.demo.recording.run import record
 from tcd.signals.projection import derived
@@ -23,7 +24,9 @@ def run(out: Path, *, dropped: frozenset[int] = frozenset(), **options: Any) -> 
     model.drop(dropped)
     plan = make_plan(PROMPTS, regimes=REGIMES, corruptions=CORRUPTIONS, length=64, batch=2, seed=5)
     settings = {"dropped": sorted(dropped)}
-    return record(model, plan, out, derived(model.shape.width), name="tiny", settings=settings, **options)
+    matrix = derived(model.shape.width)
+    made: dict[str, Any] = {"name": "tiny", "settings": settings, "origin": "Random weights."}
+    return record(lambda part: record_part(model, part, matrix), plan, out, **made, **options)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tcd.demo.llm import LanguageModel
 from tcd.demo.recording.batch import Batch
 from tcd.demo.recording.columns import draw
 from tcd.demo.recording.corruption import parse
+from tcd.demo.recording.generations import record_part
 from tcd.demo.recording.plan import REGIMES, make_plan, own_prompts
 from tcd.demo.recording.run import RecordError, record
 from tcd.demo.scenarios import PROMPTS
@@ -77,7 +78,7 @@ def test_prompts_and_counts_of_the_command(tmp_path: Path) -> None:
     (tmp_path / "p").write_text("story\tOnce upon\\na time\n\nNo task here\n")
     assert record_command._prompts(tmp_path / "p") == [("story", "Once upon\na time"), ("own", "No task here")]
     assert record_command._prompts(None) == OWN
-    assert record_command._counts(("healthy", "corrupt:96"), 40) == {"healthy": 40, "corrupt": 96}
+    assert record_command.counts("healthy, corrupt:96", 40) == {"healthy": 40, "corrupt": 96}
 
 
 def test_a_loop_has_its_period() -> None:
@@ -111,7 +112,8 @@ def test_a_batch_predicts_what_single_generations_do(model: LanguageModel) -> No
 def test_a_recording_resumes_and_is_read_as_traces(model: LanguageModel, tmp_path: Path) -> None:
     def run(name: str, most: int | None, seed: int = 1) -> bool:
         plan = make_plan(OWN, regimes={"healthy": 1, "corrupt": 1}, corruptions=["quantg:3"], length=64, seed=seed)
-        return record(model, plan, tmp_path / name, derived(576), name="m", settings={"seed": seed}, most=most)
+        made: dict[str, Any] = {"name": "m", "settings": {"seed": seed}, "origin": ""}
+        return record(lambda part: record_part(model, part, derived(576)), plan, tmp_path / name, **made, most=most)
 
     assert not run("a", 1)
     assert run("a", None)
