@@ -18,12 +18,12 @@ from tcd.calibration.evaluate import (
     Scored,
     evaluate_fold,
     folds_of,
-    interval,
     realised,
     score_sequence,
     summarise,
 )
 from tcd.calibration.fit import Steps, steps_of
+from tcd.calibration.report import interval
 from tcd.calibration.traces import load_traces
 from tcd.detector.windows import BLOCK
 from tcd.errors import AssetError

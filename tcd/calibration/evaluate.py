@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 
 from tcd.calibration import report
 from tcd.calibration.assets import DetectorAsset, MultivariateAsset
 from tcd.calibration.conformal import p_value, session_p
 from tcd.calibration.fit import FitOptions, Split, Steps, fit_traces, healthy_distances, split_prompts, steps_of
-from tcd.calibration.traces import load_traces
+from tcd.calibration.report import interval
+from tcd.calibration.traces import Traces
 from tcd.contract import Signal
 from tcd.detector.step import combine, standardise
 from tcd.detector.windows import BLOCK
@@ -31,7 +30,16 @@ _POSITIVE: Final = (8, 96)
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One sequence scored by assets that have not seen its prompt: statistic and p-values by step, level, session p."""
+    """One sequence scored by assets that have not seen its prompt.
+
+    Attributes:
+        steps: the sequence.
+        statistic, p, merged: by step, the p-values of the detector and of both monitors (weights 1/2).
+        level: merged p at or under which the fast alarm sounds.
+        session_p: of the detector, for the sequence's healthy steps.
+        maximum: the statistic's maximum over these, -inf where there is none.
+        hypothesis_p: of both monitors, as served: what the controller judges.
+    """
 
     steps: Steps
     statistic: F64
@@ -39,6 +47,8 @@ class Scored:
     level: float
     session_p: float
     p: F64
+    maximum: float = -np.inf
+    hypothesis_p: float = 1.0
 
     @property
     def alarms(self) -> NDArray[np.bool_]:
@@ -64,6 +74,7 @@ def score_sequence(steps: Steps, detector: DetectorAsset, reference: Multivariat
     calibration = detector.masks[mask]
     n = steps.sequence.steps
     statistic, merged, p = np.full(n, -np.inf), np.ones(n), np.ones(n)
+    healthy, monitor_p = steps.sequence.healthy, 1.0
     ready = np.arange(min(BLOCK - 1, n), n)
     if ready.shape[0]:
         statistic[ready], _ = combine(calibration, standardise(detector, steps.raw, ready))
@@ -72,10 +83,14 @@ def score_sequence(steps: Steps, detector: DetectorAsset, reference: Multivariat
         if reference is not None and mask & int(Signal.FEATURES):
             distance = healthy_distances(steps, ready, reference)
             merged[ready] = np.minimum(merged[ready], 2.0 * p_value(reference.steps, distance))
-    top = statistic[: steps.sequence.healthy].max(initial=-np.inf)
+            if healthy > ready[0]:
+                far = distance[: healthy - ready[0]].max(keepdims=True)
+                monitor_p = float(session_p(reference.sessions, reference.adjusted, far)[0])
+    top = float(statistic[:healthy].max(initial=-np.inf))
     found = session_p(calibration.sessions, calibration.adjusted, np.array([top]))
     session = float(found[0]) if np.isfinite(top) else 1.0
-    return Scored(steps, statistic, np.minimum(merged, 1.0), calibration.level, session, p)
+    hypothesis = min(1.0, 2.0 * session, 2.0 * monitor_p)
+    return Scored(steps, statistic, np.minimum(merged, 1.0), calibration.level, session, p, top, hypothesis)
 
 
 def _delays(scored: list[Scored], kind: str) -> F64:
@@ -87,6 +102,12 @@ def _delays(scored: list[Scored], kind: str) -> F64:
             after = np.flatnonzero(one.alarms[sequence.onset :])
             out.append(float(after[0]) if after.shape[0] else np.inf)
     return np.array(out)
+
+
+def fault_delays(scored: list[Scored]) -> dict[str, F64]:
+    """Steps from the onset to the first alarm by kind of fault, infinity for none; kinds that are there."""
+    found = {kind: _delays(scored, kind) for kind in _FAULTS}
+    return {kind: delays for kind, delays in found.items() if delays.shape[0]}
 
 
 def _positives(scored: list[Scored], kinds: tuple[str, ...]) -> F64:
@@ -113,13 +134,6 @@ def _sounded(scored: list[Scored], threshold: float, rearm: int) -> int:
                 count += 1
                 last = step
     return count
-
-
-def interval(hits: int, n: int) -> tuple[float, float]:
-    """95 % Clopper-Pearson interval of a share."""
-    low = float(beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
-    return low, high
 
 
 def realised(scored: list[Scored], rearm: int, *, tokens: int = 1000) -> dict[str, Any]:
@@ -234,7 +248,7 @@ def healthy_p(scored: list[Scored]) -> dict[str, list[F64]]:
 
 
 def cross_validate(
-    data_dir: Path, *, folds: int = 4, mask: int = 15, options: FitOptions | None = None
+    traces: Traces, *, folds: int = 4, mask: int = 15, options: FitOptions | None = None
 ) -> tuple[dict[str, Any], str]:
     """Score every prompt with a fit that has not seen it, and summarise all of them.
 
@@ -242,9 +256,8 @@ def cross_validate(
         The numbers, and the report as an HTML page.
 
     Raises:
-        AssetError: if the traces cannot be read or are too few.
+        AssetError: if the traces are too few.
     """
-    traces = load_traces(data_dir)
     steps = [steps_of(s) for s in traces.sequences]
     scored: list[Scored] = []
     for held_out in folds_of(traces.prompts, folds):
@@ -252,4 +265,6 @@ def cross_validate(
     groups = healthy_p(scored)
     found = {"source": traces.source, "mask": mask, "folds": folds, **summarise(scored)}
     found["p_values"] = {name: report.coverage(parts) for name, parts in groups.items()}
-    return found, report.page(found, groups, {kind: _delays(scored, kind) for kind in _FAULTS})
+    found = report.plain(found)
+    served = np.array([s.hypothesis_p for s in scored if s.steps.sequence.complete and np.isfinite(s.maximum)])
+    return found, report.page(found, groups, fault_delays(scored), {"as served": served})

@@ -6,7 +6,8 @@ whose key has too few sessions of its own is answered by the coarser assets, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -64,6 +65,10 @@ class KeyedFit:
     fitted: tuple[Fitted, ...]
     under: Mapping[tuple[str, ...], int]
     split: Split
+
+    def parts(self) -> dict[str, frozenset[str]]:
+        """Prompts by the part of the fit that they were in."""
+        return {"fit": self.split.fit, "conformal": self.split.conformal, "held out": self.split.held_out}
 
     def lines(self) -> list[str]:
         """What was fitted, for people."""
@@ -138,6 +143,12 @@ def _groups(steps: list[Steps], level: int) -> Iterator[_Group]:
             found.setdefault(_key(one.sequence).at(at), []).append(i)
         for members in found.values():
             yield _Group(at, _key(steps[members[0]].sequence), tuple(members))
+
+
+def held_back(prompts: Iterable[str], share: float) -> list[str]:
+    """A share of the prompts, by the hash of their names: the same ones at every fit."""
+    names = sorted(prompts, key=lambda p: hashlib.sha256(f"held-back:{p}".encode()).digest())
+    return names[: int(len(names) * share + 1e-9)]
 
 
 def conformal_sessions(steps: list[Steps], split: Split) -> int:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,10 @@ _Data = Annotated[
     ),
 ]
 _Out = Annotated[Path, typer.Option("--out", help="asset directory", file_okay=False)]
+_Page = Annotated[
+    Path | None,
+    typer.Option("--html", help="write the report here, and its numbers beside it as .json", dir_okay=False),
+]
 _Part = Annotated[str | None, typer.Option(help="part of the one key to fit; without any, each key of the log")]
 
 
@@ -52,11 +56,17 @@ def fit(
         float,
         typer.Option(min=0, max=0.5, help="delta: p-values that hold given the calibration, with confidence 1 - delta"),
     ] = 0.0,
+    hold_back: Annotated[
+        float, typer.Option(min=0, max=0.5, help="of the prompts, those left out and evaluated on (logs)")
+    ] = 0.0,
+    page: _Page = None,
 ) -> None:
     """Fit assets and point OUT's manifest at them: one set per key of a log, or one for a key that is named."""
-    from tcd.calibration.fit import FitOptions, fit_directory, shipped_weights
-    from tcd.calibration.keyed import LEAST, Asked, fit_keys, of_key
+    from tcd.calibration.fit import FitOptions, fit_directory, shipped_weights, steps_of
+    from tcd.calibration.heldout import evaluate as run
+    from tcd.calibration.keyed import LEAST, Asked, fit_keys, held_back, of_key
     from tcd.calibration.log import load
+    from tcd.calibration.store import load_assets
     from tcd.contract import detector_key
 
     traces = load(data)
@@ -80,9 +90,12 @@ def fit(
         print(f"manifest {digest}")
         return
     traces = of_key(traces, asked)
+    steps = [steps_of(s) for s in traces.sequences]
+    kept_out = [*kept_out, *held_back(traces.prompts, hold_back)]
     found = fit_keys(
         traces,
         out,
+        steps=steps,
         level=level if level is not None else (2 if asked.model_id is not None else 0),
         least=least or LEAST,
         share=share,
@@ -93,6 +106,12 @@ def fit(
         options=FitOptions(weights=shipped_weights(), delta=conditional),
     )
     print("\n".join(found.lines()))
+    if kept_out:
+        parts = {name: [s for s in steps if s.sequence.prompt_id in names] for name, names in found.parts().items()}
+        numbers, text = run(parts["held out"], load_assets(out), source=traces.source, conformal=parts["conformal"])
+        _report(numbers, text, page=page)
+        for at_most, entry in numbers["session"].get("p_at_most", {}).items():
+            print(f"held out, p at most {at_most}: {entry['hits']} of {entry['n']} sessions")
 
 
 @app.command()
@@ -119,19 +138,42 @@ def project(
 @app.command()
 def evaluate(
     data: _Data,
-    folds: Annotated[int, typer.Option(min=2, help="cross-validation folds over prompts")] = 4,
+    assets: Annotated[
+        Path | None,
+        typer.Option(help="evaluate these assets, which have not seen the data", exists=True, file_okay=False),
+    ] = None,
+    model_id: Annotated[str, typer.Option(help="with --assets: whose recordings these are")] = "smollm2-135m",
+    folds: Annotated[int, typer.Option(min=2, help="without --assets: cross-validation folds over prompts")] = 4,
     mask: Annotated[
-        int, typer.Option(min=1, max=15, help="signal mask: 1 trace, 2 entropy, 4 spectrum, 8 features")
+        int, typer.Option(min=1, max=15, help="without --assets: signals, 1 trace, 2 entropy, 4 spectrum, 8 features")
     ] = 15,
-    page: Annotated[Path | None, typer.Option("--html", help="write the report here too", dir_okay=False)] = None,
+    page: _Page = None,
 ) -> None:
-    """Cross-validate over prompts: what a fit on these data would do on prompts it has not seen. JSON."""
+    """What assets do on sessions they have not seen, or, by cross-validation, what a fit would do. JSON."""
     from tcd.calibration.evaluate import cross_validate
+    from tcd.calibration.fit import steps_of
+    from tcd.calibration.heldout import evaluate as run
+    from tcd.calibration.keyed import Asked
+    from tcd.calibration.log import load
+    from tcd.calibration.store import load_assets
 
-    found, text = cross_validate(data, folds=folds, mask=mask)
-    if page is not None:
-        page.write_text(text, encoding="utf-8")
+    traces = load(data)
+    if assets is None:
+        found, text = cross_validate(traces, folds=folds, mask=mask)
+    else:
+        steps = [steps_of(s) for s in traces.sequences]
+        found, text = run(steps, load_assets(assets), source=traces.source, asked=Asked().key(model_id=model_id))
+    _report(found, text, page=page)
     print(json.dumps(found, indent=1))
+
+
+def _report(found: Mapping[str, Any], text: str, *, page: Path | None) -> None:
+    """Write the page and, beside it, the numbers."""
+    from tcd.files import write_whole
+
+    if page is not None:
+        write_whole(page, text.encode())
+        write_whole(page.with_suffix(".json"), json.dumps(found, indent=1).encode() + b"\n")
 
 
 @app.command()

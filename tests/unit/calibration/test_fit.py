@@ -175,14 +175,14 @@ def test_healthy_generations_alone_take_the_given_weights() -> None:
 
 
 def test_cross_validation_of_the_small_set_runs() -> None:
-    got, page = cross_validate(SMALL, folds=5, mask=3, options=FitOptions(least=1))
+    got, page = cross_validate(load_traces(SMALL), folds=5, mask=3, options=FitOptions(least=1))
     assert got["auroc"] > 0.6
     assert got["healthy_steps"] > 1000
     entry = got["p_values"]["healthy"]
     assert entry["sessions"] >= 3
     assert entry["0.1"][1] <= entry["0.1"][0] <= entry["0.1"][2]
-    assert page.count("<svg") == 2
-    assert page.count("<polyline") >= 4
+    assert page.count('<svg class="plot"') == 3
+    assert page.count("<polyline") >= 5
     assert "http" not in page
 
 
