@@ -102,23 +102,32 @@ def spotlight(
 
 @app.command()
 def detector(
-    data: Path = typer.Option(..., "--data", exists=True, file_okay=False, help="directory of recorded generations"),
-    assets: Path | None = typer.Option(None, help="score with these assets, fit nothing", file_okay=False),
-    small: bool = typer.Option(False, "--small", help="Only all signals and one peer."),
-    out: Path | None = typer.Option(None, help="Write detector.md and detector.json to this folder."),
+    data: Path = typer.Option(..., "--data", exists=True, file_okay=False, help="Directory of recorded generations."),
+    assets: Path | None = typer.Option(None, help="Score with these assets, fit nothing for tcd.", file_okay=False),
+    via: str = typer.Option(
+        "library", help="Through what rows are scored: library; with --assets also triton or http (a shim of its own)."
+    ),
+    model: str = typer.Option("model0", help="model_id by which the assets are found."),
+    folds: int = typer.Option(4, min=2, help="Folds of the cross-validation over prompts."),
+    most: int = typer.Option(0, min=0, help="Measure so many generations, spread evenly; 0 measures all."),
+    small: bool = typer.Option(False, "--small", help="Only all signals, and the peers that take no time."),
+    out: Path | None = typer.Option(None, help="Write detector.md, detector.json and the plots to this folder."),
 ) -> None:
-    """Measure the detector on recorded generations, cross-validated over prompts, beside simple peers."""
+    """Measure the detector on recorded generations, cross-validated over prompts, beside its peers."""
     from tcd.bench import detector as bench
-    from tcd.calibration.store import load_assets
     from tcd.errors import TcdError
 
     try:
-        found = bench.measure(data, assets=load_assets(assets) if assets else None, small=small)
+        found = bench.measure(data, assets=assets, way=via, model=model, folds=folds, most=most, small=small)
     except TcdError as error:
         typer.echo(f"tcd bench: {error.detail}", err=True)
         raise typer.Exit(1) from None
     print(bench.markdown(found))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "detector.md").write_text(bench.markdown(found))
+        (out / "detector.md").write_text(bench.markdown(found, images="detector-"))
         (out / "detector.json").write_text(json.dumps(found, indent=1) + "\n")
+        for name, drawing in bench.plots(found).items():
+            (out / f"detector-{name}.svg").write_text(drawing)
+    if any(found["via"]["different"].values()):
+        raise typer.Exit(1)
