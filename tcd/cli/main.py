@@ -28,6 +28,10 @@ COMMANDS = {
     "synth": "tcd.cli.synth",
     "conformance": "tcd.cli.conformance",
     "config": "tcd.cli.config",
+    "keys": "tcd.cli.keys",
+    "verify": "tcd.cli.verify",
+    "audit": "tcd.cli.audit",
+    "witness": "tcd.cli.witness",
 }
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from tcd.files import sync_directory, write_whole
 from tcd.receipts.checkpoint import LogHead
 from tcd.receipts.errors import InconsistentLog, MalformedTile
 from tcd.receipts.merkle import HASH
@@ -17,36 +17,6 @@ from tcd.receipts.tiles import MAX_ENTRY, WIDTH, Tile, TileBuilder
 
 CHECKPOINT: Final = "checkpoint"
 _MAX_FILE: Final = WIDTH * max(HASH, MAX_ENTRY + 2)
-
-
-def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename, fsync.
-
-    Raises:
-        OSError: it cannot be written; nothing is left.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make what was created or renamed in a directory outlive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _make_directories(root: Path, folder: Path) -> None:
@@ -160,7 +130,7 @@ class TileDirectory:
         for tile, content in builder.partials():
             self._put(tile, content)
             written += 1
-        write_file(self.root / CHECKPOINT, note)
+        write_whole(self.root / CHECKPOINT, note)
         return written + 1
 
     def _put(self, tile: Tile, content: bytes) -> None:
@@ -168,4 +138,4 @@ class TileDirectory:
         if path.is_file() and self._bytes(path) == content:
             return
         _make_directories(self.root, path.parent)
-        write_file(path, content)
+        write_whole(path, content)

@@ -79,8 +79,9 @@ def _check_levels(now: EprocSnapshot, before: EprocSnapshot, terms: Terms) -> No
 def replay_step(previous: Mapping[str, Any], current: Mapping[str, Any], terms: Mapping[str, Any]) -> EprocSnapshot:
     """Replay `current` from `previous`.
 
-    Equal snapshots pass: several receipts may carry one. A snapshot of step 0 has no previous one and is compared
-    with the start of a claim. In which epoch a claim starts is for the `open` record to say, not for the replay.
+    Equal snapshots pass under their own terms: several receipts may carry one. A snapshot of step 0 has no previous
+    one and is compared with the start of a claim. In which epoch a claim starts is for the `open` record to say, not
+    for the replay.
 
     Args:
         previous: the snapshot before (JSON form).
@@ -101,7 +102,10 @@ def replay_step(previous: Mapping[str, Any], current: Mapping[str, Any], terms: 
         msg = f"terms: {error}"
         raise SchemaMismatch(msg) from error
     if now == before:
-        return check_start(now, agreed) if now.step == 0 else now
+        if now.step == 0:
+            return check_start(now, agreed)
+        _same("params", now.params, agreed.digest())
+        return now
     _same("prev", now.prev, snapshot_digest(previous))
     _same("step", now.step, before.step + 1)
     for name in ("stream", "claim", "threshold"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from tcd.errors import VerificationError
@@ -55,6 +56,7 @@ class LogEvidence:
     log: OpenedLog
 
 
+@lru_cache(maxsize=256)
 def log_verifier(key: PinnedKey) -> NoteVerifier | MlDsaVerifier:
     """The signature line that a pinned checkpoint key makes; its origin is the line's name.
 

@@ -82,7 +82,7 @@ class TileLog:
         Raises:
             MalformedTile: a tile is missing or not of its width.
         """
-        return self._subtree(0, index)
+        return self.subtree(0, index)
 
     def _bounded(self, size: int | None) -> int:
         if size is None:
@@ -93,14 +93,18 @@ class TileLog:
         return size
 
     def _hash(self, start: int, end: int) -> bytes:
-        parts = [self._subtree(level, first >> level) for first, level in perfect_subtrees(start, end)]
+        parts = [self.subtree(level, first >> level) for first, level in perfect_subtrees(start, end)]
         root = parts.pop()
         while parts:
             root = node_hash(parts.pop(), root)
         return root
 
-    def _subtree(self, level: int, number: int) -> bytes:
-        """Root of the subtree `number` of 2^level leaves."""
+    def subtree(self, level: int, number: int) -> bytes:
+        """Root of the subtree `number` of 2^level leaves.
+
+        Raises:
+            MalformedTile: a tile is missing or not of its width.
+        """
         tall, inside = divmod(level, _HEIGHT)
         first = number << inside
         row = self._tile(tile_for(tall, first, self.size))[first % WIDTH : first % WIDTH + (1 << inside)]

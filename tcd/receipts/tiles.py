@@ -192,7 +192,7 @@ class TileBuilder:
                 if len(hashes) < WIDTH:
                     break
                 yield Tile(level, (self._size >> (_HEIGHT * (level + 1))) - 1), b"".join(hashes)
-                self._levels[level + 1].append(_subtree(hashes))
+                self._levels[level + 1].append(subtree_root(hashes))
                 hashes.clear()
 
     def partials(self) -> list[tuple[Tile, bytes]]:
@@ -213,7 +213,7 @@ class TileBuilder:
             at = 0
             while at < len(hashes):
                 width = 1 << ((len(hashes) - at).bit_length() - 1)
-                parts.append(_subtree(hashes[at : at + width]))
+                parts.append(subtree_root(hashes[at : at + width]))
                 at += width
         if not parts:
             return EMPTY_ROOT
@@ -223,8 +223,8 @@ class TileBuilder:
         return root
 
 
-def _subtree(hashes: Sequence[bytes]) -> bytes:
-    """Root over a power of two of hashes."""
+def subtree_root(hashes: Sequence[bytes]) -> bytes:
+    """Root over hashes, a power of two of them."""
     row = list(hashes)
     while len(row) > 1:
         row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row), 2)]

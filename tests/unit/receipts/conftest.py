@@ -57,7 +57,7 @@ def salt(n: int) -> bytes:
 
 @dataclass
 class Session:
-    """One session: a controller, an issuer and the receipts so far."""
+    """One session: a controller, an issuer, the receipts so far; `before` is for a snapshot to replay from."""
 
     issuer: Issuer = field(default_factory=issuer)
     name: str = "s0"
@@ -65,6 +65,7 @@ class Session:
     controller: Controller = field(default_factory=lambda: Controller(PARAMS))
     receipts: list[Receipt] = field(default_factory=list)
     count: int = 0
+    before: dict[str, Any] = field(default_factory=dict)
 
     @property
     def chain(self) -> ChainState:

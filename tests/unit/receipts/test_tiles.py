@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tcd.ledger.tile_files import TileDirectory, write_file
+from tcd.ledger.tile_files import TileDirectory
 from tcd.receipts.errors import InconsistentLog, MalformedNote, MalformedTile
 from tcd.receipts.merkle import EMPTY_ROOT, MerkleTree, leaf_hash
 from tcd.receipts.tile_proofs import TileLog
@@ -212,25 +211,6 @@ def test_a_crash_at_any_file_leaves_a_log_and_the_next_export_completes_it(
     assert not list(tmp_path.rglob("*.tmp"))
     directory.export(ENTRIES[directory.size() : 700], log.checkpoint(700))
     assert directory.log().root() == log.tree.root(700)
-
-
-def test_files_are_synced_before_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[str] = []
-    fsync, replace = os.fsync, Path.replace
-
-    def synced(descriptor: int) -> None:
-        order.append("fsync")
-        fsync(descriptor)
-
-    def renamed(self: Path, target: Path) -> Path:
-        order.append("rename")
-        return replace(self, target)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "replace", renamed)
-    write_file(tmp_path / "f", b"content")
-    assert order == ["fsync", "rename", "fsync"]
-    assert (tmp_path / "f").read_bytes() == b"content"
 
 
 def test_files_that_are_no_log_are_refused(tmp_path: Path) -> None:

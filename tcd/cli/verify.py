@@ -1,0 +1,269 @@
+"""`tcd verify`: receipts, chains and bundles, offline. Exit 0 verified, 1 refused, 2 nothing could be decided."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tcd.receipts import Report, VerifyPolicy
+    from tcd.receipts.seen import Memory
+
+app = typer.Typer(help="Verify receipts offline.", no_args_is_help=True)
+File = Annotated[Path, typer.Argument(help="The file to verify.")]
+Keys = Annotated[Path, typer.Option("--keyset", help="Pinned keys: tcd.keyset/1, or a signed one with --roots.")]
+Roots = Annotated[Path | None, typer.Option("--roots", help="Root keys that sign key sets: tcd.root/1.")]
+Policy = Annotated[Path | None, typer.Option("--policy", help="What is demanded: tcd.verify-policy/1.")]
+Witnesses = Annotated[Path | None, typer.Option("--witnesses", help="Witnesses and their quorum: C2SP tlog-policy.")]
+State = Annotated[Path | None, typer.Option("--state", help="File in which seen logs are remembered.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+NoClock = Annotated[bool, typer.Option("--no-clock", help="Do not refuse receipts from the future.")]
+_MAX: int = 16 * 2**20
+
+
+@app.callback()
+def _group() -> None:
+    """Verify receipts offline."""
+
+
+@dataclass
+class _Setting:
+    policy: VerifyPolicy
+    memory: Memory
+    state: Path | None
+    as_json: bool
+
+    def remember(self, newest: tuple[str, Any] | None) -> None:
+        """Store what was seen; only ever called after everything verified."""
+        from tcd.files import write_whole
+        from tcd.receipts.seen import Memory
+
+        if self.state is not None:
+            logs = dict(self.memory.logs)
+            if newest is not None:
+                logs[newest[0]] = newest[1]
+            made = Memory(logs, self.memory.serial)
+            write_whole(self.state, json.dumps(made.to_json(), indent=1).encode() + b"\n", mode=0o644)
+
+
+def _setting(
+    keyset: Path,
+    roots: Path | None,
+    policy: Path | None,
+    witnesses: Path | None,
+    state: Path | None,
+    *,
+    clock: bool,
+    as_json: bool,
+) -> _Setting:
+    from tcd.errors import ConfigError
+    from tcd.keystore import read_json
+    from tcd.receipts import KeySet
+    from tcd.receipts.policy_file import VERSION, policy_from_json
+    from tcd.receipts.seen import Memory
+    from tcd.receipts.signed_keyset import RootKeys, open_keyset
+    from tcd.receipts.tlog_policy import parse_policy
+
+    memory = Memory.from_json(read_json(state, _MAX)) if state is not None and state.exists() else Memory({})
+    value, serial = read_json(keyset), memory.serial
+    if roots is not None:
+        keys, serial = open_keyset(value, roots=RootKeys.from_json(read_json(roots)), newest=memory.serial)
+    elif isinstance(value, dict) and "sigs" in value:
+        msg = "the key set is signed: name the root keys with --roots"
+        raise ConfigError(msg)
+    else:
+        keys = KeySet.from_json(value)
+    now = time.time_ns() // 1000 if clock else None
+    made = policy_from_json(read_json(policy) if policy is not None else {"v": VERSION}, keys, now_us=now)
+    if witnesses is not None:
+        made = replace(made, witnesses=parse_policy(witnesses.read_bytes()))
+    return _Setting(made, Memory(memory.logs, max(serial, memory.serial)), state, as_json)
+
+
+def _undecidable(reason: str, *, as_json: bool) -> typer.Exit:
+    if as_json:
+        print(json.dumps({"ok": False, "code": "undecidable", "detail": reason}))
+    else:
+        print(f"tcd verify: {reason}", file=sys.stderr)
+    return typer.Exit(2)
+
+
+def _decide(work: Callable[[], int], *, as_json: bool) -> None:
+    from tcd.errors import TcdError
+
+    try:
+        code = work()
+    except TcdError as error:
+        raise _undecidable(error.detail, as_json=as_json) from None
+    except (OSError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise _undecidable(reason, as_json=as_json) from None
+    raise typer.Exit(code)
+
+
+def _request_form(value: Any) -> Any:
+    """A request with its defaults filled in, as the shim digests it."""
+    from sidecar_api.verification import canonical_request
+
+    return canonical_request(value) if isinstance(value, dict) else value
+
+
+def _lines(report: Report, indent: str = "  ") -> list[str]:
+    shown = [check for check in report.checks if check.status != "absent"]
+    width = max(len(check.name) for check in report.checks)
+    return [f"{indent}{check.status:8}{check.name:{width}}  {check.code}  {check.detail}".rstrip() for check in shown]
+
+
+def _verdict(report: Report, what: str) -> str:
+    return f"{'ok' if report.ok else 'REFUSED'}: {what}: {report.code}"
+
+
+@app.command()
+def receipt(
+    file: File,
+    keyset: Keys,
+    roots: Roots = None,
+    policy: Policy = None,
+    witnesses: Witnesses = None,
+    proof: Annotated[Path | None, typer.Option(help="Inclusion proof (tlog-proof@v1) of the receipt.")] = None,
+    no_clock: NoClock = False,
+    as_json: AsJson = False,
+) -> None:
+    """Verify one receipt: an answer of /diagnose, or a request of /verify."""
+
+    def work() -> int:
+        from tcd.cli.verify_inputs import one
+        from tcd.keystore import read_json
+        from tcd.receipts import verify_single
+
+        setting = _setting(keyset, roots, policy, witnesses, None, clock=not no_clock, as_json=as_json)
+        options = one(read_json(file, _MAX))
+        if "req_obj" in options:
+            options["req_obj"] = _request_form(options["req_obj"])
+        if proof is not None:
+            options["proof"] = proof.read_bytes()
+        report = verify_single(options.pop("body"), policy=setting.policy, **options)
+        if as_json:
+            print(json.dumps(report.to_json()))
+        else:
+            print("\n".join([_verdict(report, "receipt"), *_lines(report)]))
+        return int(not report.ok)
+
+    _decide(work, as_json=as_json)
+
+
+@app.command()
+def chain(
+    file: File,
+    keyset: Keys,
+    roots: Roots = None,
+    policy: Policy = None,
+    witnesses: Witnesses = None,
+    no_clock: NoClock = False,
+    as_json: AsJson = False,
+) -> None:
+    """Verify consecutive records: an array of receipts, {heads, bodies, sigs}, or lines of receipts (.jsonl)."""
+
+    def work() -> int:
+        from tcd.cli.verify_inputs import Window, windows
+        from tcd.keystore import read_json
+        from tcd.receipts import verify_chain
+
+        setting = _setting(keyset, roots, policy, witnesses, None, clock=not no_clock, as_json=as_json)
+        value = None if file.suffix == ".jsonl" else read_json(file, _MAX)
+        done, report, carried = 0, None, Window()
+        for window in windows(file, value):
+            # the last record of the window before comes again, so that the order in the log is seen across windows
+            joined = carried.joined(window)
+            report = verify_chain(
+                joined.bodies,
+                heads=joined.heads,
+                sigs=[sig or "" for sig in joined.sigs],
+                proofs=joined.proofs if any(joined.proofs) else None,
+                policy=setting.policy,
+                start=joined.start,
+                end=joined.end,
+            )
+            if not report.ok:
+                done -= len(carried.bodies)
+                break
+            done += len(window.bodies)
+            carried = joined.tail(report.verified())
+        if report is None:
+            return 2
+        first_bad = done + (report.first_bad or 0)
+        if as_json:
+            extra = {} if report.ok else {"first_bad": first_bad}
+            print(json.dumps({**report.to_json(), "records": done, **extra}))
+        else:
+            where = f"{done} records" if report.ok else f"record {first_bad}"
+            print("\n".join([_verdict(report, f"chain, {where}"), *_lines(report)]))
+        return int(not report.ok)
+
+    _decide(work, as_json=as_json)
+
+
+@app.command()
+def bundle(
+    file: File,
+    keyset: Keys,
+    roots: Roots = None,
+    policy: Policy = None,
+    witnesses: Witnesses = None,
+    state: State = None,
+    no_clock: NoClock = False,
+    as_json: AsJson = False,
+) -> None:
+    """Verify a bundle (tcd.bundle/1): records, proofs, disclosures; and, with --state, the log over time."""
+
+    def work() -> int:
+        from tcd.receipts.bundle import MAX_BUNDLE, verify_bundle
+        from tcd.receipts.errors import MalformedBundle
+
+        setting = _setting(keyset, roots, policy, witnesses, state, clock=not no_clock, as_json=as_json)
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_BUNDLE + 1)
+        try:
+            report = verify_bundle(
+                raw,
+                policy=setting.policy,
+                seen=setting.memory.logs if state is not None else None,
+                request_form=_request_form,
+            )
+        except MalformedBundle as error:
+            refused = {"ok": False, "code": error.code, "detail": error.detail}
+            print(json.dumps(refused) if as_json else f"REFUSED: bundle: {error.code}: {error.detail}")
+            return 1
+        if report.ok:
+            setting.remember(report.newest)
+        elif report.log == "equivocation" and state is not None:
+            _keep_evidence(state, raw)
+        if as_json:
+            print(json.dumps(report.to_json()))
+            return int(not report.ok)
+        whole = "the whole chain" if report.complete else "a part of a chain"
+        print(f"{'ok' if report.ok else 'REFUSED'}: bundle of {len(report.receipts)} receipts, {whole}: {report.code}")
+        for number, single in enumerate(report.receipts):
+            if not single.ok:
+                print("\n".join([f"  receipt {number}: {single.code}", *_lines(single, "    ")]))
+        print("\n".join([f"  chain: {report.chain.code}", *_lines(report.chain, "    "), f"  log: {report.log}"]))
+        return int(not report.ok)
+
+    _decide(work, as_json=as_json)
+
+
+def _keep_evidence(state: Path, raw: bytes) -> None:
+    """Two histories of a log: what was seen is in the state, what contradicts it is kept beside it."""
+    import hashlib
+
+    from tcd.files import write_whole
+
+    write_whole(state.with_name(f"{state.name}.evidence-{hashlib.sha256(raw).hexdigest()[:16]}"), raw)
+    print(f"tcd verify: the log shows two histories; the evidence is beside {state}", file=sys.stderr)

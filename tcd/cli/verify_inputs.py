@@ -1,0 +1,166 @@
+"""Files of receipts as people have them: answers of /diagnose, requests of /verify, lines of either."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tcd.errors import ConfigError
+from tcd.receipts import Anchor
+
+#: Records verified at once; a chain of any length takes no more memory than that.
+WINDOW: Final = 512
+_MAX_LINE: Final = 2**20
+#: Names of /verify and of an answer, and the argument that they are.
+_NAMES: Final = {
+    "receipt_head_hex": "head",
+    "receipt": "head",
+    "head": "head",
+    "receipt_body_json": "body",
+    "receipt_body": "body",
+    "body": "body",
+    "receipt_sig_hex": "sig",
+    "receipt_sig": "sig",
+    "sig": "sig",
+    "verify_key_hex": "verify_key",
+    "verify_key": "verify_key",
+    "req_obj": "req_obj",
+    "comp_obj": "comp_obj",
+    "e_obj": "e_obj",
+    "witness_segments": "witness_segments",
+    "previous_body_json": "previous",
+    "terms": "terms",
+    "proof": "proof",
+}
+_TEXTS: Final = ("head", "body", "sig", "verify_key", "previous", "proof")
+
+
+def one(value: Any) -> dict[str, Any]:
+    """Arguments of `verify_single` in an answer or a request; members of an answer that are no evidence are left out.
+
+    Raises:
+        ConfigError: no receipt in it.
+    """
+    if not isinstance(value, Mapping):
+        msg = "not an object with a receipt"
+        raise ConfigError(msg)
+    found = {_NAMES[name]: item for name, item in value.items() if name in _NAMES and item is not None}
+    if not {"head", "body"} <= found.keys() or any(type(found.get(name, "")) is not str for name in _TEXTS):
+        msg = "no receipt: a head, a body and a signature as strings"
+        raise ConfigError(msg)
+    found.setdefault("sig", None)
+    return found
+
+
+@dataclass
+class Window:
+    """Consecutive records of a chain.
+
+    Attributes:
+        bodies, heads, sigs, proofs: of each record.
+        start, end: anchors, where the file has them.
+        last: no record follows.
+    """
+
+    bodies: list[str] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+    sigs: list[str | None] = field(default_factory=list)
+    proofs: list[str | None] = field(default_factory=list)
+    start: Anchor | None = None
+    end: Anchor | None = None
+    last: bool = False
+
+    def add(self, value: Any) -> None:
+        """Take a record.
+
+        Raises:
+            ConfigError: no receipt in it.
+        """
+        found = one(value)
+        self.bodies.append(found["body"])
+        self.heads.append(found["head"])
+        self.sigs.append(found["sig"])
+        self.proofs.append(found.get("proof"))
+
+    def joined(self, after: Window) -> Window:
+        """This window and the one after it, with the anchors of both."""
+        return Window(
+            self.bodies + after.bodies,
+            self.heads + after.heads,
+            self.sigs + after.sigs,
+            self.proofs + after.proofs,
+            self.start or after.start,
+            after.end,
+            after.last,
+        )
+
+    def tail(self, body: Mapping[str, Any]) -> Window:
+        """The last record alone, whose verified body is given."""
+        chain = body["chain"]
+        start = Anchor(chain["seq"] - 1, chain["prev"]) if chain["seq"] else None
+        return Window(self.bodies[-1:], self.heads[-1:], self.sigs[-1:], self.proofs[-1:], start)
+
+
+def _anchor(value: Any) -> Anchor | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or type(value.get("seq")) is not int or type(value.get("head")) is not str:
+        msg = "an anchor is {seq, head}"
+        raise ConfigError(msg)
+    return Anchor(value["seq"], value["head"])
+
+
+def _whole(value: Any) -> Window:
+    window = Window(last=True)
+    if isinstance(value, list):
+        for item in value:
+            window.add(item)
+        return window
+    columns = (
+        {name: value.get(name) for name in ("heads", "bodies", "sigs", "proofs")} if isinstance(value, dict) else {}
+    )
+    heads, bodies = columns.get("heads"), columns.get("bodies")
+    rows = [item for item in columns.values() if item is not None]
+    if heads is None or bodies is None or any(not isinstance(row, list) or len(row) != len(heads) for row in rows):
+        msg = "a chain is an array of receipts, or {heads, bodies, sigs} of one length"
+        raise ConfigError(msg)
+    for number, (head, body) in enumerate(zip(heads, bodies, strict=True)):
+        sigs, proofs = columns["sigs"], columns["proofs"]
+        sig, proof = sigs and sigs[number], proofs and proofs[number]
+        window.add({"head": head, "body": body, "sig": sig, "proof": proof})
+    window.start, window.end = _anchor(value.get("start")), _anchor(value.get("end"))
+    return window
+
+
+def windows(path: Path, value: Any) -> Iterator[Window]:
+    """The records of a file, `WINDOW` at a time where it is lines (.jsonl).
+
+    Args:
+        path: of the file.
+        value: its content where it is JSON, else None.
+
+    Raises:
+        ConfigError: it cannot be read, or a line is no receipt.
+    """
+    if path.suffix != ".jsonl":
+        yield _whole(value)
+        return
+    try:
+        with path.open("rb") as file:
+            window = Window()
+            while line := file.readline(_MAX_LINE + 1):
+                if len(line) > _MAX_LINE:
+                    msg = f"{path}: a line of over {_MAX_LINE} bytes"
+                    raise ConfigError(msg)
+                if len(window.bodies) == WINDOW:
+                    yield window
+                    window = Window()
+                window.add(json.loads(line))
+            window.last = True
+            yield window
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"{path} cannot be read: {type(error).__name__}"
+        raise ConfigError(msg) from None
