@@ -77,11 +77,16 @@ def rollback(live: Path) -> str:
         AssetError: if there is none, or one of its assets is missing or altered; nothing is changed then.
     """
     past = history(live)
-    if not past:
+    now = read_file(live / MANIFEST, _LIMIT)
+    # a promotion that was cut short leaves the manifest in force as the newest entry
+    newest = [i for i, path in enumerate(past) if read_file(path, _LIMIT) != now]
+    if not newest:
         msg = "nothing to roll back to"
         raise AssetError(msg)
-    data = read_file(past[-1], _LIMIT)
-    load_assets(live, manifest=past[-1])
+    target = past[newest[-1]]
+    data = read_file(target, _LIMIT)
+    load_assets(live, manifest=target)
     write_whole(live / MANIFEST, data)
-    past[-1].unlink()
+    for path in past[newest[-1] :]:
+        path.unlink()
     return load_assets(live).manifest_digest

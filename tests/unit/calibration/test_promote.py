@@ -58,6 +58,16 @@ def test_promote_and_roll_back(candidate: Path, live: Path) -> None:
         rollback(live)
 
 
+def test_a_rollback_after_a_promotion_that_was_cut_short_goes_to_the_set_before(candidate: Path, live: Path) -> None:
+    old = load_assets(live).manifest_digest
+    new = promote(candidate, live)
+    # the next promotion died after it had put the manifest in force into the history
+    (live / "history" / "00000002-cut.json").write_bytes((live / MANIFEST).read_bytes())
+    assert load_assets(live).manifest_digest == new
+    assert rollback(live) == old
+    assert history(live) == []
+
+
 def test_a_broken_candidate_touches_nothing(candidate: Path, live: Path) -> None:
     before = sorted(p.name for p in live.rglob("*"))
     asset = next(p for p in candidate.glob("*.json") if p.name != MANIFEST)
