@@ -43,6 +43,7 @@ class StepFacts:
         trigger: whether the hypothesis was ever rejected.
         unit: of the hypothesis.
         sanitized, mask, tokens: of the input.
+        top: the features that a distance above its threshold comes from, and their shares of its square.
     """
 
     result: ScoreResult | None
@@ -55,6 +56,7 @@ class StepFacts:
     sanitized: int
     mask: int
     tokens: int
+    top: Sequence[tuple[int, float]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def components(step: StepFacts) -> Components:
             distance=distance,
             threshold=threshold,
             trigger=bool(triggered),
-            details={"distance": distance, "threshold": threshold},
+            details={"distance": distance, "threshold": threshold} | {f"feature_{i}": share for i, share in step.top},
         ),
         av=_av(step),
         input=Input(

@@ -7,7 +7,7 @@ reports back are held against it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from tcd.calibration.assets import (
@@ -83,6 +83,7 @@ class Pins:
         digests: of detector, multivariate, policy and manifest; None = none.
         confidence: 1 - delta where the p-values hold given the calibration set; None where they are marginal.
         reasons: why there is no guarantee, whatever a step says.
+        monitor: the multivariate reference, where the rows' features fit it.
     """
 
     key: Key
@@ -98,6 +99,7 @@ class Pins:
     digests: tuple[str | None, str | None, str | None, str]
     confidence: float | None
     reasons: tuple[str, ...]
+    monitor: MultivariateAsset | None = field(default=None, repr=False, compare=False)
 
     @property
     def identity(self) -> tuple[Key, int, tuple[int, int, int], float]:
@@ -178,6 +180,7 @@ def resolve(assets: AssetSet, key: Key, shape: Shape, *, alpha: float) -> Pins:
         ),
         confidence=assets.confidence,
         reasons=found.reasons + demo + small,
+        monitor=usable,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
@@ -31,6 +31,7 @@ from sidecar_api.windows import HoldRules, Staged
 from tcd.contract import Status, pack_status
 from tcd.errors import Conflict, NotFound, TcdError, VerificationError
 from tcd.ledger import Idempotent
+from tcd.multivariate import explain
 from tcd.receipts import Receipt
 from tcd.receipts.records import av_members, av_off
 from tcd.risk_av import CloseReason, LevelMismatch, Reservation, RuleName, Settlement
@@ -338,7 +339,15 @@ class _Draft:
             sanitized=turn.call.sanitized,
             mask=turn.pins.mask,
             tokens=session.window.tokens,
+            top=self._explained(),
         )
+
+    def _explained(self) -> Sequence[tuple[int, float]]:
+        """Only where the monitor triggers: nobody asks why a vector is near. A caller's own rows are not seen here."""
+        result, monitor = self._result, self._turn.pins.monitor
+        if result is None or monitor is None or not result.mv[2]:
+            return ()
+        return explain(monitor, self._row.features)
 
     def _guarantee(self) -> str:
         rules, reservation = self._judge.rules, self._turn.reservation

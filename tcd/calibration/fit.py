@@ -57,6 +57,7 @@ class FitOptions:
         alarms: healthy conformal steps per false alarm; twice the budget of one in 1,000, because a level that is
             fitted on few prompts sounds more often on others.
         smoothing: r of the multivariate monitor's MEWMA, 1 = the newest row alone.
+        robust: whether its reference is centred on the median instead of the mean.
         threshold_alpha: level of the multivariate monitor's own threshold.
         thin: every n-th healthy step enters the components' tables, which need no fine tail.
         least: fewest sessions that a conformal part must have.
@@ -72,6 +73,7 @@ class FitOptions:
     stride: int = 4
     alarms: int = 2000
     smoothing: float = 1.0
+    robust: bool = False
     threshold_alpha: float = 0.01
     thin: int = 8
     least: int = 4
@@ -276,7 +278,7 @@ def _level(merged: F64, alarms: int) -> float:
 
 def _fit_reference(parts: list[Steps], provenance: Provenance, options: FitOptions) -> MultivariateAsset:
     rows = np.concatenate([s.windows[: s.sequence.healthy] for s in parts])
-    estimate = ledoit_wolf(rows)
+    estimate = ledoit_wolf(rows, robust=options.robust)
     factor, jitter = cholesky(estimate.covariance)
     empty = np.zeros(0)
     return MultivariateAsset(

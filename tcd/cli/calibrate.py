@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,6 +60,10 @@ def fit(
         float, typer.Option(min=0, max=0.5, help="of the prompts, those left out and evaluated on (logs)")
     ] = 0.0,
     page: _Page = None,
+    smoothing: Annotated[
+        float, typer.Option(min=0.02, max=1, help="r of the multivariate monitor's MEWMA; 1: the newest vector alone")
+    ] = 1.0,
+    robust_centre: Annotated[bool, typer.Option(help="centre its reference on the median")] = False,
 ) -> None:
     """Fit assets and point OUT's manifest at them: one set per key of a log, or one for a key that is named."""
     from tcd.calibration.fit import FitOptions, fit_directory, shipped_weights, steps_of
@@ -72,6 +76,7 @@ def fit(
     traces = load(data)
     asked = Asked(model_id, gpu_id, task, lang, temperature)
     kept_out = [prompt for prompt in held_out.split(",") if prompt]
+    options = FitOptions(weights=shipped_weights(), delta=conditional, smoothing=smoothing, robust=robust_centre)
     if traces.sequences[0].key is None:
         names = asked.key(model_id="smollm2-135m")
         at = 2 if level is None else level
@@ -83,7 +88,7 @@ def fit(
             default=default,
             demo=demo,
             projection=projection,
-            options=FitOptions(least=least or 4, weights=shipped_weights(), delta=conditional),
+            options=replace(options, least=least or 4),
             held_out=kept_out,
             traces=traces,
         )
@@ -103,7 +108,7 @@ def fit(
         demo=demo,
         projection=projection,
         held_out=frozenset(kept_out),
-        options=FitOptions(weights=shipped_weights(), delta=conditional),
+        options=options,
     )
     print("\n".join(found.lines()))
     if kept_out:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tcd.multivariate.covariance import Covariance, cholesky, ledoit_wolf, oas, robust_centre
-from tcd.multivariate.distance import contributions, ewma, mahalanobis
-from tcd.multivariate.step import score
+from tcd.multivariate.covariance import Covariance, cholesky, ledoit_wolf, oas
+from tcd.multivariate.distance import contributions, ewma, mahalanobis, whitener
+from tcd.multivariate.step import explain, score
 from tcd.multivariate.streaming import Moments
 
 __all__ = [
@@ -13,9 +13,10 @@ __all__ = [
     "cholesky",
     "contributions",
     "ewma",
+    "explain",
     "ledoit_wolf",
     "mahalanobis",
     "oas",
-    "robust_centre",
     "score",
+    "whitener",
 ]

@@ -21,19 +21,20 @@ _TRIES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Covariance:
-    """Mean (d,), covariance (d, d) and the weight of the identity target in it."""
+    """Centre (d,), covariance (d, d) and the weight of the identity target in it."""
 
     mean: F64
     covariance: F64
     shrinkage: float
 
 
-def _moments(samples: F64) -> tuple[F64, F64, F64]:
+def _moments(samples: F64, *, robust: bool = False) -> tuple[F64, F64, F64]:
+    """Centre (d,), deviations from it (n, d), and their second moments (d, d) divided by n."""
     data = np.asarray(samples, np.float64)
     if data.ndim != 2 or data.shape[0] < 1:  # noqa: PLR2004 - (n, d)
         msg = f"samples of shape {data.shape}: (n, d) with n >= 1 expected"
         raise ValueError(msg)
-    mean = data.mean(axis=0)
+    mean = np.asarray(np.median(data, axis=0)) if robust else data.mean(axis=0)
     centred = data - mean
     return mean, centred, centred.T @ centred / data.shape[0]
 
@@ -45,13 +46,18 @@ def _shrunk(mean: F64, empirical: F64, weight: float) -> Covariance:
     return Covariance(mean, covariance, weight)
 
 
-def ledoit_wolf(samples: F64) -> Covariance:
+def ledoit_wolf(samples: F64, *, robust: bool = False) -> Covariance:
     """Ledoit-Wolf estimate of (n, d) samples, equal to scikit-learn's `LedoitWolf` to rounding.
+
+    Args:
+        samples: (n, d).
+        robust: centre on the median of each column, which half of the rows cannot move, instead of on the mean; the
+            covariance is then that of the deviations from it (scikit-learn: `assume_centered`).
 
     Raises:
         ValueError: if `samples` is not (n, d) with n >= 1.
     """
-    mean, centred, empirical = _moments(samples)
+    mean, centred, empirical = _moments(samples, robust=robust)
     quartic = float(((centred**2).sum(axis=1) ** 2).sum())
     return ledoit_wolf_moments(mean, empirical, quartic, centred.shape[0])
 
@@ -77,22 +83,17 @@ def ledoit_wolf_moments(mean: F64, empirical: F64, quartic: float, n: int) -> Co
     return _shrunk(mean, empirical, 0.0 if beta == 0 else beta / delta)
 
 
-def robust_centre(samples: F64) -> F64:
-    """Median by column of (n, d) samples, (d,): a centre that half of the rows cannot move.
-
-    Raises:
-        ValueError: if `samples` is not (n, d) with n >= 1.
-    """
-    return np.asarray(np.median(samples, axis=0)) if _moments(samples)[0].size else np.zeros(0)
-
-
-def oas(samples: F64) -> Covariance:
+def oas(samples: F64, *, robust: bool = False) -> Covariance:
     """Oracle approximating shrinkage of (n, d) samples, equal to scikit-learn's `OAS` to rounding.
 
+    Args:
+        samples: (n, d).
+        robust: as for `ledoit_wolf`.
+
     Raises:
         ValueError: if `samples` is not (n, d) with n >= 1.
     """
-    mean, centred, empirical = _moments(samples)
+    mean, centred, empirical = _moments(samples, robust=robust)
     n, d = centred.shape
     if d == 1:
         return _shrunk(mean, empirical, 0.0)

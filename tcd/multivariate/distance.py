@@ -45,14 +45,14 @@ def ewma(window: F64, smoothing: float) -> F64:
     return np.asarray(np.add.reduce(window * weights[:, None], axis=1))
 
 
-def contributions(centred: F64, covariance: F64) -> F64:
+def contributions(centred: F64, white: F64) -> F64:
     """Shares (N, d) of each feature in the squared distances: x * (S^-1 x), which sum to x' S^-1 x by row.
 
     Args:
         centred: (N, d) vectors minus the reference mean.
-        covariance: (d, d) the reference covariance S.
+        white: `whitener` of the reference.
 
     A share may be negative where correlated features explain each other.
     """
-    solved = np.linalg.solve(covariance, centred.T).T
-    return np.asarray(centred * solved)
+    y = np.matmul(centred[:, None, :], white)
+    return np.asarray(centred * np.matmul(y, white.T)[:, 0])

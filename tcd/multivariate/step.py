@@ -17,7 +17,7 @@ from tcd.calibration.lookup import Kept, Rows, alike, by_asset, chosen
 from tcd.contract import MAX_FEATURE_VALUES, Length, Status
 from tcd.detector.step import clean_sup
 from tcd.detector.windows import BLOCK, TAIL, features_fit, right_align, shared
-from tcd.multivariate.distance import ewma, mahalanobis, whitener
+from tcd.multivariate.distance import contributions, ewma, mahalanobis, whitener
 from tcd.rowwise import Inputs, Outputs, isolated
 
 F64 = NDArray[np.float64]
@@ -61,8 +61,8 @@ class _Outputs:
         }
 
 
-def distances(asset: MultivariateAsset, flat: NDArray[np.generic], rows: I64) -> F64:
-    """Quantised distances (N,) of flattened feature windows (N, W) with `rows` >= 1 valid rows each."""
+def _vectors(asset: MultivariateAsset, flat: NDArray[np.generic], rows: I64) -> F64:
+    """What a distance is of, (N, d): the newest vector minus the mean, or its MEWMA."""
     width = asset.features
     common = shared(rows)
     if asset.smoothing == 1.0:
@@ -72,12 +72,41 @@ def distances(asset: MultivariateAsset, flat: NDArray[np.generic], rows: I64) ->
             last = ((rows - 1) * width)[:, None] + np.arange(width)
             newest = flat[np.arange(flat.shape[0])[:, None], last].astype(np.float64)
         newest -= asset.mean
-        return quantise(mahalanobis(newest, asset.cholesky, _WHITE(asset)))
+        return np.asarray(newest)
     recent = np.empty((flat.shape[0], TAIL * width))
     right_align(recent, flat, rows * width, None if common is None else common * width)
     inside = np.arange(TAIL, 0, -1) <= rows[:, None]
     centred = (recent.reshape(-1, TAIL, width) - asset.mean) * inside[:, :, None]
-    return quantise(mahalanobis(ewma(centred, asset.smoothing), asset.cholesky, _WHITE(asset)))
+    return ewma(centred, asset.smoothing)
+
+
+def distances(asset: MultivariateAsset, flat: NDArray[np.generic], rows: I64) -> F64:
+    """Quantised distances (N,) of flattened feature windows (N, W) with `rows` >= 1 valid rows each."""
+    return quantise(mahalanobis(_vectors(asset, flat, rows), asset.cholesky, _WHITE(asset)))
+
+
+def explain(asset: MultivariateAsset, features: NDArray[np.generic], *, most: int = 3) -> tuple[tuple[int, float], ...]:
+    """The features that a distance comes from.
+
+    Args:
+        asset: the reference.
+        features: (R, d) feature window of one row, R >= 1, finite.
+        most: features to name.
+
+    Returns:
+        (index, share of the squared distance), largest share first; shares of all features sum to 1. Nothing at
+        distance 0 or where the width is not the reference's.
+    """
+    rows, width = features.shape
+    if rows == 0 or width != asset.features:
+        return ()
+    vector = _vectors(asset, features.reshape(1, -1), np.array([rows]))
+    parts = contributions(vector, _WHITE(asset))[0]
+    total = float(parts.sum())
+    if not total > 0.0:
+        return ()
+    order = np.argsort(-parts, kind="stable")[:most]
+    return tuple((int(i), float(parts[i]) / total) for i in order)
 
 
 def _group(out: _Outputs, asset: MultivariateAsset, flat: NDArray[np.generic], rows: Rows, depth: I64) -> None:

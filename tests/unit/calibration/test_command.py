@@ -33,6 +33,18 @@ def test_fit_writes_a_directory_that_serves(tmp_path: Path) -> None:
     assert assets.default is not None
 
 
+def test_the_monitors_options_reach_its_reference(tmp_path: Path) -> None:
+    arguments = ["fit", "--data", str(SMALL), "--out", str(tmp_path), "--model-id", "m", "--least", "2"]
+    result = CliRunner().invoke(app, [*arguments, "--smoothing", "0.2", "--robust-centre"])
+    assert result.exit_code == 0, result.output
+    (robust,) = load_assets(tmp_path).multivariates.values()
+    assert robust.smoothing == 0.2
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    (plain,) = load_assets(tmp_path).multivariates.values()
+    assert plain.smoothing == 1.0
+    assert (plain.mean != robust.mean).any()
+
+
 def test_the_shipped_projection_is_the_recordings(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     result = CliRunner().invoke(app, ["project", "--out", str(tmp_path)])

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tcd.multivariate import Moments, cholesky, contributions, ewma, ledoit_wolf, mahalanobis, oas, robust_centre
+from tcd.multivariate import (
+    Covariance,
+    Moments,
+    cholesky,
+    contributions,
+    ewma,
+    ledoit_wolf,
+    mahalanobis,
+    oas,
+    whitener,
+)
 
 
 def test_golden_covariances(shared: Path) -> None:
@@ -88,10 +99,26 @@ def test_parts_of_a_stream_merge_and_bad_parts_are_refused() -> None:
         Moments.start(np.array([np.inf]))
 
 
-def test_the_robust_centre_withstands_outliers() -> None:
+@pytest.mark.parametrize("estimator", [ledoit_wolf, oas])
+def test_a_robust_centre_withstands_outliers(estimator: Callable[..., Covariance]) -> None:
     samples = np.random.default_rng(5).normal(size=(101, 3))
     samples[:40] += 1e9
-    assert np.abs(robust_centre(samples)).max() < 3
+    assert np.abs(estimator(samples, robust=True).mean).max() < 3
+    assert np.abs(estimator(samples).mean).min() > 1e8
+
+
+@pytest.mark.parametrize(("n", "d"), [(2, 3), (5, 1), (10, 40), (300, 16)])
+def test_robust_estimates_are_scikit_learns_around_the_median(n: int, d: int) -> None:
+    covariance = pytest.importorskip("sklearn.covariance")
+    samples = np.random.default_rng(n).exponential(2.0, (n, d)) + 1e3
+    centred = samples - np.median(samples, axis=0)
+    for ours, theirs in (
+        (ledoit_wolf(samples, robust=True), covariance.LedoitWolf(assume_centered=True).fit(centred)),
+        (oas(samples, robust=True), covariance.OAS(assume_centered=True).fit(centred)),
+    ):
+        assert (ours.mean == np.median(samples, axis=0)).all()
+        assert np.abs(ours.covariance - theirs.covariance_).max() < 1e-10
+        assert ours.shrinkage == pytest.approx(theirs.shrinkage_, abs=1e-10)
 
 
 def test_contributions_add_up_to_the_squared_distance_and_name_the_culprit() -> None:
@@ -99,8 +126,9 @@ def test_contributions_add_up_to_the_squared_distance_and_name_the_culprit() -> 
     estimate = ledoit_wolf(rng.normal(size=(300, 6)))
     rows = rng.normal(size=(4, 6))
     rows[:, 2] += 9
-    parts = contributions(rows, estimate.covariance)
     factor, _ = cholesky(estimate.covariance)
+    parts = contributions(rows, whitener(factor))
+    assert parts == pytest.approx(rows * np.linalg.solve(estimate.covariance, rows.T).T, rel=1e-9)
     assert parts.sum(axis=1) == pytest.approx(mahalanobis(rows, factor) ** 2, rel=1e-9)
     assert (parts.argmax(axis=1) == 2).all()
 

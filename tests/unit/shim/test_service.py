@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from sidecar_api.app import Edges
+from tcd.calibration import default_asset_dir, load_assets
 from tcd.errors import ConfigError, ScoringError, Unavailable
 from tcd.ledger import MemoryLedger
 from tcd.risk_av import Controller
+from tcd.scoring import LibraryScorer
 
 NAMES = {
     *("verdict", "score", "threshold", "budget_remaining", "alpha_alloc", "alpha_spent", "alpha_wealth", "e_value"),
@@ -33,6 +35,24 @@ async def test_every_member_of_the_contract_is_there(make_client: Any) -> None:
     assert {"distance", "threshold", "trigger"} <= set(parts["multivariate"])
     assert {"e_process", "alarm", "alarm_threshold"} <= set(parts["av"])
     assert set(answer["route"]) == {"temperature", "top_p", "decoder", "max_tokens", "tags", "tier", "route_id"}
+
+
+async def test_a_far_vector_names_the_features_it_is_far_in(make_client: Any) -> None:
+    demo = load_assets(default_asset_dir())
+    client = make_client(LibraryScorer(demo), assets=demo)
+    near = next(iter(demo.multivariates.values())).mean
+    far = near.copy()
+    far[7] += 80.0
+    subject = {"model_id": "smollm2-135m", "entropy": 1.0, "trace_vector": [-1.0]}
+    for _ in range(20):
+        answer = await client.step(**subject, features=near.tolist())
+        assert set(answer["components"]["multivariate"]["details"]) == {"distance", "threshold"}
+    found = (await client.step(**subject, features=far.tolist()))["components"]["multivariate"]
+    assert found["trigger"]
+    named = [name for name in found["details"] if name.startswith("feature_")]
+    assert named[0] == "feature_7"
+    assert len(named) == 3
+    assert 0.5 < found["details"]["feature_7"] < 2.0
 
 
 async def test_headers_of_the_contract(make_client: Any) -> None:
