@@ -22,19 +22,19 @@ def _lines(path: Path, report: Report) -> list[str]:
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="files in the formats of vectors/statistics")],
+    files: Annotated[list[Path], typer.Argument(help="files of vectors: JSON, or RFC 8785 documents and numbers")],
     as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False,
 ) -> None:
     """Check FILES: exit 1 when a rule deviates or is missing, 2 when a file is malformed."""
     from dataclasses import asdict
 
-    from tcd.conformance import Malformed, check
+    from tcd.conformance import Malformed, check, load
 
     found: list[dict[str, Any]] = []
     malformed = failed = False
     for path in files:
         try:
-            report = check(json.loads(path.read_bytes()))
+            report = check(load(path))
         except (OSError, ValueError, RecursionError) as error:
             reason = error if isinstance(error, (Malformed, OSError)) else f"not JSON: {error}"
             typer.echo(f"{path.name}: malformed: {reason}", err=True)

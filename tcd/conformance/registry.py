@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from tcd.conformance.controller import check_controller
 from tcd.conformance.findings import Finding, Malformed
+from tcd.conformance.http_signatures import check_request, is_request
+from tcd.conformance.jcs import check_document, check_numbers, is_document, is_numbers
 from tcd.conformance.online import check_online
 from tcd.conformance.receipts import (
     check_consistency,
@@ -18,6 +20,16 @@ from tcd.conformance.receipts import (
     is_inclusion,
 )
 from tcd.conformance.statistics import check_mewma_limits, check_statistics, is_statistics
+from tcd.conformance.tlog import (
+    check_examples,
+    check_notes,
+    check_proofs,
+    check_tree,
+    is_examples,
+    is_notes,
+    is_proofs,
+    is_tree,
+)
 
 Data = Mapping[str, Any]
 
@@ -57,6 +69,13 @@ CHECKERS: Final = (
     Checker("inclusion proof", is_inclusion, check_inclusion),
     Checker("consistency proof", is_consistency, check_consistency),
     Checker("Ed25519 signatures", is_ed25519, check_ed25519),
+    Checker("RFC 8785 document", is_document, check_document),
+    Checker("RFC 8785 numbers", is_numbers, check_numbers),
+    Checker("signed notes", is_notes, check_notes),
+    Checker("C2SP examples", is_examples, check_examples),
+    Checker("RFC 6962 tree", is_tree, check_tree),
+    Checker("RFC 9421 signatures", is_request, check_request),
+    Checker("tlog-proofs", is_proofs, check_proofs),
     Checker("statistics", is_statistics, check_statistics),
 )
 
