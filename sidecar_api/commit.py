@@ -68,6 +68,9 @@ class Committer:
             while self._waiting:
                 items, self._waiting = self._waiting, []
                 await self._append(items)
+                if self._ledger.durable:
+                    # who waited for that sync may have the next thing ready: it joins those who came meanwhile
+                    await asyncio.sleep(0)
         finally:
             self._task = None
             for item in self._waiting:

@@ -57,7 +57,7 @@ async def recover(ledger: Ledger, judge: Judge) -> Recovered:
     """
     controller = judge.budget.controller
     wanted = controller.params
-    events, saved = await _state(ledger, controller)
+    events, saved = await restore(ledger, controller)
     if judge.keeper is not None:
         judge.keeper.begin(events, saved)
     _configure(controller, wanted, fresh=events == 0)
@@ -71,7 +71,7 @@ async def recover(ledger: Ledger, judge: Judge) -> Recovered:
     return Recovered(events, saved, len(controller.streams), hypotheses, chains)
 
 
-async def _state(ledger: Ledger, controller: Controller) -> tuple[int, int]:
+async def restore(ledger: Ledger, controller: Controller) -> tuple[int, int]:
     """Bring the controller to where the log ends: events of the log, and those that a saved state stood for."""
     for saved in await ledger.states():
         candidate = Controller(controller.params)

@@ -1,7 +1,8 @@
 """Saves the controller's state beside its log now and then, so that a start folds few events.
 
-The state is taken where it is exactly what the events handed over so far come to, and kept once those are durable.
-Only for a log that no other process writes to. Losing a state costs time at the next start and nothing else.
+The state is taken where it is exactly what the events handed over so far come to, written out in a thread, and kept
+once those are durable. Only for a log that no other process writes to. Losing a state
+costs time at the next start and nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 
 from tcd.errors import TcdError
 from tcd.ledger import Ledger, SavedState
-from tcd.risk_av import Controller
+from tcd.risk_av import Controller, Frozen
 
 _LOG = logging.getLogger(__name__)
 #: Bytes of a state that are worth one event: what is written for states stays below what is written for events.
@@ -41,12 +42,13 @@ class StateKeeper:
         self._handed += count
         if self._handed - self._saved < self._due or self._task is not None:
             return
-        state = SavedState(self._handed, self._controller.save())
-        self._due = max(self._every, len(state.data) // _PER_EVENT)
-        self._task = asyncio.get_running_loop().create_task(self._keep(state, durable))
+        frozen = self._controller.freeze()
+        self._task = asyncio.get_running_loop().create_task(self._keep(self._handed, frozen, durable))
 
-    async def _keep(self, state: SavedState, durable: asyncio.Future[None] | None = None) -> None:
+    async def _keep(self, events: int, frozen: Frozen, durable: asyncio.Future[None] | None = None) -> None:
         try:
+            state = SavedState(events, await asyncio.to_thread(frozen.encode))
+            self._due = max(self._every, len(state.data) // _PER_EVENT)
             if durable is not None:
                 await asyncio.wait([durable])
                 if durable.cancelled() or durable.exception() is not None:
@@ -54,14 +56,14 @@ class StateKeeper:
                     return
             await self._ledger.put_state(state)
         except TcdError as error:
-            _LOG.warning("the state after %d events was not saved: %s", state.events, error.detail)
+            _LOG.warning("the state after %d events was not saved: %s", events, error.detail)
         finally:
             self._task = None
-        self._saved = state.events
+        self._saved = events
 
     async def finish(self) -> None:
         """Everything handed over is durable and nothing more will come: save where it ends."""
         if self._task is not None:
             await asyncio.wait([self._task])
         if self._handed > self._saved and not self._controller.events:
-            await self._keep(SavedState(self._handed, self._controller.save()))
+            await self._keep(self._handed, self._controller.freeze())

@@ -79,6 +79,23 @@ def controller(
 
 
 @app.command()
+def ledger(
+    small: bool = typer.Option(False, "--small", help="Seconds instead of minutes, as CI runs it."),
+    out: Path | None = typer.Option(None, help="Write ledger.md and ledger.json to this folder."),
+) -> None:
+    """Time commits beside bare syncs and beside a commit per decision, starts by the length of the log, and leases."""
+    from tcd.bench import ledger as bench
+    from tcd.bench import ledger_report as report
+
+    found = bench.run(bench.Scale.small() if small else bench.Scale())
+    print(report.markdown(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "ledger.md").write_text(report.markdown(found))
+        (out / "ledger.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+@app.command()
 def spotlight(
     n: int = typer.Option(1000, min=10, help="Rewritings of each body of 16 KiB."),
     triton: bool = typer.Option(True, help="Also in Triton, beside a model that echoes."),

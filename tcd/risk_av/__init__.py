@@ -36,6 +36,7 @@ from tcd.risk_av.lease import Lease, LeaseHolder, lease_limit
 from tcd.risk_av.params import RULES, ControllerParams, RuleName, Terms
 from tcd.risk_av.pool import Pool
 from tcd.risk_av.rules import EpochRule
+from tcd.risk_av.saving import Frozen
 from tcd.risk_av.views import CloseReason, EprocSnapshot, Reservation, Settlement, StreamView, stream_digest
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "EprocSnapshot",
     "Event",
     "Failed",
+    "Frozen",
     "Lease",
     "LeaseEnded",
     "LeaseHolder",

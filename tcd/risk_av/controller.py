@@ -34,7 +34,7 @@ from tcd.risk_av.idle import IdleStreams, stream_key
 from tcd.risk_av.lease import Lease, lease_limit
 from tcd.risk_av.params import ControllerParams
 from tcd.risk_av.pool import Pool, PoolState
-from tcd.risk_av.saving import Saved, load, save
+from tcd.risk_av.saving import Frozen, Saved, freeze, load
 from tcd.risk_av.stream import Stream
 from tcd.risk_av.views import CLOSE_REASONS, CloseReason, Reservation, Settlement, StreamView
 
@@ -386,7 +386,11 @@ class Controller:
 
     def save(self) -> bytes:
         """All of the state, after every event so far; `restore` and the later events give the live one bit for bit."""
-        return save(Saved(self.params, self._streams, self._pools, self._idle))
+        return self.freeze().encode()
+
+    def freeze(self) -> Frozen:
+        """What `save` writes out, for another thread: the state as of now, whatever happens here meanwhile."""
+        return freeze(Saved(self.params, self._streams, self._pools, self._idle))
 
     def restore(self, data: bytes) -> None:
         """Begin where another controller was saved. Only a controller without streams can: nothing is ever lowered.

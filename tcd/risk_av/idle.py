@@ -80,6 +80,29 @@ class _Kind:
     threshold: float
 
 
+@dataclass(frozen=True, slots=True)
+class FrozenRows:
+    """Streams at rest that change no more, before they are written out."""
+
+    kinds: tuple[_Kind, ...]
+    owed: dict[bytes, dict[str, int]]
+    blocks: bytes
+    index: array[int]
+    count: int
+
+    def common(self) -> dict[str, Any]:
+        """What streams have in common and their credits, as JSON values."""
+        kinds = [
+            [k.params.to_json(), k.terms.to_json(), k.claim_level, k.snapshot_params, k.threshold] for k in self.kinds
+        ]
+        owed = {key.hex(): sorted(self.owed[key].items()) for key in sorted(self.owed)}
+        return {"kinds": kinds, "credits": owed, "count": self.count}
+
+    def rows(self) -> list[bytes]:
+        """The rows, ordered by key."""
+        return sorted(self.blocks[at * _ROW.size : (at + 1) * _ROW.size] for at in self.index if at >= 0)
+
+
 class IdleStreams:
     """Streams without open hypotheses, packed."""
 
@@ -216,21 +239,22 @@ class IdleStreams:
                 packed = self._packed(at)
                 yield packed[:_KEY].hex(), self._wake("", packed).dump()
 
-    def save(self) -> tuple[dict[str, Any], bytes]:
-        """What streams have in common and their credits, as JSON values; and the rows, ordered by key."""
-        kinds = [
-            [k.params.to_json(), k.terms.to_json(), k.claim_level, k.snapshot_params, k.threshold] for k in self._kinds
-        ]
-        owed = {key.hex(): sorted(self._credits[key].items()) for key in sorted(self._credits)}
-        rows = sorted(self._packed(at) for at in self._index if at >= 0)
-        return {"kinds": kinds, "credits": owed, "count": self._count}, b"".join(rows)
+    def freeze(self) -> FrozenRows:
+        """A copy that changes no more."""
+        return FrozenRows(
+            tuple(self._kinds),
+            {key: dict(owed) for key, owed in self._credits.items()},
+            b"".join(self._blocks),
+            self._index[:],
+            self._count,
+        )
 
     @classmethod
     def load(cls, common: dict[str, Any], rows: bytes) -> IdleStreams:
-        """Inverse of `save`.
+        """Inverse of `FrozenRows`: what it gives as `common` and, in one piece, as `rows`.
 
         Raises:
-            ValueError, KeyError, TypeError: it cannot be what `save` gave.
+            ValueError, KeyError, TypeError: it cannot be what those gave.
         """
         if len(rows) != common["count"] * _ROW.size:
             msg = f"{len(rows)} bytes are not {common['count']} rows"

@@ -120,9 +120,13 @@ async def test_a_file_of_the_first_version_is_upgraded(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / FILE) as connection:
         connection.executescript(f"PRAGMA application_id = {APPLICATION_ID}; {MIGRATIONS[0]} PRAGMA user_version = 1;")
         connection.execute("""INSERT INTO event VALUES (0, '{"t":"rest","stream":"s"}')""")
+        connection.execute("INSERT INTO answer VALUES ('t', 'k', 'p', x'616e73776572', '', 100)")
     connection.close()
     ledger = SqliteLedger(tmp_path)
     assert (await ledger.events()).events == (Rested("s"),)
+    assert await ledger.answer("t", "k", now_us=0) == answer()
+    with pytest.raises(Conflict, match="idempotency key"):
+        await ledger.append(Batch(answers=(answer(),)), now_us=0)
     await ledger.put_state(SavedState(1, b""))
     assert await ledger.states() == (1,)
     await ledger.close()
