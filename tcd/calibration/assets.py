@@ -59,6 +59,10 @@ class Head:
     linear: F64
     quadratic: F64
 
+    def only(self, known: NDArray[np.bool_]) -> Head:
+        """The same without the statistics that are not known, (F,)."""
+        return Head(self.intercept, self.linear * known, self.quadratic * known)
+
 
 @dataclass(frozen=True, slots=True)
 class MaskCalibration:

@@ -44,6 +44,8 @@ _EMPHASIS: Final = {"soft": 0.3, "severe": 2.0, "mild": 2.0}
 _LEAST_STEPS, _LEAST_SCALE = 48, 1e-5
 #: Largest table of steps: an alarm per 2,000 steps is then the 16th largest value.
 _LARGEST_TABLE: Final = 32_768
+#: Steps after an onset that train a combination with features.
+_AT_ONCE: Final = 64
 ALL_MASKS: Final = tuple(range(1, 16))
 
 
@@ -62,7 +64,7 @@ class FitOptions:
         thin: every n-th healthy step enters the components' tables, which need no fine tail.
         least: fewest sessions that a conformal part must have.
         first: first step after the onset at which a fault counts as visible in training.
-        last: last such step.
+        last: last such step; 64 where the features are there: what they show, they show at once.
         masks: signal masks to fit; rows of another mask answer UNKNOWN_MASK.
         weights: combinations by mask for recordings that hold healthy generations only.
         delta: probability that the calibration is too lucky for p-values that hold given it
@@ -151,10 +153,19 @@ def _stack(parts: list[Steps], chosen: list[I64]) -> statistics.Raw:
 
 @dataclass(frozen=True, slots=True)
 class _Training:
-    """z-scores (n, F) of training steps and the kind of fault of each, "" for healthy."""
+    """Training steps.
+
+    Attributes:
+        z: (n, F) z-scores.
+        kind: (n,) kind of fault, "" for healthy.
+        after: (n,) steps since the onset, 0 for healthy.
+        known: (F,) statistics that all of them have.
+    """
 
     z: F64
     kind: NDArray[np.str_]
+    after: I64
+    known: Bool
 
     def weight(self) -> F64:
         """Healthy steps weigh a half together, kinds of faults share the other half."""
@@ -167,11 +178,18 @@ class _Training:
 
     def only(self, kind: str) -> _Training:
         """The healthy steps and those of one fault."""
-        chosen = (self.kind == "") | (self.kind == kind)
-        return _Training(self.z[chosen], self.kind[chosen])
+        return self._at((self.kind == "") | (self.kind == kind))
+
+    def until(self, last: int) -> _Training:
+        """Without what comes later than `last` steps after an onset."""
+        return self._at(self.after < last)
+
+    def _at(self, chosen: Bool) -> _Training:
+        return _Training(self.z[chosen], self.kind[chosen], self.after[chosen], self.known)
 
     def fit(self, usable: Bool, ridge: float) -> Head:
         """Weights of the usable statistics; zeros elsewhere."""
+        usable = usable & self.known
         found = logistic.fit(self.z[:, usable], self.kind != "", self.weight(), ridge=ridge)
         linear, quadratic = np.zeros(usable.shape[0]), np.zeros(usable.shape[0])
         linear[usable], quadratic[usable] = found[1], found[2]
@@ -183,18 +201,23 @@ def _training(parts: list[Steps], draft: DetectorAsset, options: FitOptions) -> 
     owners: list[Steps] = []
     chosen: list[I64] = []
     kinds: list[str] = []
+    onsets: list[int] = []
     for steps in parts:
         sequence = steps.sequence
         owners.append(steps)
         chosen.append(_ready(steps)[:: options.stride])
         kinds.append("")
+        onsets.append(-1)
         if sequence.onset >= 0 and sequence.kind not in {"control", "healthy", "greedy"}:
             first = max(sequence.onset + options.first, BLOCK - 1)
             owners.append(steps)
             chosen.append(np.arange(first, min(sequence.onset + options.last, sequence.steps), options.stride))
             kinds.append(sequence.kind)
+            onsets.append(sequence.onset)
     labels = np.concatenate([np.full(i.shape[0], kind) for i, kind in zip(chosen, kinds, strict=True)])
-    return _Training(standardise(draft, _stack(owners, chosen), np.arange(labels.shape[0])), labels)
+    z = standardise(draft, _stack(owners, chosen), np.arange(labels.shape[0]))
+    after = np.concatenate([(i - onset) * (onset >= 0) for i, onset in zip(chosen, onsets, strict=True)])
+    return _Training(z, labels, after, ~statistics.NUCLEUS | all(s.sequence.nucleus for s in parts))
 
 
 def _scales(raw: statistics.Raw) -> tuple[F64, F64]:
@@ -322,7 +345,8 @@ def _heads(number: int, training: _Training, usable: Bool, options: FitOptions) 
         if shipped is None:
             msg = f"the recordings hold no faults to learn from, and no weights are given for mask {number}"
             raise AssetError(msg)
-        return Head(shipped.intercept, shipped.linear, shipped.quadratic), shipped.loop
+        head = Head(shipped.intercept, shipped.linear, shipped.quadratic)
+        return head.only(training.known), shipped.loop and shipped.loop.only(training.known)
     loop = training.only("loop").fit(usable, options.ridge) if (training.kind == "loop").any() else None
     return training.fit(usable, options.ridge), loop
 
@@ -336,6 +360,8 @@ def _fit_mask(
     options: FitOptions,
 ) -> MaskCalibration:
     usable = statistics.usable(number)
+    if number & int(Signal.FEATURES):
+        training = training.until(_AT_ONCE)
     head, loop = _heads(number, training, usable, options)
     empty = np.zeros(0)
     bare = MaskCalibration(number, head.intercept, head.linear, head.quadratic, empty, empty, (), 0.0, loop)

@@ -26,6 +26,8 @@ F32 = NDArray[np.float32]
 
 #: Corruptions that had no visible effect: a null control, neither healthy nor faulty.
 _NULL_CONTROLS: Final = ("bitflip:4",)
+#: Column of nucleus sizes; older recordings have none.
+_NUCLEUS: Final = "nuc95"
 
 
 class Key(NamedTuple):
@@ -64,6 +66,7 @@ class Sequence:
         session: its name in the log; empty in recordings.
         key: whose generation it is; None where the log does not say.
         weight: its likelihood ratio under the traffic to come.
+        nucleus: whether the last feature is the log of the nucleus size, as `tcd.signals` sends it.
     """
 
     prompt_id: str
@@ -78,6 +81,7 @@ class Sequence:
     session: str = ""
     key: Key | None = None
     weight: float = 1.0
+    nucleus: bool = True
 
     @property
     def steps(self) -> int:
@@ -143,16 +147,22 @@ def _sequence(row: dict[str, Any], arrays: dict[str, NDArray[np.generic]], start
     def part(name: str) -> F32:
         return arrays[name][start:stop].astype(np.float32)
 
+    features = part("feat")
+    if _NUCLEUS in arrays:
+        # as a caller sends it: recordings have the whole projection
+        features[:, -1] = np.log(np.maximum(part(_NUCLEUS), 1.0))
+
     return Sequence(
         prompt_id=str(row["prompt_id"]),
         kind=kind,
         trace=np.minimum(part("lp"), 0.0),
         entropy=np.maximum(part("ent"), 0.0),
         spectrum=np.maximum(part("sv"), 0.0),
-        features=part("feat"),
+        features=features,
         healthy=healthy,
         onset=onset,
         complete=complete,
+        nucleus=_NUCLEUS in arrays,
     )
 
 
@@ -210,6 +220,7 @@ def load_traces(directory: Path) -> Traces:
         data = path.read_bytes()
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("lp", "ent", "sv", "feat", "offsets")}
+            arrays |= {name: archive[name] for name in (_NUCLEUS,) if name in archive.files}
         offsets = arrays.pop("offsets").astype(np.int64)
         if len(rows) != offsets.shape[0] - 1:
             msg = f"{len(rows)} index rows, {offsets.shape[0] - 1} sequences"

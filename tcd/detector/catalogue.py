@@ -59,6 +59,13 @@ STATISTICS: Final = (
     Statistic("log_entropy_16", "entropy_drop", _E, BLOCK),
     Statistic("log_entropy_32", "entropy_drop", _E, BLOCK),
     Statistic("log_entropy_self", "entropy_drop", _E, 3 * BLOCK),
+    Statistic("nucleus_4", "entropy_drop", _F, BLOCK),
+    Statistic("nucleus_16", "entropy_drop", _F, BLOCK),
+    Statistic("nucleus_32", "entropy_drop", _F, BLOCK),
+    Statistic("nucleus_64", "entropy_drop", _F, BLOCK),
+    Statistic("nucleus_self", "entropy_drop", _F, 2 * BLOCK),
+    Statistic("nucleus_self_32", "entropy_drop", _F, 3 * BLOCK),
+    Statistic("nucleus_self_64", "entropy_drop", _F, 5 * BLOCK),
     Statistic("spread", "sigma_cut", _S, SPECTRUM_RANK),
     Statistic("log_sigma_1", "sigma_cut", _S, SPECTRUM_RANK),
     Statistic("log_sigma_16", "sigma_cut", _S, SPECTRUM_RANK),
@@ -86,6 +93,8 @@ SLICES: Final = tuple(
     )
     for name in COMPONENTS
 )
+#: (F,): statistics of the last feature column, the log of the nucleus size where the features are tcd's own.
+NUCLEUS: Final = np.array([name.startswith("nucleus_") for name in NAMES])
 #: Columns whose largest z is the component's headline.
 HEADLINES: Final = (
     slice(INDEX["trace_low"], INDEX["trace_low"] + 1),

@@ -27,19 +27,20 @@ _FLOOR: Final = 0.05
 _SUMS: Final = np.stack([np.arange(TAIL) >= TAIL - k for k in _BLOCKS], axis=1).astype(np.float64)
 _SIZES: Final = np.array(_BLOCKS)
 _AGE: Final = np.arange(TAIL, 0, -1)
+#: Columns of a series.
 _4, _16, _32, _64, _ALL = range(5)
 
 
 @dataclass(frozen=True, slots=True)
-class _Series:
-    """A scalar series: sums (N, 5) and means (N, 5) over its newest values, and its counts (N,)."""
+class Series:
+    """A scalar series: sums (N, 5) and means (N, 5) over its newest 4, 16, 32, 64 and 112 values, its counts (N,)."""
 
     sums: F64
     means: F64
     counts: I64
 
     @classmethod
-    def of(cls, tail: F64, counts: I64) -> _Series:
+    def of(cls, tail: F64, counts: I64) -> Series:
         """Of (N, TAIL) right-aligned values, zeros where a row has fewer."""
         # one product of fixed shape per row: its bits do not depend on N
         sums = np.matmul(tail[:, None, :], _SUMS)[:, 0]
@@ -77,12 +78,12 @@ def _put(out: F64, values: dict[str, F64]) -> None:
         out[:, INDEX[name]] = column
 
 
-def _trace(out: F64, tail: F64, counts: I64, past: F64) -> _Series:
-    series = _Series.of(tail, counts)
+def _trace(out: F64, tail: F64, counts: I64, past: F64) -> Series:
+    series = Series.of(tail, counts)
     surprisal = -series.means
     lowest = tail[:, -BLOCK:].copy()
     lowest.sort(axis=1)
-    likely = _Series.of(_inside(np.exp(np.minimum(tail, 0.0)), counts), counts)
+    likely = Series.of(_inside(np.exp(np.minimum(tail, 0.0)), counts), counts)
     values = {f"surprisal_{k}": surprisal[:, i] for i, k in enumerate(_BLOCKS[:_ALL])}
     values |= {
         "trace_low": np.add.reduce(lowest[:, :_LOWEST], axis=1) * (1.0 / _LOWEST),
@@ -97,9 +98,9 @@ def _trace(out: F64, tail: F64, counts: I64, past: F64) -> _Series:
     return series
 
 
-def _entropy(out: F64, tail: F64, counts: I64, past: F64) -> _Series:
-    series = _Series.of(tail, counts)
-    logs = _Series.of(_inside(np.log(np.maximum(tail, 0.0) + _FLOOR), counts), counts)
+def _entropy(out: F64, tail: F64, counts: I64, past: F64) -> Series:
+    series = Series.of(tail, counts)
+    logs = Series.of(_inside(np.log(np.maximum(tail, 0.0) + _FLOOR), counts), counts)
     values = {f"entropy_{k}": series.means[:, i] for i, k in enumerate(_BLOCKS[:_ALL])}
     values |= {
         "entropy_sd": _deviation(tail, series.means[:, _32], counts),
@@ -121,7 +122,7 @@ def _residual(out: F64, trace: F64, entropy: F64, counts: I64) -> None:
     for k in (32, 64):
         surprisal, other = out[:, INDEX[f"surprisal_self_{k}"]], out[:, INDEX[f"entropy_self_{k}"]]
         np.subtract(surprisal, other, out=out[:, INDEX[f"residual_self_{k}"]])
-    misfit = _Series.of(_inside(np.abs(trace + entropy), counts), counts)
+    misfit = Series.of(_inside(np.abs(trace + entropy), counts), counts)
     values = {"misfit_16": misfit.means[:, _16], "misfit_32": misfit.means[:, _32], "misfit_self": misfit.shift(_32)}
     _put(out, values)
 

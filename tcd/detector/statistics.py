@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcd.detector import hidden, recurrence
-from tcd.detector.catalogue import AGES, HEADLINES, INDEX, NAMES, NEEDED, SLICES, STATISTICS, Statistic, usable
+from tcd.detector.catalogue import AGES, HEADLINES, INDEX, NAMES, NEEDED, NUCLEUS, SLICES, STATISTICS, Statistic, usable
 from tcd.detector.levels import levels
+from tcd.detector.nucleus import nucleus
 from tcd.detector.windows import Counts
 
-__all__ = ["HEADLINES", "INDEX", "NAMES", "SLICES", "STATISTICS", "Raw", "Statistic", "compute", "usable"]
+__all__ = ["HEADLINES", "INDEX", "NAMES", "NUCLEUS", "SLICES", "STATISTICS", "Raw", "Statistic", "compute", "usable"]
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -66,6 +67,7 @@ def compute(
     found = levels(out, wrong, trace, entropy, counts)
     hidden.spectrum(out, wrong, spectrum, counts)
     share = hidden.features(out, wrong, features, counts)
+    nucleus(out, features, counts)
     if share is not None:
         _joint(out, {name: one.share for name, one in found.items()}, share, counts)
     if wrong.any():

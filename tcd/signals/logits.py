@@ -1,4 +1,4 @@
-"""Log-probability of the sampled token and entropy of the next-token distribution, from logits at T = 1."""
+"""Log-probability of the sampled token, entropy and nucleus of the next-token distribution, from logits at T = 1."""
 
 from __future__ import annotations
 
@@ -15,15 +15,36 @@ F64 = NDArray[np.float64]
 
 #: A logit this far under the largest one has weight 0.
 _IMPOSSIBLE: Final = np.float32(-1e4)
+#: Probability of the nucleus, and its largest size that is told apart.
+NUCLEUS: Final = 0.95
+NUCLEUS_CAP: Final = 1025
+#: Tokens under this probability are looked at only where the others do not make up a nucleus.
+_RARE: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSignals:
-    """Per row: log-probability (<= 0) and entropy (nats, >= 0) of the step, and whether both could be had."""
+    """Per row: log-probability (<= 0), entropy (nats, >= 0), log of the nucleus size, and whether they could be had.
+
+    The nucleus is the fewest tokens that hold 95 % of the probability; its size is capped at 1,025.
+    """
 
     log_probability: F64
     entropy: F64
+    log_nucleus: F64
     good: NDArray[np.bool_]
+
+
+def _nucleus(weight: F32, total: float) -> int:
+    """Size of the nucleus of unnormalised probabilities (V,) that sum to `total`."""
+    likely = weight[weight > np.float32(_RARE * total)]
+    if float(likely.sum(dtype=np.float64)) < NUCLEUS * total:
+        likely = weight.copy()
+    if likely.shape[0] > NUCLEUS_CAP:
+        likely = np.partition(likely, -NUCLEUS_CAP)[-NUCLEUS_CAP:]
+    likely.sort()
+    held = np.cumsum(likely[::-1], dtype=np.float64)
+    return min(int(np.searchsorted(held, NUCLEUS * total)) + 1, NUCLEUS_CAP)
 
 
 def token_signals(logits: F32, token: NDArray[np.generic]) -> TokenSignals:
@@ -37,7 +58,7 @@ def token_signals(logits: F32, token: NDArray[np.generic]) -> TokenSignals:
     is not good; its values are 0. Rows are worked through one by one: a vocabulary fills the cache.
     """
     n, vocabulary = logits.shape
-    lp, entropy, good = np.zeros(n), np.zeros(n), np.zeros(n, np.bool_)
+    lp, entropy, nucleus, good = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, np.bool_)
     for i in range(n):
         chosen = int(token[i])
         if not 0 <= chosen < vocabulary:
@@ -56,5 +77,6 @@ def token_signals(logits: F32, token: NDArray[np.generic]) -> TokenSignals:
             np.maximum(shifted, _IMPOSSIBLE, out=shifted)
         moment = float(np.einsum("v,v->", weight, shifted, dtype=np.float64))
         entropy[i] = max(log_total - moment / total, 0.0)
+        nucleus[i] = np.log(_nucleus(weight, total))
         good[i] = np.isfinite(entropy[i])
-    return TokenSignals(lp, entropy, good)
+    return TokenSignals(lp, entropy, nucleus, good)

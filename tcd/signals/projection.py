@@ -13,7 +13,7 @@ from tcd.calibration.assets import AssetSet
 
 F64 = NDArray[np.float64]
 
-#: Width of a feature vector.
+#: Width of a feature vector. Its last component makes room for the log of the nucleus size (`tcd.signals.step`).
 FEATURE_WIDTH: Final = 16
 _DOMAIN: Final = b"tcd-projection-1"
 _SCALE: Final = 0.25

@@ -29,7 +29,8 @@ class StepSignals:
         log_probability: of the sampled token at temperature 1, nats, at most 0.
         entropy: of the distribution it was sampled from, nats.
         spectrum: singular values of the newest hidden states, descending; empty without hidden states.
-        features: projection of the newest hidden state; empty without.
+        features: projection of the newest hidden state, its last component replaced by the log of the nucleus size;
+            empty without.
     """
 
     log_probability: float
@@ -101,6 +102,7 @@ class DefaultProvider:
         matrix = derived(width) if self._assets is None else projection(width, self._assets)
         sigma = spectrum(window)[0, :SPECTRUM_RANK].astype(np.float32)
         row = features(window, matrix)[0].astype(np.float32)
+        row[-1] = found.log_nucleus[0]
         return StepSignals(lp, entropy, tuple(map(float, sigma)), tuple(map(float, row)))
 
 

@@ -97,6 +97,8 @@ def _step(inputs: Inputs, assets: AssetSet) -> Outputs:
     sigma, row, has_hidden, hidden_good = _hidden_signals(hidden, assets)
     good = token.good & hidden_good & ~previous.bad
     with_row = good & has_hidden
+    # the last component of a feature vector tells of the logits
+    row[:, -1] = np.where(with_row, token.log_nucleus, 0.0)
     trace = np.minimum(previous.trace + good, MAX_WINDOW)
     entropy = np.minimum(previous.entropy + good, MAX_WINDOW)
     rows = np.minimum(previous.rows + with_row, _ROWS)

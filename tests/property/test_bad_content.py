@@ -27,11 +27,14 @@ def assets() -> AssetSet:
 
 def healthy(length: int = 64) -> Tensors:
     rng = np.random.default_rng(3)
+    features = rng.normal(0, 10, (min(length, 112), 16)).astype(np.float32)
+    # the log of a nucleus size
+    features[:, -1] = rng.uniform(0, 6, features.shape[0])
     row = ScoreRow(
         trace=-rng.exponential(2.0, length).astype(np.float32),
         entropy=rng.exponential(2.0, length).astype(np.float32),
         spectrum=rng.exponential(20, 16).astype(np.float32),
-        features=rng.normal(0, 10, (min(length, 112), 16)).astype(np.float32),
+        features=features,
         key=KEY,
         alpha=0.01,
         controller=True,

@@ -108,7 +108,9 @@ def test_a_step_is_posted_with_the_newest_signals_over_one_connection(shim: Shim
         assert body["spectrum"] == pytest.approx(np.linalg.svd(seen(step).hidden, compute_uv=False)[:16], rel=1e-4)
         matrix = assets.projection(576)
         assert matrix is not None
-        assert body["features"] == pytest.approx(seen(step).hidden[-1] @ matrix.matrix, rel=1e-4, abs=1e-4)
+        projected = (seen(step).hidden[-1] @ matrix.matrix)[:-1].tolist()
+        nucleus = int((np.cumsum(-np.sort(-p)) < 0.95).sum()) + 1
+        assert body["features"] == pytest.approx([*projected, np.log(nucleus)], rel=1e-4, abs=1e-4)
         assert (body["window"], body["step_id"], body["session"], body["model_id"]) == (
             "step",
             step,

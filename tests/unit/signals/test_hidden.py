@@ -10,6 +10,7 @@ import pytest
 from tcd.calibration import AssetSet, default_asset_dir, load_assets
 from tcd.signals import raw_step, start
 from tcd.signals.hidden import HIDDEN_WINDOW, features, spectrum
+from tcd.signals.logits import token_signals
 from tcd.signals.projection import derived, projection
 
 DATA = Path(__file__).parents[2] / "data" / "smollm2_step.npz"
@@ -69,5 +70,7 @@ def test_signals_are_those_of_the_recording() -> None:
     assert out["NEXT_TRACE"][:, 0] == pytest.approx(recorded["lp"][steps].astype(np.float64), rel=2e-3)
     assert out["NEXT_ENTROPY"][:, 0] == pytest.approx(recorded["ent"][steps].astype(np.float64), rel=2e-3)
     assert out["SPECTRUM"] == pytest.approx(recorded["sv"][steps].astype(np.float64), rel=1e-3)
-    assert np.abs(out["NEXT_FEATURES"][:, :16] - recorded["feat"][steps]).max() < 0.02
+    assert np.abs(out["NEXT_FEATURES"][:, :15] - recorded["feat"][steps][:, :15]).max() < 0.02
+    nucleus = token_signals(recorded["logits"], recorded["tok"][steps]).log_nucleus
+    assert out["NEXT_FEATURES"][:, 15].tolist() == nucleus.astype(np.float32).tolist()
     assert out["NEXT_LENGTHS"].tolist() == [[1, 1, 16, 1, 16, 0]] * 2

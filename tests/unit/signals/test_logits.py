@@ -34,6 +34,22 @@ def test_masked_tokens_are_left_out() -> None:
     assert out.good[0]
 
 
+@pytest.mark.parametrize("spread", [0.05, 0.5, 1.0, 2.0, 4.0, 12.0])
+def test_the_nucleus_is_the_fewest_tokens_of_95_per_cent(spread: float) -> None:
+    logits = np.random.default_rng(4).normal(0, spread, (6, 49152)).astype(np.float32)
+    out = token_signals(logits, np.zeros(6, np.int64))
+    exact = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    exact /= exact.sum(axis=1, keepdims=True)
+    size = (np.cumsum(-np.sort(-exact, axis=1), axis=1) < 0.95).sum(axis=1) + 1
+    # a token on the edge may fall on either side of it in FP32
+    assert np.abs(np.exp(out.log_nucleus) - np.minimum(size, 1025)).max() <= 1.0 + 1e-9
+
+
+def test_a_small_vocabulary_has_a_small_nucleus() -> None:
+    logits = np.array([[0.0, 0.0, 0.0, 0.0], [9.0, 0.0, 0.0, 0.0], [0.0, 0.0, -np.inf, -np.inf]], np.float32)
+    assert np.exp(token_signals(logits, np.array([0, 0, 0])).log_nucleus) == pytest.approx([4, 1, 2])
+
+
 @pytest.mark.parametrize(
     ("row", "token"),
     [
