@@ -19,6 +19,7 @@ from scipy import special
 
 from tcd.calibration.traces import Sequence as Recorded
 from tcd.contract import Length, Signal
+from tcd.signals.logits import NUCLEUS_CAP
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -144,7 +145,7 @@ class Signals:
     Attributes:
         entropy, surprisal: (n,) nats, at least 0.
         log_sigma: (n, 16) logarithms of the singular values.
-        features: (n, 16).
+        features: (n, 16), the last one the log of the nucleus size.
         tokens: (n,) ids.
     """
 
@@ -161,6 +162,7 @@ class Signals:
             "lp": -self.surprisal,
             "sv": np.sort(np.exp(self.log_sigma), axis=1)[:, ::-1],
             "feat": self.features,
+            "nuc95": np.clip(np.rint(np.exp(self.features[:, -1])), 1, NUCLEUS_CAP),
             "tok": self.tokens,
             "sampled_eos": np.zeros(self.tokens.shape[0], np.bool_),
         }
@@ -228,6 +230,8 @@ def drift(signals: Signals, tables: Tables, rng: np.random.Generator, *, onset: 
     moved, surprisal = _scalars(tables, special.ndtri(share) + strength, rng.normal(size=late.shape[0]))
     direction = rng.normal(size=signals.features.shape[1])
     step = tables.feature_factor @ (direction / np.linalg.norm(direction)) * 2.0 * strength
+    # the nucleus grows with the entropy
+    step[-1] = strength * np.linalg.norm(tables.feature_factor[-1])
     return replace(
         signals,
         entropy=np.where(late, moved, signals.entropy),

@@ -227,7 +227,9 @@ def _through_the_library(small: recordings.Recordings, *, wrong: bool) -> list[S
     for steps in small.steps:
         sequence = steps.sequence
         if wrong:
-            other = replace(sequence, trace=sequence.trace * 1.6, entropy=sequence.entropy * 1.6)
+            features = sequence.features.copy()
+            features[:, -1] *= 1.6
+            other = replace(sequence, trace=sequence.trace * 1.6, entropy=sequence.entropy * 1.6, features=features)
             steps = steps_of(other)  # noqa: PLW2901 - the same sequence of another model
         out.append(rows.as_scored(steps, rows.library(steps.sequence, under), under))
     return out
