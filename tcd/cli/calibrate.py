@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec
 
 import typer
 
 app = typer.Typer(help="Calibration assets: fit, evaluate, show.", no_args_is_help=True)
+
+_P = ParamSpec("_P")
+
+
+def _refusing(command: Callable[_P, None]) -> Callable[_P, None]:
+    """A command that says why it refuses what it is given, and ends with 1."""
+
+    @wraps(command)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        from tcd.errors import TcdError
+
+        try:
+            command(*args, **kwargs)
+        except TcdError as error:
+            typer.echo(f"tcd calibrate: {error.detail}", err=True)
+            raise typer.Exit(1) from None
+
+    return wrapped
+
 
 _Data = Annotated[
     Path,
@@ -27,6 +47,7 @@ _Part = Annotated[str | None, typer.Option(help="part of the one key to fit; wit
 
 
 @app.command()
+@_refusing
 def fit(
     data: _Data,
     out: _Out,
@@ -141,6 +162,7 @@ def project(
 
 
 @app.command()
+@_refusing
 def evaluate(
     data: _Data,
     assets: Annotated[
@@ -182,6 +204,7 @@ def _report(found: Mapping[str, Any], text: str, *, page: Path | None) -> None:
 
 
 @app.command()
+@_refusing
 def promote(
     candidate: Annotated[Path, typer.Argument(help="directory that `fit` wrote", exists=True, file_okay=False)],
     live: Annotated[Path, typer.Argument(help="directory that is served", file_okay=False)],
@@ -193,6 +216,7 @@ def promote(
 
 
 @app.command()
+@_refusing
 def rollback(
     live: Annotated[Path, typer.Argument(help="directory that is served", exists=True, file_okay=False)],
 ) -> None:
@@ -203,6 +227,7 @@ def rollback(
 
 
 @app.command()
+@_refusing
 def show(
     directory: Annotated[Path | None, typer.Argument(help="asset directory; the shipped one if left out")] = None,
 ) -> None:

@@ -55,3 +55,20 @@ def test_the_shipped_projection_is_the_recordings(tmp_path: Path) -> None:
     assert made.matrix.tolist() == shipped.matrix.tolist()  # type: ignore[union-attr]
     generator = torch.Generator().manual_seed(7)
     assert torch.equal(torch.tensor(shipped.matrix.tolist()), torch.randn(576, 16, generator=generator) / 4)
+
+
+def test_what_is_refused_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"session": 1, "model_id": "m", "log_prob": [-1]}\n')
+    for arguments in (
+        ["fit", "--data", str(tmp_path / "bad.jsonl"), "--out", str(tmp_path / "out")],
+        ["evaluate", "--data", str(tmp_path / "bad.jsonl")],
+        ["promote", str(tmp_path), str(tmp_path / "live")],
+        ["rollback", str(tmp_path)],
+        ["show", str(tmp_path)],
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 1, arguments
+        assert result.stderr.startswith("tcd calibrate: "), arguments
+        assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "live").exists()
