@@ -66,10 +66,6 @@ class KeyedFit:
     under: Mapping[tuple[str, ...], int]
     split: Split
 
-    def parts(self) -> dict[str, frozenset[str]]:
-        """Prompts by the part of the fit that they were in."""
-        return {"fit": self.split.fit, "conformal": self.split.conformal, "held out": self.split.held_out}
-
     def lines(self) -> list[str]:
         """What was fitted, for people."""
         out = [f"manifest {self.manifest}"]
@@ -149,6 +145,21 @@ def held_back(prompts: Iterable[str], share: float) -> list[str]:
     """A share of the prompts, by the hash of their names: the same ones at every fit."""
     names = sorted(prompts, key=lambda p: hashlib.sha256(f"held-back:{p}".encode()).digest())
     return names[: int(len(names) * share + 1e-9)]
+
+
+def named(prompts: Iterable[str], listed: str, share: float) -> frozenset[str]:
+    """The prompts to hold out: those listed, separated by commas, and a share of all.
+
+    Raises:
+        AssetError: one that is listed is not there.
+    """
+    known = set(prompts)
+    wanted = {prompt for prompt in listed.split(",") if prompt}
+    missing = sorted(wanted - known)
+    if missing:
+        msg = f"no session has the prompt {missing[0]!r} that is to be held out"
+        raise AssetError(msg)
+    return frozenset(wanted | set(held_back(known, share)))
 
 
 def conformal_sessions(steps: list[Steps], split: Split) -> int:

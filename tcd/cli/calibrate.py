@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
+
+if TYPE_CHECKING:
+    from tcd.calibration.traces import Key, Traces
 
 app = typer.Typer(help="Calibration assets: fit, evaluate, show.", no_args_is_help=True)
 
@@ -78,7 +81,7 @@ def fit(
         typer.Option(min=0, max=0.5, help="delta: p-values that hold given the calibration, with confidence 1 - delta"),
     ] = 0.0,
     hold_back: Annotated[
-        float, typer.Option(min=0, max=0.5, help="of the prompts, those left out and evaluated on (logs)")
+        float, typer.Option(min=0, max=0.5, help="of the prompts, those left out of the fit and evaluated on")
     ] = 0.0,
     page: _Page = None,
     smoothing: Annotated[
@@ -87,57 +90,71 @@ def fit(
     robust_centre: Annotated[bool, typer.Option(help="centre its reference on the median")] = False,
 ) -> None:
     """Fit assets and point OUT's manifest at them: one set per key of a log, or one for a key that is named."""
-    from tcd.calibration.fit import FitOptions, fit_directory, shipped_weights, steps_of
-    from tcd.calibration.heldout import evaluate as run
-    from tcd.calibration.keyed import LEAST, Asked, fit_keys, held_back, of_key
+    from tcd.calibration.fit import FitOptions, fit_directory, shipped_weights
+    from tcd.calibration.keyed import LEAST, Asked, fit_keys, named, of_key
     from tcd.calibration.log import load
-    from tcd.calibration.store import load_assets
-    from tcd.contract import detector_key
 
     traces = load(data)
     asked = Asked(model_id, gpu_id, task, lang, temperature)
-    kept_out = [prompt for prompt in held_out.split(",") if prompt]
+    out_of_fit = named(traces.prompts, held_out, hold_back)
     options = FitOptions(weights=shipped_weights(), delta=conditional, smoothing=smoothing, robust=robust_centre)
     if traces.sequences[0].key is None:
-        names = asked.key(model_id="smollm2-135m")
-        at = 2 if level is None else level
+        key, at = asked.key(model_id="smollm2-135m"), 2 if level is None else level
         digest = fit_directory(
             data,
             out,
-            key=detector_key(*names)[at],
+            key=key.value(at),
             level=at,
             default=default,
             demo=demo,
             projection=projection,
             options=replace(options, least=least or 4),
-            held_out=kept_out,
+            held_out=out_of_fit,
             traces=traces,
         )
         print(f"manifest {digest}")
+        _judge(traces, out, page, out_of_fit, asked=key)
         return
-    traces = of_key(traces, asked)
-    steps = [steps_of(s) for s in traces.sequences]
-    kept_out = [*kept_out, *held_back(traces.prompts, hold_back)]
     found = fit_keys(
-        traces,
+        of_key(traces, asked),
         out,
-        steps=steps,
         level=level if level is not None else (2 if asked.model_id is not None else 0),
         least=least or LEAST,
         share=share,
         default=default,
         demo=demo,
         projection=projection,
-        held_out=frozenset(kept_out),
+        held_out=out_of_fit,
         options=options,
     )
     print("\n".join(found.lines()))
-    if kept_out:
-        parts = {name: [s for s in steps if s.sequence.prompt_id in names] for name, names in found.parts().items()}
-        numbers, text = run(parts["held out"], load_assets(out), source=traces.source, conformal=parts["conformal"])
-        _report(numbers, text, page=page)
-        for at_most, entry in numbers["session"].get("p_at_most", {}).items():
-            print(f"held out, p at most {at_most}: {entry['hits']} of {entry['n']} sessions")
+    _judge(traces, out, page, out_of_fit, conformal=found.split.conformal)
+
+
+def _judge(
+    traces: Traces,
+    assets: Path,
+    page: Path | None,
+    held_out: frozenset[str],
+    *,
+    conformal: frozenset[str] = frozenset(),
+    asked: Key | None = None,
+) -> None:
+    """Evaluate new assets on the prompts that were held out, where there are any."""
+    from tcd.calibration.fit import steps_of
+    from tcd.calibration.heldout import evaluate as run
+    from tcd.calibration.store import load_assets
+
+    if not held_out:
+        return
+    if all(s.weight == 1.0 for s in traces.sequences):
+        # the form that needs them is the weighted one
+        conformal = frozenset()
+    new, known = ([steps_of(s) for s in traces.sequences if s.prompt_id in names] for names in (held_out, conformal))
+    numbers, text = run(new, load_assets(assets), source=traces.source, asked=asked, conformal=known)
+    _report(numbers, text, page=page)
+    for at_most, entry in numbers["session"].get("p_at_most", {}).items():
+        print(f"held out, p at most {at_most}: {entry['hits']} of {entry['n']} sessions")
 
 
 @app.command()

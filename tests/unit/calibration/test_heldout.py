@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tcd.calibration import load_assets
+from tcd.calibration import default_asset_dir, load_assets
 from tcd.calibration.fit import FitOptions, shipped_weights, steps_of
 from tcd.calibration.heldout import SCHEMA, chance, evaluate, ks_limit
-from tcd.calibration.keyed import fit_keys, held_back
+from tcd.calibration.keyed import fit_keys, held_back, named
 from tcd.calibration.report import plain
 from tcd.calibration.traces import Key, Sequence, Traces
 from tcd.cli.calibrate import app
@@ -204,6 +204,10 @@ def test_held_back_prompts_are_the_same_at_every_fit() -> None:
     assert held_back(prompts, 0.25) == held_back(reversed(prompts), 0.25)
     assert len(held_back(prompts, 0.25)) == 10
     assert held_back(prompts, 0.0) == []
+    assert named(prompts, "p3,p5", 0.0) == {"p3", "p5"}
+    assert named(prompts, "p3", 0.25) == {"p3", *held_back(prompts, 0.25)}
+    with pytest.raises(AssetError, match="no session has the prompt 'x'"):
+        named(prompts, "p3,x", 0.0)
 
 
 def rows_of(count: int) -> list[dict[str, Any]]:
@@ -214,6 +218,24 @@ def rows_of(count: int) -> list[dict[str, Any]]:
         numbers = {"log_prob": one.trace.tolist(), "entropy": one.entropy.tolist()}
         out.append({"session": f"s{i}", "model_id": "m", "temperature": 1.0, **numbers})
     return out
+
+
+def test_recordings_are_evaluated_with_both_monitors(tmp_path: Path) -> None:
+    """The shipped assets on recordings of their model: both monitors, labelled faults, marked as a demonstration."""
+    page = tmp_path / "a.html"
+    result = CliRunner().invoke(
+        app, ["evaluate", "--data", str(SMALL), "--assets", str(default_asset_dir()), "--html", str(page)]
+    )
+    assert result.exit_code == 0, result.output
+    numbers = json.loads(result.stdout)
+    assert numbers == json.loads(page.with_suffix(".json").read_text())
+    assert numbers["demo"] is True
+    assert [(entry["key"], entry["level"], entry["fallback"]) for entry in numbers["keys"]] == [
+        ("smollm2-135m/gpu0/chat/en/default", 2, False)
+    ]
+    assert {"loop", "soft", "temperature", "shift", "severe", "mild"} <= set(numbers["detection"])
+    assert "no guarantee follows" in page.read_text()
+    assert read(page.read_text()).of("svg")
 
 
 def test_the_command_evaluates_what_it_holds_back_and_another_log(tmp_path: Path) -> None:
