@@ -61,7 +61,7 @@ class MemoryLedger:
             raise Conflict(msg)
         self._forget_expired(now_us)
         chains = self._checked_chains(batch.receipts)
-        self._check_answers(batch.answers)
+        self._check_answers(batch.answers, now_us)
         first = self._size
         for receipt in batch.receipts:
             self._add(receipt)
@@ -70,6 +70,7 @@ class MemoryLedger:
         self._events.extend(batch.events)
         self._event_count += len(batch.events)
         for answer in batch.answers:
+            self._answers.pop((answer.tenant, answer.key), None)
             self._answers[answer.tenant, answer.key] = answer
         self._evict()
         return Appended(self._size, self._event_count, tuple(range(first, self._size)))
@@ -93,11 +94,13 @@ class MemoryLedger:
             raise Unavailable(msg, retry_after=1.0)
         return after
 
-    def _check_answers(self, answers: Sequence[Idempotent]) -> None:
+    def _check_answers(self, answers: Sequence[Idempotent], now_us: int) -> None:
         seen: set[tuple[str, str]] = set()
         for answer in answers:
             name = (answer.tenant, answer.key)
-            if name in self._answers or name in seen:
+            known = self._answers.get(name)
+            # one that expired may still be there, behind an older one that did not
+            if name in seen or (known is not None and known.expires_us > now_us):
                 msg = "the idempotency key is taken"
                 raise Conflict(msg)
             seen.add(name)
