@@ -20,7 +20,8 @@ MAX_MEMBERS: Final = 512
 MAX_INT: Final = 2**53 - 1
 _MAX_DIGITS: Final = 17
 _KEY: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+#: An unclosed string reaches to the end, so that no quote is looked at twice.
+_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _NOT_BRACKETS: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
 _OPEN: Final = frozenset(b"[{")
 #: What the encoder may leave after a backslash: a quote or a backslash; anything else was a control character.
