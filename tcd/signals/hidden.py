@@ -43,6 +43,11 @@ def spectrum(hidden: NDArray[np.generic]) -> F64:
         # stacked products of fixed shape: the bits of a row do not depend on N
         left, right = (table, turned) if depth <= width else (turned, table)
         np.matmul(left, right, out=gram[first : first + step])
+    return singular_values(gram, keep)
+
+
+def singular_values(gram: F64, keep: int) -> F64:
+    """The `keep` largest singular values (N, keep), descending, of tables whose Gram matrices (N, S, S) these are."""
     values = np.linalg.eigvalsh(gram)[:, : -keep - 1 : -1]
     return np.asarray(np.sqrt(np.maximum(values, 0.0)))
 

@@ -14,7 +14,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 #: A logit this far under the largest one has weight 0.
-_IMPOSSIBLE: Final = np.float32(-1e4)
+IMPOSSIBLE: Final = np.float32(-1e4)
 #: Probability of the nucleus, and its largest size that is told apart.
 NUCLEUS: Final = 0.95
 NUCLEUS_CAP: Final = 1025
@@ -43,7 +43,12 @@ def _nucleus(weight: F32, total: float) -> int:
     if likely.shape[0] > NUCLEUS_CAP:
         likely = np.partition(likely, -NUCLEUS_CAP)[-NUCLEUS_CAP:]
     likely.sort()
-    held = np.cumsum(likely[::-1], dtype=np.float64)
+    return nucleus_size(likely[::-1], total)
+
+
+def nucleus_size(likely: F32, total: float) -> int:
+    """Size of the nucleus from the largest unnormalised probabilities, descending, `NUCLEUS_CAP` of them or all."""
+    held = np.cumsum(likely, dtype=np.float64)
     return min(int(np.searchsorted(held, NUCLEUS * total)) + 1, NUCLEUS_CAP)
 
 
@@ -73,8 +78,8 @@ def token_signals(logits: F32, token: NDArray[np.generic]) -> TokenSignals:
         log_total = float(np.log(total))
         lp[i] = min(float(shifted[chosen]) - log_total, 0.0)
         # a masked token has weight 0 and would make 0 * -inf
-        if shifted.min() < _IMPOSSIBLE:
-            np.maximum(shifted, _IMPOSSIBLE, out=shifted)
+        if shifted.min() < IMPOSSIBLE:
+            np.maximum(shifted, IMPOSSIBLE, out=shifted)
         moment = float(np.einsum("v,v->", weight, shifted, dtype=np.float64))
         entropy[i] = max(log_total - moment / total, 0.0)
         nucleus[i] = np.log(_nucleus(weight, total))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,9 @@ from tcd.contract import (
 )
 from tcd.detector.windows import features_fit
 from tcd.rowwise import Inputs, Outputs, isolated
+from tcd.signals import device
 from tcd.signals.hidden import features, spectrum
-from tcd.signals.logits import token_signals
+from tcd.signals.logits import TokenSignals, token_signals
 from tcd.signals.projection import FEATURE_WIDTH, projection
 from tcd.signals.windows import append
 
@@ -74,26 +75,37 @@ def _rows_of(flat: NDArray[np.generic]) -> F32:
     return flat[:, : depth * FEATURE_WIDTH].reshape(n, depth, FEATURE_WIDTH).astype(np.float32, copy=False)
 
 
-def _hidden_signals(hidden: NDArray[np.generic], assets: AssetSet) -> tuple[F32, F32, Bool, Bool]:
+def _hidden_signals(hidden: Any, assets: AssetSet) -> tuple[F32, F32, Bool, Bool]:
     """Singular values (N, 16), features (N, 16), whether HIDDEN is there, whether it is good."""
     n, depth, width = hidden.shape
     sigma, row = np.zeros((n, SPECTRUM_RANK), np.float32), np.zeros((n, FEATURE_WIDTH), np.float32)
-    if depth == 0 or width == 0:
+    if n == 0 or depth == 0 or width == 0:
         return sigma, row, np.zeros(n, np.bool_), np.ones(n, np.bool_)
-    good = np.isfinite(hidden).all(axis=(1, 2))
-    safe = hidden if good.all() else np.where(good[:, None, None], hidden, 0.0)
-    values = spectrum(safe)
+    matrix = projection(width, assets)
+    if device.is_tensor(hidden):
+        good = device.finite_rows(hidden)
+        values, newest = device.hidden_signals(hidden, matrix)
+    else:
+        good = np.isfinite(hidden).all(axis=(1, 2))
+        safe = hidden if good.all() else np.where(good[:, None, None], hidden, 0.0)
+        values, newest = spectrum(safe), features(safe, matrix)
     with np.errstate(over="ignore"):
         sigma[:, : values.shape[1]] = values
-        row[:] = features(safe, projection(width, assets))
+        row[:] = newest
     good &= np.isfinite(sigma).all(axis=1) & np.isfinite(row).all(axis=1)
     return np.where(good[:, None], sigma, 0), np.where(good[:, None], row, 0), np.ones(n, np.bool_), good
+
+
+def _token_signals(logits: Any, token: NDArray[np.generic]) -> TokenSignals:
+    if device.is_tensor(logits):
+        return device.token_signals(logits, token)
+    return token_signals(logits.astype(np.float32, copy=False), token)
 
 
 def _step(inputs: Inputs, assets: AssetSet) -> Outputs:
     previous = _previous(inputs)
     hidden = inputs["HIDDEN"]
-    token = token_signals(inputs["LOGITS"].astype(np.float32, copy=False), inputs["TOKEN"][:, 0])
+    token = _token_signals(inputs["LOGITS"], inputs["TOKEN"][:, 0])
     sigma, row, has_hidden, hidden_good = _hidden_signals(hidden, assets)
     good = token.good & hidden_good & ~previous.bad
     with_row = good & has_hidden
@@ -143,7 +155,8 @@ def step(inputs: Inputs, assets: AssetSet) -> Outputs:
     """One step of a batch; inputs and answers are the tensors of `tcd.contract.SIGNALS`, batch first (KEY unused).
 
     The NEXT_ windows are padded to the bucket of the longest row. Zero-sized HIDDEN leaves spectrum and features
-    out. Bits depend on the row alone.
+    out. Bits depend on the row alone. LOGITS and HIDDEN may be torch tensors on any device: they stay there and only
+    signals come back, which agree with those of arrays to rounding.
     """
     return isolated(lambda part: _step(part, assets), _failed)(inputs)
 

@@ -29,13 +29,22 @@ Tensors = dict[str, Array]
 _INVALID: Final = np.iinfo(np.int32).max
 
 
-def _to_numpy(tensor: Any) -> Array:
-    """A Triton tensor as an array; one on the GPU is copied through torch, which is imported only then."""
+def _read(tensor: Any, *, stays: bool) -> Array:
+    """A Triton tensor as an array; one on the GPU through torch, which is imported only then.
+
+    With `stays` it is a torch tensor where it was: the step works on it there.
+    """
     if tensor.is_cpu():
         return cast("Array", tensor.as_numpy())
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
-    return cast("Array", torch.from_dlpack(tensor.to_dlpack()).cpu().numpy())
+    found = torch.from_dlpack(tensor.to_dlpack())
+    return cast("Array", found if stays else found.cpu().numpy())
+
+
+def _place(values: Any) -> str:
+    """The device of a tensor, empty for an array."""
+    return "" if isinstance(values, np.ndarray) else str(values.device)
 
 
 def magnitudes(lengths: Array) -> NDArray[np.int64]:
@@ -48,13 +57,15 @@ def join(parts: Sequence[Array], *, limit: int | None = None) -> Array:
     """Concatenate along the batch, zero-padding all other axes to the widest.
 
     Args:
-        parts: arrays of equal rank.
+        parts: arrays of equal rank; or torch tensors of equal inner shape on one device.
         limit: values of the last axis beyond it are dropped (no count may reach them).
     """
     if limit is not None and any(p.shape[-1] > limit for p in parts):
         parts = [p[..., :limit] for p in parts]
     if len(parts) == 1:
         return parts[0]
+    if _place(parts[0]):
+        return cast("Array", importlib.import_module("torch").cat(list(parts)))
     inner = {p.shape[1:] for p in parts}
     if len(inner) == 1:
         return np.concatenate(parts)
@@ -75,11 +86,13 @@ class BatchModel:
         model: its contract.
         counts: tensors whose valid values LENGTHS-like columns count: tensor to (lengths tensor, columns to multiply).
         exact: tensors that may not be padded; requests that differ in them are computed apart.
+        resident: tensors of `exact` that are worked on where they are, on a GPU too.
     """
 
     model: ClassVar[Model]
     counts: ClassVar[Mapping[str, tuple[str, list[int]]]] = {}
     exact: ClassVar[tuple[str, ...]] = ()
+    resident: ClassVar[tuple[str, ...]] = ()
 
     def compute(self, inputs: Tensors, assets: AssetSet) -> Mapping[str, Array]:
         """The library's vectorised function: outputs by contract name."""
@@ -120,9 +133,10 @@ class BatchModel:
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's hook: one response per request."""
         gathered = [self._gather(request) for request in requests]
-        groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        groups: dict[tuple[tuple[tuple[int, ...], str], ...], list[int]] = {}
         for index, tensors in enumerate(gathered):
-            groups.setdefault(tuple(tensors[name].shape[1:] for name in self.exact), []).append(index)
+            alike = tuple((tuple(tensors[name].shape[1:]), _place(tensors[name])) for name in self.exact)
+            groups.setdefault(alike, []).append(index)
         responses: list[Any] = [None] * len(requests)
         assets = self._current_assets()
         for members in groups.values():
@@ -162,9 +176,9 @@ class BatchModel:
             checked[tensor.name] = array
         return checked
 
-    @staticmethod
-    def _gather(request: Any) -> Tensors:
-        return {tensor.name(): _to_numpy(tensor) for tensor in request.inputs()}
+    @classmethod
+    def _gather(cls, request: Any) -> Tensors:
+        return {tensor.name(): _read(tensor, stays=tensor.name() in cls.resident) for tensor in request.inputs()}
 
     def _join(self, parts: Sequence[Tensors], sizes: Sequence[int]) -> Tensors:
         joined = {

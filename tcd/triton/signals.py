@@ -24,6 +24,8 @@ class Signals(BatchModel):
     }
     #: A zero among the logits is no padding: requests of other vocabularies or windows are computed apart.
     exact: ClassVar[tuple[str, ...]] = ("LOGITS", "HIDDEN")
+    #: A vocabulary per row: on a GPU they stay there.
+    resident: ClassVar[tuple[str, ...]] = exact
 
     def compute(self, inputs: Tensors, assets: AssetSet) -> Mapping[str, Array]:
         """See `tcd.signals.step`."""

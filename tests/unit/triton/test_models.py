@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -288,7 +289,34 @@ class GpuTensor:
 
 def test_inputs_on_the_gpu_are_fetched_through_dlpack() -> None:
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
-    np.testing.assert_array_equal(base._to_numpy(GpuTensor("TRACE", array)), array)
+    np.testing.assert_array_equal(base._read(GpuTensor("TRACE", array), stays=False), array)
+
+
+def test_logits_and_hidden_states_stay_on_the_gpu(pb: Any) -> None:
+    """Requests of both kinds in one dynamic batch: each answers what it answers alone, and they agree to rounding."""
+    rng = np.random.default_rng(4)
+
+    def request(rows: int, *, gpu: bool) -> Any:
+        tensors: dict[str, Any] = {
+            "LOGITS": rng.normal(0, 3, (rows, 300)).astype(np.float32),
+            "TOKEN": rng.integers(0, 300, (rows, 1)).astype(np.int32),
+            "HIDDEN": rng.normal(0, 2, (rows, 32, 576)).astype(np.float32),
+            **start(rows),
+            "KEY": np.zeros((rows, 3), np.uint64),
+        }
+        kinds = {name: GpuTensor if gpu and name in Signals.resident else pb.Tensor for name in tensors}
+        inputs = [kinds[name](name, array) for name, array in tensors.items()]
+        return SimpleNamespace(inputs=lambda: inputs), tensors
+
+    made = [request(2, gpu=True), request(1, gpu=False), request(3, gpu=True), request(2, gpu=False)]
+    model = loaded(Signals)
+    together = [pb.tensors(response) for response in model.execute([r for r, _ in made])]
+    for (single, tensors), answered in zip(made, together, strict=True):
+        (alone,) = (pb.tensors(response) for response in model.execute([single]))
+        host = step(tensors, load_assets(default_asset_dir()))
+        for name, array in alone.items():
+            assert array.tobytes() == answered[name].tobytes(), name
+            np.testing.assert_allclose(array, host[name], rtol=1e-5, atol=1e-5)
 
 
 def test_join_pads_every_axis_and_keeps_dtypes() -> None:
