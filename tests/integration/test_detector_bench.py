@@ -32,7 +32,7 @@ def test_rows_through_triton_have_the_bits_of_the_library(tmp_path: Path) -> Non
 
 
 def test_steps_through_a_shim_have_the_p_values_of_the_library() -> None:
-    steps = recordings.load(SMALL, most=3).steps
+    steps = recordings.load(SMALL, most=2).steps
     served = via.serve(steps, default_asset_dir(), "http", model="model0")
     count = sum(s.sequence.steps for s in steps)
     assert served.compared == {"SCORE": count, "COMPONENTS": 8 * count, "MV": 2 * count, "P_VALUE": count}

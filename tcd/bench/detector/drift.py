@@ -141,7 +141,8 @@ def families() -> dict[str, Family]:
             partial(_shipped, "ADWIN"),
         ),
         "river KSWIN": Family(
-            {"windows 100, 30": Kswin(100, 30), "windows 48, 16": Kswin(48, 16)},
+            # its own; 48 and 16 caught half as much
+            {"windows 100, 30": Kswin(100, 30)},
             _LEVELS,
             "alpha",
             partial(_shipped, "KSWIN"),

@@ -37,7 +37,7 @@ _CELLS: Final = (
 )
 _SWEEP: Final = (
     "Each at the most sensitive setting of its sweep that keeps the budget on these recordings, on the signal and "
-    "with the windows that serve it best here, a choice that no user could make beforehand:"
+    "with the second parameter that serve it best here, a choice that no user could make beforehand:"
 )
 _VALIDITY: Final = (
     "P(p ≤ a)/a of step p-values, 95 % bootstrap over prompts. Lag-1: correlation of neighbouring steps, and of the "
