@@ -83,8 +83,7 @@ def open_log(note: bytes, *, origin: str, policy: VerifyPolicy, since_us: int = 
         UnknownKey: no key of this log is pinned.
         WrongOrigin: a checkpoint of another log.
     """
-    text, lines = parse_note(note)
-    head = LogHead.from_text(text)
+    head = LogHead.from_text(parse_note(note)[0])
     if head.origin != origin:
         msg = "the checkpoint is of another log"
         raise WrongOrigin(msg)
@@ -95,7 +94,7 @@ def open_log(note: bytes, *, origin: str, policy: VerifyPolicy, since_us: int = 
     own = [(key, log_verifier(key)) for key in pinned]
     trusted = {} if policy.witnesses is None else policy.witnesses.witnesses
     verifiers: list[LineVerifier] = [*(verifier for _, verifier in own), *trusted.values()]
-    signed = verify_lines(text, lines, verifiers)
+    signed = _verified(note, tuple(verifiers))
     witnesses = _witnesses(signed, trusted)
     times = [*witnesses.values(), *_own_times(signed)]
     quorum = policy.witnesses is not None and policy.witnesses.quorum != "none"
@@ -111,6 +110,13 @@ def open_log(note: bytes, *, origin: str, policy: VerifyPolicy, since_us: int = 
         msg = f"the log did not sign with {', '.join(sorted(missing)) or 'a pinned key'}"
         raise MissingSignature(msg)
     return OpenedLog(head, algorithms, witnesses)
+
+
+@lru_cache(maxsize=64)
+def _verified(note: bytes, verifiers: tuple[LineVerifier, ...]) -> tuple[Verified, ...]:
+    """Lines of known keys. Many receipts are shown under one checkpoint, whose signatures need one look."""
+    text, lines = parse_note(note)
+    return verify_lines(text, lines, verifiers)
 
 
 def _witnesses(signed: tuple[Verified, ...], trusted: Mapping[str, LineVerifier]) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +268,24 @@ def test_the_keys_of_a_directory_sign_and_hand_over(tmp_path: Path) -> None:
     assert [report.code for report in results] == ["ok", "key_not_valid", "ok"]
     with pytest.raises(ConfigError, match="again"):
         store.change(old.kid, compromised_after_size=2)
+
+
+@pytest.mark.parametrize("scale", [1, pytest.param(10, marks=pytest.mark.long)])
+def test_a_chain_of_any_length_takes_the_same_memory(tmp_path: Path, scale: int) -> None:
+    made = Session(name="long")
+    (tmp_path / "keys.json").write_text(json.dumps(KeySet([made.issuer.pinned()]).to_json()))
+    made.open()
+    peaks = []
+    for count in (1200 * scale, 3600 * scale):
+        path = tmp_path / f"{count}.jsonl"
+        while len(made.receipts) < count:
+            made.issue("gap", {"gap": {"from": 0, "to": 0, "reason": "x" * 100}})
+        with path.open("w") as file:
+            for r in made.receipts:
+                file.write(json.dumps({"head": r.head_hex, "body": r.body_text, "sig": r.sig_hex}) + "\n")
+        tracemalloc.start()
+        result = verify(tmp_path, "chain", path.name, "--json")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert json_of(result)["records"] == count
+    assert peaks[1] < 1.2 * peaks[0]
