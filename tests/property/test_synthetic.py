@@ -92,7 +92,15 @@ def test_healthy_generations_look_like_the_recorded_ones(shared: Path) -> None:
 
 def test_the_shipped_tables_are_those_of_the_recordings(shared: Path) -> None:
     measured = Tables.measure(load_traces(shared / "data" / "traces").sequences)
-    for name in ("entropy", "surprisal", "feature_mean", "feature_factor", "spectrum_mean", "spectrum_factor"):
+    for name in (
+        "entropy",
+        "surprisal",
+        "nucleus",
+        "feature_mean",
+        "feature_factor",
+        "spectrum_mean",
+        "spectrum_factor",
+    ):
         assert np.allclose(getattr(TABLES, name), getattr(measured, name), rtol=1e-4, atol=1e-9), name
 
 

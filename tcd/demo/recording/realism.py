@@ -21,7 +21,9 @@ SIGNALS: Final[Mapping[str, Callable[[Recorded], NDArray[np.floating[Any]]]]] = 
     "entropy": lambda s: s.entropy,
     "surprisal": lambda s: -s.trace,
     "surprisal - entropy": lambda s: -s.trace - s.entropy,
-    "norm of the features": lambda s: np.linalg.norm(s.features, axis=1),
+    "log nucleus size": lambda s: s.features[:, -1],
+    "log nucleus size - entropy": lambda s: s.features[:, -1] - s.entropy,
+    "norm of the projection": lambda s: np.linalg.norm(s.features[:, :-1], axis=1),
     "feature 0": lambda s: s.features[:, 0],
     "log first singular value": lambda s: np.log(np.maximum(s.spectrum[:, 0], 1e-3)),
 }

@@ -2,7 +2,7 @@
 
 The marginals, the share of the variance between requests and the memory within one are those of healthy SmolLM2
 generations (`tcd.demo.recording.realism` measures both sides; docs/benchmarks.md has the table). Not modelled:
-the joint behaviour of entropy, features and spectrum outside loops, soft loops, and what a language or a task changes.
+the joint behaviour of entropy, hidden states and spectrum outside loops, soft loops, what a language or a task changes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ I64 = NDArray[np.int64]
 VOCABULARY: Final = 49_152
 _LEVELS: Final = np.linspace(0.0, 1.0, 33)
 _BINS: Final = 8
+#: The nucleus follows the entropy closely: it has finer bins.
+_FINE: Final = 32
 #: Entropy of the next copy of a looped token over that of the last one, and how much it varies (log scale).
 _DECAY, _SPREAD = 0.6, 0.3
 #: Distance of a copied feature vector from the last copy, relative to its norm: at the first copy, and per copy.
@@ -85,12 +87,14 @@ class Tables:
     Attributes:
         entropy: (33,) quantiles, nats.
         surprisal: (8, 33) quantiles of the sampled token's, by octile of the entropy.
+        nucleus: (32, 33) quantiles of the log of the nucleus size, by 32nd of the entropy.
         feature_mean, feature_factor: (16,), (16, 16) mean and lower Cholesky factor of the covariance.
         spectrum_mean, spectrum_factor: the same of the logarithms of the 16 singular values.
     """
 
     entropy: F64
     surprisal: F64
+    nucleus: F64
     feature_mean: F64
     feature_factor: F64
     spectrum_mean: F64
@@ -112,10 +116,10 @@ class Tables:
         # the window of the spectrum is full from its 32nd step on at the latest
         sigma = np.concatenate([s.spectrum[32 : s.healthy] for s in healthy]).astype(np.float64)
         logs = np.log(sigma[(sigma > 0).all(axis=1)])
-        bins = np.minimum(np.searchsorted(np.quantile(entropy, _octiles()), entropy), _BINS - 1)
         return cls(
             np.quantile(entropy, _LEVELS),
-            np.stack([np.quantile(surprisal[bins == i], _LEVELS) for i in range(_BINS)]),
+            _by_entropy(entropy, surprisal, _BINS),
+            _by_entropy(entropy, features[:, -1], _FINE),
             features.mean(axis=0),
             np.linalg.cholesky(np.cov(features.T)),
             logs.mean(axis=0),
@@ -128,8 +132,11 @@ class Tables:
         return json.dumps(_rounded(body), separators=(",", ":")).replace('],"', '],\n"')
 
 
-def _octiles() -> F64:
-    return np.arange(1, _BINS) / _BINS
+def _by_entropy(entropy: F64, values: F64, bins: int) -> F64:
+    """Quantiles (bins, 33) of values in equal parts of the entropy."""
+    bounds = np.quantile(entropy, np.arange(1, bins) / bins)
+    part = np.searchsorted(bounds, entropy)
+    return np.stack([np.quantile(values[part == i], _LEVELS) for i in range(bins)])
 
 
 def _rounded(value: Any) -> Any:
@@ -170,26 +177,34 @@ class Signals:
 
 def healthy(tables: Tables, rng: np.random.Generator, n: int) -> Signals:
     """A healthy generation of n tokens."""
+    width = tables.feature_mean.shape[0]
     level = ENTROPY_MEMORY.latent(rng, n, 1)[:, 0]
     chance = SURPRISAL_MEMORY.latent(rng, n, 1)[:, 0]
-    width = tables.feature_mean.shape[0]
-    entropy, surprisal = _scalars(tables, level, chance)
-    return Signals(
-        entropy,
-        surprisal,
-        tables.spectrum_mean + SPECTRUM_MEMORY.latent(rng, n, width) @ tables.spectrum_factor.T,
-        tables.feature_mean + FEATURE_MEMORY.latent(rng, n, width) @ tables.feature_factor.T,
-        rng.integers(1, VOCABULARY, n),
-    )
+    scalars = _scalars(tables, level, chance, rng.normal(size=n))
+    log_sigma = tables.spectrum_mean + SPECTRUM_MEMORY.latent(rng, n, width) @ tables.spectrum_factor.T
+    features = tables.feature_mean + FEATURE_MEMORY.latent(rng, n, width) @ tables.feature_factor.T
+    features[:, -1] = scalars.log_nucleus
+    return Signals(scalars.entropy, scalars.surprisal, log_sigma, features, rng.integers(1, VOCABULARY, n))
 
 
-def _scalars(tables: Tables, level: F64, chance: F64) -> tuple[F64, F64]:
-    """Entropy and surprisal of latent levels and chances."""
+@dataclass(frozen=True, slots=True)
+class _Scalars:
+    entropy: F64
+    surprisal: F64
+    log_nucleus: F64
+
+
+def _scalars(tables: Tables, level: F64, chance: F64, spread: F64) -> _Scalars:
+    """Entropy of latent levels; surprisal and nucleus given the entropy, of latent chances; all (n,)."""
     share = special.ndtr(level)
-    octile = np.minimum((share * _BINS).astype(np.int64), _BINS - 1)
-    place = special.ndtr(chance)
-    surprisal = np.array([np.interp(p, _LEVELS, tables.surprisal[b]) for p, b in zip(place, octile, strict=True)])
-    return np.asarray(np.interp(share, _LEVELS, tables.entropy)), surprisal
+
+    def given(table: F64, latent: F64) -> F64:
+        part = np.minimum((share * table.shape[0]).astype(np.int64), table.shape[0] - 1)
+        place = special.ndtr(latent)
+        return np.array([np.interp(p, _LEVELS, table[b]) for p, b in zip(place, part, strict=True)])
+
+    entropy = np.interp(share, _LEVELS, tables.entropy)
+    return _Scalars(np.asarray(entropy), given(tables.surprisal, chance), given(tables.nucleus, spread))
 
 
 def loop(signals: Signals, rng: np.random.Generator, *, onset: int, period: int) -> Signals:
@@ -210,6 +225,7 @@ def loop(signals: Signals, rng: np.random.Generator, *, onset: int, period: int)
         surprisal[t] = min(surprisal[before], entropy[before]) * fade[1]
         jitter = _JITTER * _JITTER_DECAY**copy * np.linalg.norm(features[before]) / np.sqrt(features.shape[1])
         features[t] = features[before] + jitter * rng.normal(size=features.shape[1])
+        features[t, -1] = max(0.0, features[before, -1]) * min(1.0, entropy[t] / max(entropy[before], _FLOOR))
         tokens[t] = tokens[before]
     return Signals(entropy, surprisal, log_sigma, features, tokens)
 
@@ -227,16 +243,17 @@ def drift(signals: Signals, tables: Tables, rng: np.random.Generator, *, onset: 
     """From `onset` on entropy, surprisal and features lie `strength` standard deviations off, the latter anywhere."""
     late = np.arange(signals.tokens.shape[0]) >= onset
     share = np.clip(np.interp(signals.entropy, tables.entropy, _LEVELS), 1e-3, 1.0 - 1e-3)
-    moved, surprisal = _scalars(tables, special.ndtri(share) + strength, rng.normal(size=late.shape[0]))
+    level, chance, spread = special.ndtri(share) + strength, *rng.normal(size=(2, late.shape[0]))
+    moved = _scalars(tables, level, chance, spread)
     direction = rng.normal(size=signals.features.shape[1])
     step = tables.feature_factor @ (direction / np.linalg.norm(direction)) * 2.0 * strength
-    # the nucleus grows with the entropy
-    step[-1] = strength * np.linalg.norm(tables.feature_factor[-1])
+    features = signals.features + late[:, None] * step
+    features[:, -1] = np.where(late, moved.log_nucleus, signals.features[:, -1])
     return replace(
         signals,
-        entropy=np.where(late, moved, signals.entropy),
-        surprisal=np.where(late, surprisal, signals.surprisal),
-        features=signals.features + late[:, None] * step,
+        entropy=np.where(late, moved.entropy, signals.entropy),
+        surprisal=np.where(late, moved.surprisal, signals.surprisal),
+        features=features,
     )
 
 
