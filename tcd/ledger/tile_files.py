@@ -13,7 +13,7 @@ from tcd.receipts.errors import InconsistentLog, MalformedTile
 from tcd.receipts.merkle import HASH
 from tcd.receipts.note import MAX_NOTE, parse_note
 from tcd.receipts.tile_proofs import TileLog
-from tcd.receipts.tiles import MAX_ENTRY, WIDTH, Tile, TileBuilder
+from tcd.receipts.tiles import MAX_ENTRY, WIDTH, Tile, TileBuilder, prefix_entries
 
 CHECKPOINT: Final = "checkpoint"
 _MAX_FILE: Final = WIDTH * max(HASH, MAX_ENTRY + 2)
@@ -49,10 +49,10 @@ class TileDirectory:
             return self._bytes(self.root / tile.path())
         except FileNotFoundError:
             pass
-        if tile.level >= 0:
-            for path in self._wider(tile):
-                with contextlib.suppress(FileNotFoundError):
-                    return self._bytes(path)[: tile.width * HASH]
+        for path in self._wider(tile):
+            with contextlib.suppress(FileNotFoundError):
+                wider = self._bytes(path)
+                return wider[: tile.width * HASH] if tile.level >= 0 else prefix_entries(wider, tile.width)
         msg = f"{tile.path()} is missing"
         raise MalformedTile(msg)
 

@@ -21,7 +21,7 @@ MAX_SIGNATURES: Final = 16
 ED25519: Final = 0x01
 _PREFIX: Final = "\u2014 "
 _KEY_HASH: Final = 4
-_NAME: Final = re.compile(r"[^\s+]+")
+_NAME: Final = re.compile(r"[^\s+\ud800-\udfff]+")
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
 
@@ -51,10 +51,10 @@ def check_name(name: str) -> None:
     """Refuse a key name that signed notes cannot carry.
 
     Raises:
-        MalformedNote: empty, with white space or with a plus.
+        MalformedNote: empty, with white space or with a plus, or not to be written as UTF-8.
     """
     if _NAME.fullmatch(name) is None:
-        msg = "a key name is not empty and has neither white space nor a plus"
+        msg = "a key name is UTF-8, is not empty and has neither white space nor a plus"
         raise MalformedNote(msg)
 
 

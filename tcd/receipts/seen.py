@@ -78,9 +78,9 @@ class Memory:
         """
         try:
             _FILE(obj)
-        except SchemaMismatch as error:
-            msg = f"not a {VERSION}: {error.detail}"
+            logs: list[dict[str, Any]] = obj["logs"]
+            seen = {log["origin"]: Seen(log["size"], bytes.fromhex(log["root"]), log["note"].encode()) for log in logs}
+        except (SchemaMismatch, UnicodeEncodeError) as error:
+            msg = f"not a {VERSION}: {error}"
             raise MalformedNote(msg) from error
-        logs: list[dict[str, Any]] = obj["logs"]
-        seen = {log["origin"]: Seen(log["size"], bytes.fromhex(log["root"]), log["note"].encode()) for log in logs}
         return cls(seen, obj.get("serial", 0))

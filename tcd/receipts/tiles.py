@@ -143,6 +143,22 @@ def unpack_entries(bundle: bytes, width: int) -> list[bytes]:
     return entries
 
 
+def prefix_entries(bundle: bytes, width: int) -> bytes:
+    """The first `width` entries of a wider bundle, as a bundle.
+
+    Raises:
+        MalformedTile: there are fewer.
+    """
+    at = 0
+    for _ in range(width):
+        end = at + 2 + int.from_bytes(bundle[at : at + 2], "big")
+        if at + 2 > len(bundle) or end > len(bundle):
+            msg = f"fewer than {width} entries"
+            raise MalformedTile(msg)
+        at = end
+    return bundle[:at]
+
+
 class TileBuilder:
     """Grows a log and gives the files to write; holds less than 256 hashes per level, whatever the size."""
 

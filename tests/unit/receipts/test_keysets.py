@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +176,10 @@ def test_keys_of_logs_and_witnesses_do_not_stand_for_each_other() -> None:
         parse_policy(_policy(f"log {witness.vkey()}", "quorum none"))
     with pytest.raises(VerificationError):
         parse_policy(_policy(f"witness a {_witnesses()[0].split()[2]}", f"witness b {witness.vkey()}", "quorum a"))
+    raw = bytes([4]) + witness.public
+    name = hashlib.sha256(b"w\x80\n" + raw).hexdigest()[:8].encode()
+    with pytest.raises(VerificationError):
+        parse_policy(b"witness a w\x80+" + name + b"+" + base64.b64encode(raw) + b"\nquorum a\n")
     with pytest.raises(VerificationError):
         parse_policy(b"quorum none")
     with pytest.raises(VerificationError):

@@ -160,6 +160,6 @@ def test_unsafe_keys_and_wrong_hashes_are_refused() -> None:
         NoteVerifier(ORIGIN, b"\1" + b"\0" * 31)
     with pytest.raises(BadKey):
         NoteVerifier.from_vkey(LOG.vkey().replace(LOG.hash.hex(), "00000000"))
-    for name in ("", "a b", "a+b", "a\u00a0b"):
+    for name in ("", "a b", "a+b", "a\u00a0b", "a\udc80"):
         with pytest.raises(MalformedNote):
             NoteVerifier(name, KEY.public)

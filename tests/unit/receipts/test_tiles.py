@@ -163,8 +163,11 @@ def test_export_in_steps_gives_a_directory_that_proves_everything(tmp_path: Path
     partial = tmp_path / "log" / Tile(0, 0, 5).path()
     partial.unlink()
     assert directory.read(Tile(0, 0, 5)) == b"".join(map(leaf_hash, ENTRIES[:5]))
-    with pytest.raises(MalformedTile):
-        directory.read(Tile(0, 9))
+    (tmp_path / "log" / Tile(-1, 0, 5).path()).unlink()
+    assert unpack_entries(directory.read(Tile(-1, 0, 5)), 5) == ENTRIES[:5]
+    for missing in (Tile(0, 9), Tile(-1, 9, 3), Tile(-1, 3, 233)):
+        with pytest.raises(MalformedTile):
+            directory.read(missing)
 
 
 def test_entries_that_do_not_lead_to_the_checkpoint_leave_the_old_one(tmp_path: Path) -> None:
