@@ -53,8 +53,8 @@ def _as_shipped(scored: list[Scored]) -> dict[str, Any]:
     steps, flags = [one.steps for one in scored], [one.alarms for one in scored]
     out = {reading: budget.detection(steps, flags, rearm) for reading, rearm in budget.READINGS.items()}
     tokens = budget.healthy_tokens(steps)
-    counts = {reading: budget.sounded(steps, flags, rearm) for reading, rearm in budget.READINGS.items()}
-    return {"healthy_tokens": tokens, "counts": counts, **out}
+    rates = {reading: budget.rate(steps, flags, rearm) for reading, rearm in budget.READINGS.items()}
+    return {"healthy_tokens": tokens, "rates": rates, **out}
 
 
 def _ours(recordings: Recordings, folds: int, *, small: bool) -> dict[str, list[Scored]]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from tcd.calibration.evaluate import REARM, Scored, realised
 from tcd.calibration.fit import Steps
@@ -64,13 +65,37 @@ def delays(steps: Sequence[Steps], flags: Sequence[Bool], kind: str) -> F64:
     return np.array(out)
 
 
+def median_interval(values: F64) -> list[float | None]:
+    """Interval of the median between two order statistics, at least 95 % for any law; None is infinity."""
+    n = values.shape[0]
+    ordered = np.sort(values)
+    # so few below the median with probability at most 1/40
+    outside = int(binom.ppf(0.025, n, 0.5)) - 1
+    ends = (ordered[outside], ordered[n - 1 - outside]) if outside >= 0 else (0.0, np.inf)
+    return [float(end) if np.isfinite(end) else None for end in ends]
+
+
+def rate(steps: Sequence[Steps], flags: Sequence[Bool], rearm: int) -> list[float]:
+    """False alarms per 1,000 healthy tokens, with the 95 % interval of a bootstrap over prompts."""
+    parts: dict[str, list[int]] = {}
+    for one, flag in zip(steps, flags, strict=True):
+        part = parts.setdefault(one.sequence.prompt_id, [0, 0])
+        part[0] += sounded([one], [flag], rearm)
+        part[1] += healthy_tokens([one])
+    alarms, tokens = np.array(list(parts.values())).T
+    drawn = np.random.default_rng(0).integers(len(parts), size=(_DRAWS, len(parts)))
+    rates = alarms[drawn].sum(1) / np.maximum(tokens[drawn].sum(1), 1)
+    found = [alarms.sum() / max(tokens.sum(), 1), *np.quantile(rates, [0.025, 0.975])]
+    return [TOKENS * float(one) for one in found]
+
+
 def detection(steps: Sequence[Steps], flags: Sequence[Bool], rearm: int) -> dict[str, Any]:
     """What alarms are worth.
 
     Returns:
         `per_1000` false alarms per 1,000 healthy tokens; per kind `n`, `within_32` and `within_64` as
-        [share, low, high] (95 % Clopper-Pearson over generations), `delay` (median, None for infinite) and
-        `delays` (sorted, the finite ones).
+        [share, low, high] (95 % Clopper-Pearson over generations), `delay` (median, None for infinite),
+        `delay_interval` (95 %) and `delays` (sorted, the finite ones).
     """
     out: dict[str, Any] = {"per_1000": TOKENS * sounded(steps, flags, rearm) / max(healthy_tokens(steps), 1)}
     for kind in KINDS:
@@ -81,6 +106,7 @@ def detection(steps: Sequence[Steps], flags: Sequence[Bool], rearm: int) -> dict
         out[kind] = {
             "n": n,
             "delay": median if np.isfinite(median) else None,
+            "delay_interval": median_interval(found),
             "delays": np.sort(found[np.isfinite(found)]).astype(int).tolist(),
         }
         for horizon in (32, 64):

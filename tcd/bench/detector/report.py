@@ -32,8 +32,8 @@ _READINGS: Final = (
 )
 _CELLS: Final = (
     "At one false alarm per 1,000 healthy tokens realised on these prompts. Shares with 95 % Clopper-Pearson over "
-    "generations, median delay in tokens; AUROC with the 95 % interval of a bootstrap over prompts, positives 8 to 96 "
-    "steps after the onset."
+    "generations; median delay in tokens with its 95 % interval between order statistics; AUROC with the 95 % interval "
+    "of a bootstrap over prompts, positives 8 to 96 steps after the onset."
 )
 _SWEEP: Final = (
     "Each at the most sensitive setting of its sweep that keeps the budget on these recordings, on the signal and "
@@ -52,6 +52,10 @@ def _cell(cell: Sequence[float] | None, digits: int = 2) -> str:
     return f"{value} ({low}-{high})"
 
 
+def _steps(delay: float | None) -> str:
+    return "∞" if delay is None else f"{delay:g}"
+
+
 def _cells(found: Mapping[str, Any]) -> list[str]:
     out = []
     for kind, horizons, timed in _COLUMNS:
@@ -60,8 +64,8 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
             out.append("-")
             continue
         text = ", ".join(_cell(got[f"within_{horizon}"]) for horizon in horizons)
-        delay = "-" if got["delay"] is None else f"{got['delay']:g}"
-        out.append(f"{text} / {delay}" if timed else text)
+        low, high = (_steps(end) for end in got["delay_interval"])
+        out.append(f"{text} / {_steps(got['delay'])} ({low}-{high})" if timed else text)
     return out
 
 
@@ -173,7 +177,7 @@ def markdown(found: Mapping[str, Any], *, images: str = "") -> str:
         "## The fast alarm at its own level",
         "",
         f"{told}. Per 1,000 of {alarm['healthy_tokens']} healthy tokens:",
-        f"{alarm['steps']['per_1000']:.2f} steps, {alarm['alarms']['per_1000']:.2f} alarms.",
+        f"{_cell(alarm['rates']['steps'])} steps, {_cell(alarm['rates']['alarms'])} alarms; 95 % bootstrap over prompts.",
         "",
         f"| {_HEAD} |",
         "|---|---|---|---|",

@@ -139,6 +139,29 @@ def test_a_delay_counts_from_the_onset_and_may_be_endless(small: recordings.Reco
     assert (cells["n"], cells["delay"], cells["delays"], cells["within_32"][0]) == (1, 7.0, [7], 1.0)
 
 
+def test_the_interval_of_a_median_is_between_order_statistics() -> None:
+    assert budget.median_interval(np.arange(5.0)) == [0.0, None]
+    # of 12 values at most 2 lie below the median with probability .019, at most 3 with .073
+    assert budget.median_interval(np.arange(12.0)) == [2.0, 9.0]
+    assert budget.median_interval(np.full(12, np.inf)) == [None, None]
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(2000):
+        low, high = budget.median_interval(rng.exponential(size=15))
+        covered += (low or 0.0) <= np.log(2) <= (np.inf if high is None else high)
+    assert 0.95 <= covered / 2000 <= 0.98
+
+
+def test_the_rate_of_false_alarms_has_an_interval_over_prompts(small: recordings.Recordings) -> None:
+    flags = [np.zeros(s.sequence.steps, np.bool_) for s in small.steps]
+    assert budget.rate(small.steps, flags, 0) == [0.0, 0.0, 0.0]
+    flags[0][40:60] = True
+    value, low, high = budget.rate(small.steps, flags, 0)
+    assert value == pytest.approx(20_000 / budget.healthy_tokens(small.steps))
+    # another draw of prompts may be without that one
+    assert low == 0.0 < value < high
+
+
 def test_auroc_is_that_of_the_calibration_with_an_interval_around_it(small: recordings.Recordings) -> None:
     scored = peers.chart(small, peers.CHARTS["entropy EWMA"])
     value, low, high = budget.auroc(scored) or [0.0] * 3
