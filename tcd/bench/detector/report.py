@@ -171,13 +171,14 @@ def markdown(found: Mapping[str, Any], *, images: str = "") -> str:
     if images:
         lines += ["", *(f"![{title}]({images}{name}.svg)" for name, title in TITLES.items())]
     alarm = found["fast_alarm"]
+    rates = alarm["rates"]
     told = "Given with the assets" if found["via"]["given"] else "Set without sight of these prompts"
     lines += [
         "",
         "## The fast alarm at its own level",
         "",
         f"{told}. Per 1,000 of {alarm['healthy_tokens']} healthy tokens:",
-        f"{_cell(alarm['rates']['steps'])} steps, {_cell(alarm['rates']['alarms'])} alarms; 95 % bootstrap over prompts.",
+        f"{_cell(rates['steps'])} steps, {_cell(rates['alarms'])} alarms; 95 % bootstrap over prompts.",
         "",
         f"| {_HEAD} |",
         "|---|---|---|---|",
