@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sidecar_api.app import Edges
+from sidecar_api.recovery import recover
+from tcd.ledger import SqliteLedger
 
 ALPHA, LENGTH = 0.05, 10
 BASE = ALPHA / LENGTH
@@ -171,3 +175,53 @@ async def test_rotating_users_in_unit_request_takes_shares_of_the_tenants_budget
         spent.append(answer["alpha_alloc"])
     assert spent == pytest.approx([BASE] * 12)
     assert service.budget.controller.pool(service.subjects.tenant("tenant0"))[:2] == (3, 2)
+
+
+async def test_a_jump_of_the_clock_forgets_answers_early_and_charges_nothing(make_client: Any, kit: Any) -> None:
+    now = [1_700_000_000_000_000]
+    scorer = kit.ScriptedScorer(0.9)
+    client = make_client(scorer, edges=Edges(now_us=lambda: now[0]))
+    first = await client.step(session="s", request_id="one")
+    for jump in (-86_400_000_000, 0, 86_399_000_000):
+        now[0] = 1_700_000_000_000_000 + jump
+        assert await client.step(session="s", request_id="one") == first
+    assert len(scorer.rows) == 1
+    now[0] = 1_700_000_000_000_000 + 86_400_000_000
+    later = await client.step(session="s", request_id="one")
+    assert len(scorer.rows) == 2
+    # a further step of the same generation: one reservation, one level
+    assert (later["alpha_alloc"], later["alpha_spent"]) == (first["alpha_alloc"], first["alpha_spent"])
+    assert view(client).reserved_total == 1
+
+
+async def test_a_crash_before_the_answer_sells_no_second_ticket_for_the_first_price(
+    make_client: Any, kit: Any, tmp_path: Path
+) -> None:
+    """The reservation was durable, the answer was not: it stays spent, and the retry pays for its own."""
+
+    scoring = asyncio.Event()
+
+    async def never(_: Any) -> None:
+        scoring.set()
+        await asyncio.Event().wait()
+
+    ledger = SqliteLedger(tmp_path)
+    client = make_client(kit.ScriptedScorer(0.9, before=never), edges=Edges(ledger=ledger))
+    request = asyncio.create_task(client.step(session="s", request_id="one"))
+    await scoring.wait()
+    spent = view(client).spent
+    assert spent == BASE
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    await ledger.close()
+    ledger = SqliteLedger(tmp_path)
+    client = make_client(kit.ScriptedScorer(0.9), edges=Edges(ledger=ledger))
+    await recover(ledger, client.app.runtime.service.judge)
+    assert view(client).spent == spent
+    retried = await client.step(session="s", request_id="one")
+    assert retried["components"]["av"]["index"] == 2
+    assert retried["alpha_alloc"] == BASE
+    assert retried["alpha_spent"] == 2 * BASE
+    assert await client.step(session="s", request_id="one") == retried
+    await client.app.runtime.service.judge.flush()
+    await ledger.close()
