@@ -20,19 +20,19 @@ def targets(found: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
     out: list[tuple[str, str, str, bool]] = []
     for name, disk in _disks(found):
         for run in disk["runs"]:
-            if run["clients"] != CLIENTS or name != "slow":
+            if run["clients"] != CLIENTS:
                 continue
             ratio, syncs = float(run["ratio"]), float(run["p50_in_syncs"])
-            out.append((f"{CLIENTS} waiting: group over single commits", f">= {RATIO:g}", f"{ratio:g}", ratio >= RATIO))
-            out.append((f"{CLIENTS} waiting: p50 in syncs", f"<= {SYNCS:g}", f"{syncs:g}", syncs <= SYNCS))
+            where = f"{CLIENTS} waiting, {_NAMES[name]}"
+            out.append((f"{where}: group over single commits", f">= {RATIO:g}", f"{ratio:g}", ratio >= RATIO))
+            out.append((f"{where}: p50 in syncs", f"<= {SYNCS:g}", f"{syncs:g}", syncs <= SYNCS))
     leased = int(found["cost"]["per_second"]["reserve+settle from a lease"])
     out.append(("reserve+settle from a lease, per core", f">= {LEASED:,}/s", f"{leased:,}/s", leased >= LEASED))
     if "at_rest" in found["cost"]:
         times = list(found["cost"]["at_rest"]["us_per_request"].values())
         growth = max(times) / min(times)
-        out.append(
-            ("slowest over fastest request, 10^3 to 10^6 subjects", f"<= {FLAT:g}", f"{growth:.2f}", growth <= FLAT)
-        )
+        what = "slowest over fastest request, 10^3 to 10^6 subjects"
+        out.append((what, f"<= {FLAT:g}", f"{growth:.2f}", growth <= FLAT))
     return out
 
 
@@ -48,7 +48,9 @@ def markdown(found: Mapping[str, Any]) -> str:
     how = (
         f"A decision is {what} bytes, made before the clock starts. Waiting clients hand in their next decision when"
         " the last one is durable. Single: a commit for each decision, one after the other. Of several turns of sync,"
-        " single and group the one with the median ratio is shown."
+        " single and group the one with the median ratio is shown. The ratio follows from the sync: where one takes 4"
+        " ms, a single commit is little else; a virtual disk that answers some syncs from its cache makes single"
+        " commits cheap."
     )
     lines = [
         "# The ledger: what durability costs",
