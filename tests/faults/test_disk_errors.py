@@ -23,7 +23,6 @@ from tests.faults import recording
 from tests.faults.writer import PARAMS
 from tests.unit.ledger.records import records
 
-COMMITS = 16
 FAULTS = (
     ("pwrite64", "error=EIO"),
     ("pwrite64", "error=ENOSPC"),
@@ -46,14 +45,14 @@ class Run:
         return self.status != 0 or any("failed" in line for line in self.said)
 
 
-def run(directory: Path, call: str, fault: str, when: str) -> Run:
+def run(directory: Path, call: str, fault: str, when: str, commits: int) -> Run:
     """Run a writer while calls on the ledger's files fail."""
     data, log = directory / "data", directory / "strace"
     data.mkdir(parents=True)
     paths = [option for name in (FILE, f"{FILE}-wal", f"{FILE}-journal") for option in ("-P", str(data / name))]
     command = ["strace", "-f", "-qq", "-y", "-o", str(log), *paths, "-e", f"trace={call}"]
     command += ["-e", f"inject={call}:{fault}:when={when}", sys.executable, "-m", "tests.faults.writer", str(data)]
-    done = subprocess.run([*command, str(COMMITS)], cwd=ROOT, capture_output=True, check=False)
+    done = subprocess.run([*command, str(commits)], cwd=ROOT, capture_output=True, check=False)
     if done.returncode not in {0, -9, 137}:
         # heard at the start: a reason, no traceback
         assert b"config" in done.stderr, done.stderr
@@ -63,7 +62,7 @@ def run(directory: Path, call: str, fault: str, when: str) -> Run:
     return Run(recording.lines(done.stdout), done.returncode, hit)
 
 
-async def check(directory: Path, found: Run) -> None:
+async def check(directory: Path, found: Run, commits: int) -> None:
     """Start again without a fault."""
     ledger = SqliteLedger(directory / "data")
     events = (await ledger.events(limit=10**6)).events
@@ -80,7 +79,7 @@ async def check(directory: Path, found: Run) -> None:
             assert await ledger.chain(stored.receipt.chain) is not None
     if found.said and found.said[-1] == {"end": True} and not any("failed" in line for line in found.said[-2:]):
         # events of failed commits came with later ones: the log has no hole
-        assert reserved == {str(i) for i in range(COMMITS)}
+        assert reserved == {str(i) for i in range(commits)}
     for count in await ledger.states():
         assert Controller.replay(events[:count], PARAMS).save() == (await ledger.state(count)).data
     controller.reserve(stream="s", hypothesis="after")
@@ -89,9 +88,9 @@ async def check(directory: Path, found: Run) -> None:
     await ledger.close()
 
 
-async def trial(directory: Path, call: str, fault: str, when: str) -> Run:
-    found = run(directory, call, fault, when)
-    await check(directory, found)
+async def trial(directory: Path, call: str, fault: str, when: str, commits: int = 16) -> Run:
+    found = run(directory, call, fault, when, commits)
+    await check(directory, found, commits)
     if call == "pwrite64" and found.hit["wal"] and "error" in fault:
         assert found.heard, "a commit that could not be written was not heard of"
     return found
@@ -178,7 +177,7 @@ async def test_one_failure_at_every_call(
     recording.need_strace()
     heard: Counter[str] = Counter()
     for at in range(1, 2000):
-        found = await trial(tmp_path / str(at), call, fault, str(at))
+        found = await trial(tmp_path / str(at), call, fault, str(at), commits=8)
         if not found.hit and "KILL" not in fault:
             break
         if found.status == 0 and "KILL" in fault:
