@@ -23,20 +23,23 @@ from sidecar_api.idempotency import Idempotency
 from sidecar_api.pins import Assets, Resolver, Shape, resolve
 from sidecar_api.receipting import Receipts
 from sidecar_api.recovery import recover
+from sidecar_api.replica import Replica, ReplicaRules, shared_params
 from sidecar_api.rewriting import Rewriter, rewrite_policy, spotlight_key
 from sidecar_api.service import Parts, Service
 from sidecar_api.sessions import SessionTable
 from sidecar_api.settle import Judge, JudgeRules
+from sidecar_api.shared_budget import SharedBudget
 from sidecar_api.state import StateService
 from sidecar_api.states import StateKeeper
 from sidecar_api.stores import memory_ledger
-from sidecar_api.subjects import Subjects
+from sidecar_api.subjects import Subjects, subject_key
 from sidecar_api.verification import Verifier
 from sidecar_api.windows import HoldRules
 from tcd import __version__
 from tcd.config import Settings
 from tcd.errors import ConfigError
 from tcd.ledger import Ledger
+from tcd.ledger.shared import SharedLedger
 from tcd.rate_limit import Limit, TokenBuckets
 from tcd.receipts import Issuer, KeySet, SigningKey, VerifyPolicy
 from tcd.risk_av import Controller, check_epoch_length
@@ -140,15 +143,6 @@ def _signing_key(settings: Settings, random: Callable[[int], bytes], logs: LogWr
     return key
 
 
-def _subject_key(settings: Settings, random: Callable[[int], bytes]) -> bytes:
-    if settings.subject_key_hex is not None:
-        return bytes.fromhex(settings.subject_key_hex.get_secret_value())
-    if settings.attest_sk_hex is not None:
-        seed = bytes.fromhex(settings.attest_sk_hex.get_secret_value())
-        return hashlib.sha256(b"tcd/subject-key/v1\0" + seed).digest()
-    return random(32)
-
-
 def _judge_rules(settings: Settings, policy: str, *, durable: bool) -> JudgeRules:
     return JudgeRules(
         decision=Rules(
@@ -181,11 +175,12 @@ def _receipts(settings: Settings, edges: Edges, logs: LogWriter) -> Receipts | N
     )
 
 
-def _budget(settings: Settings, assets: Assets, controller: Controller | None) -> Budget:
+def _budget(settings: Settings, assets: Assets, controller: Controller | None, *, shared: bool) -> Budget:
     """The controller's front.
 
     Raises:
-        ConfigError: the configured epoch length is more than the calibration carries.
+        ConfigError: the configured epoch length is more than the calibration carries, or a shared budget that
+            cannot be leased.
     """
     params = controller_params(
         alpha=settings.alpha,
@@ -199,7 +194,11 @@ def _budget(settings: Settings, assets: Assets, controller: Controller | None) -
     )
     auto = settings.epoch_length == "auto" and settings.schedule == "uniform" and settings.rule == "rai"
     shares = settings.pool_shares if settings.unit == "request" else 0
-    return Budget(controller or Controller(params), auto_length=auto, max_streams=settings.max_streams, shares=shares)
+    made = controller or Controller(params)
+    if shared:
+        shared_params(params)
+        return SharedBudget(made, auto_length=auto, max_streams=settings.max_streams, shares=shares, now=time.monotonic)
+    return Budget(made, auto_length=auto, max_streams=settings.max_streams, shares=shares)
 
 
 def _service(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges, judge: Judge, parts: _Shared) -> Service:
@@ -217,7 +216,7 @@ def _service(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges, j
                 min_idle=settings.session_min_idle_s,
             ),
             idempotency=parts.idempotency,
-            subjects=Subjects(_subject_key(settings, edges.random)),
+            subjects=Subjects(subject_key(settings, edges.random)),
             observer=parts.exporter,
             now_us=edges.now_us,
             random=edges.random,
@@ -239,21 +238,32 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
     ledger = edges.ledger or memory_ledger(settings)
     shared = _Shared(Idempotency(ledger, ttl=settings.idempotency_ttl_s), edges.exporter or make_exporter(settings))
     receipts = _receipts(settings, edges, logs)
-    budget = _budget(settings, assets, edges.controller)
+    checks = dict(edges.checks or {})
+    several = ledger if isinstance(ledger, SharedLedger) else None
+    budget = _budget(settings, assets, edges.controller, shared=several is not None)
+    committer = Committer(ledger, now_us=edges.now_us)
     judge = Judge(
         _judge_rules(settings, policy_digest(settings), durable=ledger.durable),
         budget=budget,
         receipts=receipts,
-        committer=Committer(ledger, now_us=edges.now_us),
+        committer=committer,
         idempotency=shared.idempotency,
         observer=shared.exporter,
         now_us=edges.now_us,
-        keeper=StateKeeper(ledger, budget.controller, every=settings.state_every) if ledger.durable else None,
+        keeper=StateKeeper(ledger, budget.controller, every=settings.state_every)
+        if ledger.durable and several is None
+        else None,
     )
     service = _service(settings, scorer, assets, edges, judge, shared)
 
     def loaded(digest: str, sessions: int) -> None:
         logs.write("warning", "state loaded", digest=digest, sessions=sessions)
+
+    replica = None
+    if several is not None:
+        replica = _replica(settings, several, judge, committer, edges)
+        replica.forget = service.forget_hypotheses
+        checks["ledger"] = replica.problem
 
     verifier: Verifier | None = None
     if receipts is not None:
@@ -276,11 +286,31 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         logs=logs,
         tokens=Tokens(settings.api_tokens),
         edge=TokenBuckets(Limit(settings.edge_rate_cap, settings.edge_rate_refill), max_keys=settings.rate_subjects),
-        checks=edges.checks or {},
+        checks=checks,
+        replica=replica,
         triton=edges.triton,
         config_hash=settings.config_hash.encode(),
         spans=edges.spans,
     )
+
+
+async def _recovered(runtime: Runtime) -> None:
+    """Go on where the ledger ends."""
+    if runtime.replica is not None:
+        found = await runtime.replica.start()
+    elif runtime.ledger.durable:
+        found = await recover(runtime.ledger, runtime.service.judge)
+    else:
+        return
+    runtime.logs.write("info", "recovered", **asdict(found))
+
+
+def _replica(settings: Settings, ledger: SharedLedger, judge: Judge, committer: Committer, edges: Edges) -> Replica:
+    assert isinstance(judge.budget, SharedBudget)  # noqa: S101 - for the type checker
+    rules = ReplicaRules(
+        name=settings.replica, ttl=settings.lease_ttl_s, idle=settings.session_idle_s, state_every=settings.state_every
+    )
+    return Replica(ledger, judge.budget, rules=rules, receipts=judge.receipts, committer=committer, now_us=edges.now_us)
 
 
 def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edges | None = None) -> ShimApp:
@@ -304,14 +334,14 @@ def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edg
         roots = [logging.getLogger("tcd"), logging.getLogger("sidecar_api")]
         for root in roots:
             root.addHandler(handler)
-        if runtime.ledger.durable:
-            found = await recover(runtime.ledger, runtime.service.judge)
-            runtime.logs.write("info", "recovered", **asdict(found))
+        await _recovered(runtime)
         runtime.service.start()
         try:
             yield
         finally:
             await runtime.service.stop(timeout=settings.drain_timeout_s)
+            if runtime.replica is not None:
+                await runtime.replica.stop()
             if runtime.spans is not None:
                 runtime.spans.close()
             for root in roots:

@@ -32,7 +32,13 @@ class _Known:
 
 
 class Budget:
-    """Streams, reservations and settlements. Synchronous: no step of another request comes between."""
+    """Streams, reservations and settlements. Synchronous: no step of another request comes between.
+
+    Attributes:
+        leased: whether what is reserved was durably debited before, so that a reservation need not wait for a commit.
+    """
+
+    leased = False
 
     def __init__(
         self, controller: Controller, *, auto_length: bool, max_streams: int, awake: int = 8192, shares: int = 0
@@ -95,6 +101,9 @@ class Budget:
                 return
             self._streams.move_to_end(stream)
 
+    async def prepare(self, stream: str, *, length: int) -> None:
+        """See that `reserve` can follow at once; nothing to do where the whole budget is here."""
+
     def reserve(self, stream: str, hypothesis: str, *, user: str, length: int) -> Reservation:
         """Reserve the level of a hypothesis.
 
@@ -106,22 +115,16 @@ class Budget:
                 calibrated hypothesis fixes the stream's; that is before any of its evidence.
         """
         known = self._streams[stream]
-        if self._shares:
-            return self._shared(stream, hypothesis, user=user, pool=known.pool, length=length)
+        pool = self.pool(stream, length)
+        if pool is not None:
+            self._views.pop(stream, None)
+            return self.controller.reserve(stream=stream, hypothesis=hypothesis, user=user, pool=pool)
         if self._auto and length and not known.calibrated:
             known.calibrated = True
             params = replace(self.controller.params, schedule=("uniform", length))
             if params != self.controller.params:
                 self.controller.configure(params, stream=stream)
         reservation = self.controller.reserve(stream=stream, hypothesis=hypothesis, user=user)
-        self._views.pop(stream, None)
-        return reservation
-
-    def _shared(self, stream: str, hypothesis: str, *, user: str, pool: str, length: int) -> Reservation:
-        kind, size = self.controller.params.schedule
-        whole = length if self._auto and length else int(size) if kind == "uniform" else 1
-        paid_by = Pool(pool, max(1, whole), self._shares)
-        reservation = self.controller.reserve(stream=stream, hypothesis=hypothesis, user=user, pool=paid_by)
         self._views.pop(stream, None)
         return reservation
 
@@ -140,6 +143,18 @@ class Budget:
         """End a hypothesis."""
         self._views.pop(stream, None)
         return self.controller.close(stream=stream, hypothesis=hypothesis, reason=reason)
+
+    def find(self, stream: str, hypothesis: str) -> Settlement | None:
+        """A hypothesis as of now, or None when it is unknown or forgotten."""
+        return self.controller.find(stream=stream, hypothesis=hypothesis)
+
+    def pool(self, stream: str, length: int) -> Pool | None:
+        """What pays the epochs of a stream; None where it is a tenant's."""
+        if not self._shares:
+            return None
+        kind, size = self.controller.params.schedule
+        whole = length if self._auto and length else int(size) if kind == "uniform" else 1
+        return Pool(self._streams[stream].pool, max(1, whole), self._shares)
 
     def view(self, stream: str) -> StreamView:
         """The stream as of now; computed anew only after it changed."""

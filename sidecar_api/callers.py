@@ -28,7 +28,7 @@ from sidecar_api.sessions import Session
 from sidecar_api.settle import Turn
 from sidecar_api.windows import Staged
 from tcd.contract import COMPONENTS, SPECTRUM_RANK, Flag, Signal, detector_key, temperature_bucket
-from tcd.errors import Conflict, NotFound, ValidationFailed
+from tcd.errors import Conflict, NotFound, Unavailable, ValidationFailed
 from tcd.ledger import Idempotent
 from tcd.risk_av import Reservation
 from tcd.rows import ScoreResult, ScoreRow
@@ -165,6 +165,9 @@ class Callers:
             turn.pins = service.resolver.pins(
                 detector_key(step.model_id, step.gpu_id, step.task, step.lang, bucket), _shape(request)
             )
+            if await service.reservable(turn):
+                msg = "the ledger gives no budget now"
+                raise Unavailable(msg, retry_after=1.0)
             reservation = service.pin(turn)
             ticket = self._ticket(turn, reservation)
             body = _encode(self._answer(turn, ticket, reservation))

@@ -7,19 +7,36 @@ failed are carried to the next one: the controller's log has no holes.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from tcd.errors import TcdError, Unavailable
-from tcd.ledger import Batch, Idempotent, Ledger
+from tcd.ledger import Appended, Batch, Idempotent, Ledger
+from tcd.ledger.shared import Fenced, InDoubt
 from tcd.receipts import Receipt
 from tcd.risk_av import Event
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Item:
     batch: Batch
     done: asyncio.Future[None]
+
+
+class Watcher(Protocol):
+    """Whoever follows a shared log; must not raise."""
+
+    def appended(self, appended: Appended, events: tuple[Event, ...]) -> None:
+        """Events are in the log and end at `appended.events`."""
+        ...
+
+    def fenced(self) -> None:
+        """This shim may not write any more."""
+        ...
 
 
 class Committer:
@@ -33,6 +50,7 @@ class Committer:
         self._carried: tuple[Event, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self.failures = 0
+        self.watcher: Watcher | None = None
 
     def put(
         self,
@@ -58,6 +76,12 @@ class Committer:
         """Whether events of a failed commit wait for the next one."""
         return bool(self._carried)
 
+    def discard(self) -> None:
+        """Forget what waits: it was made by a shim that was declared lost since."""
+        waiting, self._waiting, self._carried = self._waiting, [], ()
+        for item in waiting:
+            _finish(item, Fenced("this shim was declared lost"))
+
     async def flush(self) -> None:
         """Wait until nothing waits."""
         while self._task is not None:
@@ -73,13 +97,14 @@ class Committer:
                     await asyncio.sleep(0)
         finally:
             self._task = None
-            for item in self._waiting:
-                _finish(item, Unavailable("the ledger's writer was stopped"))
-            self._waiting = []
+            waiting, self._waiting = self._waiting, []
+            for item in waiting:
+                self._finish_one(item, Unavailable("the ledger's writer was stopped"))
 
     async def _append(self, items: list[_Item]) -> None:
         error = await self._try(items)
-        if error is not None and len(items) > 1:
+        # one batch in doubt comes again as a whole, one of a fenced shim never
+        if error is not None and len(items) > 1 and not isinstance(error, Fenced | InDoubt):
             for item in items:
                 alone = await self._try([item])
                 self._finish_one(item, alone)
@@ -90,7 +115,8 @@ class Committer:
     def _finish_one(self, item: _Item, error: TcdError | None) -> None:
         if error is not None:
             self.failures += 1
-            self._carried += item.batch.events
+            if not isinstance(error, Fenced):
+                self._carried += item.batch.events
         _finish(item, error)
 
     async def _try(self, items: list[_Item]) -> TcdError | None:
@@ -100,12 +126,21 @@ class Committer:
             answers=tuple(a for item in items for a in item.batch.answers),
         )
         try:
-            await self._ledger.append(merged, now_us=self._now_us())
+            appended = await self._ledger.append(merged, now_us=self._now_us())
+        except Fenced as error:
+            if self.watcher is not None:
+                self.watcher.fenced()
+            return error
         except TcdError as error:
             return error
         except OSError as error:
             return Unavailable(f"the ledger cannot be written: {error.strerror or type(error).__name__}")
+        except Exception as error:  # noqa: BLE001 - a defect below: whoever waits has to hear of it, events are kept
+            _LOG.exception("the ledger failed")
+            return Unavailable(f"the ledger cannot be written: {type(error).__name__}")
         self._carried = ()
+        if self.watcher is not None:
+            self.watcher.appended(appended, merged.events)
         return None
 
 

@@ -1,12 +1,13 @@
 """One decision per (tenant, idempotency key): same payload, same answer; another payload is a conflict.
 
 Answers live in the ledger, where they are committed together with the decision; here are the requests in
-flight, so that concurrent duplicates wait for the first.
+flight, so that concurrent duplicates wait for the first. On a ledger that several shims share the claim is made there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from dataclasses import dataclass, field
 
@@ -14,9 +15,12 @@ import msgspec
 
 from sidecar_api.caller_schemas import ReserveRequest, SettleRequest
 from sidecar_api.schemas import DiagnoseRequest
-from tcd.errors import Conflict
+from tcd.errors import Conflict, TcdError
 from tcd.ledger import Idempotent, Ledger
+from tcd.ledger.shared import SharedLedger
 
+#: Seconds between looks at a decision that another shim is making.
+_POLL = 0.02
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
@@ -30,6 +34,7 @@ def payload_digest(request: DiagnoseRequest | ReserveRequest | SettleRequest) ->
 class _Flight:
     payload: str
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    claimed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Idempotency:
         """Keep answers for `ttl` seconds."""
         self._ledger = ledger
         self._ttl_us = round(ttl * 1e6)
+        self._shared = ledger if isinstance(ledger, SharedLedger) else None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._flights: dict[tuple[str, str], _Flight] = {}
 
     async def begin(self, tenant: str, key: str, payload: str, *, now_us: int) -> Claim | Idempotent:
@@ -63,7 +70,7 @@ class Idempotency:
                 # claimed before the ledger is asked: of two duplicates one asks, one waits
                 flight = self._flights[name] = _Flight(payload)
                 try:
-                    found = await self._ledger.answer(tenant, key, now_us=now_us)
+                    found = await self._look_up(tenant, key, flight, now_us)
                 except BaseException:
                     self._end(name, flight)
                     raise
@@ -74,6 +81,17 @@ class Idempotency:
                 return found
             self._same(flight.payload, payload)
             await flight.ended.wait()
+
+    async def _look_up(self, tenant: str, key: str, flight: _Flight, now_us: int) -> Idempotent | None:
+        """What was answered; None = nothing yet, and nobody else decides now. Waits for another shim that does."""
+        shared = self._shared
+        while shared is not None and not await shared.claim(tenant, key):
+            found = await shared.answer(tenant, key, now_us=now_us)
+            if found is not None:
+                return found
+            await asyncio.sleep(_POLL)
+        flight.claimed = shared is not None
+        return await self._ledger.answer(tenant, key, now_us=now_us)
 
     def record(self, claim: Claim, answer: bytes, head: str, *, now_us: int) -> Idempotent:
         """What has to be committed with the decision."""
@@ -90,6 +108,16 @@ class Idempotency:
         if self._flights.get(name) is flight:
             del self._flights[name]
         flight.ended.set()
+        if flight.claimed and self._shared is not None:
+            task = asyncio.get_running_loop().create_task(self._unclaim(self._shared, *name))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _unclaim(shared: SharedLedger, tenant: str, key: str) -> None:
+        # a connection that is lost took its claims with it
+        with contextlib.suppress(TcdError):
+            await shared.unclaim(tenant, key)
 
     @staticmethod
     def _same(known: str, payload: str) -> None:

@@ -97,6 +97,22 @@ class Receipts:
             nonce=self.random(SALT_BYTES),
         )
 
+    @staticmethod
+    def epoch_chain(stream: str, epoch: int, ledger: bytes) -> str:
+        """Id of the chain of a stream's epoch on a shared ledger, the same for all of its shims."""
+        return chain_id("epoch", stream_digest(stream), str(epoch), ledger.hex())
+
+    def open_epoch(self, event: EpochOpened, owner: str, chain: str) -> Receipt:
+        """The first record of an epoch's chain: its terms."""
+        members = records.open_epoch_members(
+            stream=event.stream, epoch=event.epoch, claim_level=event.params.alpha, terms=Terms.of(event.params)
+        )
+        return self._issue(ChainState(chain), "open", owner, members)
+
+    def roll_epoch(self, state: ChainState, owner: str) -> Receipt:
+        """The last record of an epoch's chain: another epoch begins."""
+        return self._issue(state, "close", owner, records.close_members(reason="epoch_roll", count=state.seq + 1))
+
     def epochs(self, events: Sequence[Event], tenant: Callable[[str], str]) -> list[Receipt]:
         """Records of the epochs that `events` open: the terms are committed before any data of theirs."""
         out: list[Receipt] = []
@@ -107,15 +123,9 @@ class Receipts:
             digested = stream_digest(event.stream)
             last = self._epochs.get(digested)
             if last is not None:
-                count = last.state.seq + 1
-                members = records.close_members(reason="epoch_roll", count=count)
-                out.append(self._issue(last.state, "close", owner, members))
-            members = records.open_epoch_members(
-                stream=event.stream, epoch=event.epoch, claim_level=event.params.alpha, terms=Terms.of(event.params)
-            )
+                out.append(self.roll_epoch(last.state, owner))
             # the nonce keeps the chains of two runs of a server apart
-            chain = chain_id("epoch", digested, str(event.epoch), self.random(8).hex())
-            opened = self._issue(ChainState(chain), "open", owner, members)
+            opened = self.open_epoch(event, owner, self.epoch_chain(event.stream, event.epoch, self.random(8)))
             out.append(opened)
             self._epochs[digested] = _EpochChain(event.epoch, opened.next())
         return out

@@ -116,10 +116,10 @@ async def _chains(ledger: Ledger, judge: Judge, receipts: Receipts) -> int:
         ends: list[Receipt] = []
         firsts = await ledger.first_records([state.id for state in page])
         for state in page:
-            tenant, opened = _opened(firsts.get(state.id))
+            tenant, members = opened(firsts.get(state.id))
             over: ChainState | None = state
-            if opened.get("scope") == "epoch":
-                over = receipts.adopt(opened["stream"], opened["epoch"], state)
+            if members.get("scope") == "epoch":
+                over = receipts.adopt(members["stream"], members["epoch"], state)
             if over is not None:
                 ends.append(receipts.abandon(over, tenant))
         if ends:
@@ -128,7 +128,7 @@ async def _chains(ledger: Ledger, judge: Judge, receipts: Receipts) -> int:
     return closed
 
 
-def _opened(first: StoredReceipt | None) -> tuple[str, dict[str, Any]]:
+def opened(first: StoredReceipt | None) -> tuple[str, dict[str, Any]]:
     """Tenant of a chain and the `open` member of its first record; empty when that was erased."""
     if first is None or first.receipt is None:
         return "-", {}

@@ -110,6 +110,11 @@ class Service:
         await self.drain(timeout=timeout)
         if self._sweeper is not None:
             await end(self._sweeper)
+        if self.budget.leased:
+            # others go on: what stays open would hold up their fold
+            for session in self.sessions:
+                self.end(session, "abandoned")
+                self.sessions.remove(session)
         await self.judge.finish()
 
     async def _sweep(self) -> None:
@@ -122,6 +127,11 @@ class Service:
                     break
                 self.end(session, "idle")
                 self.sessions.remove(session)
+
+    def forget_hypotheses(self) -> None:
+        """This shim was declared lost: its hypotheses are over, and others closed their chains."""
+        for session in self.sessions:
+            session.disown("this server was declared lost")
 
     def end(self, session: Session, reason: CloseReason) -> None:
         """Close a session's hypothesis and its chain of receipts."""
@@ -191,8 +201,14 @@ class Service:
     async def _once(self, request: DiagnoseRequest, call: Call, quota: Quota, key: str) -> Answer:
         payload = payload_digest(request)
         idempotency = self._parts.idempotency
-        with Cutoff(call.deadline, "the first request of this idempotency key is still in flight"):
-            found = await idempotency.begin(request.tenant, key, payload, now_us=self._parts.now_us())
+        try:
+            with Cutoff(call.deadline, "the first request of this idempotency key is still in flight"):
+                found = await idempotency.begin(request.tenant, key, payload, now_us=self._parts.now_us())
+        except ScoringTimeout:
+            raise
+        except Unavailable:
+            # nobody can say whether this was decided before: the policy decides, and nothing is debited
+            return await self._turn(request, call, quota, None, lost="ledger")
         if isinstance(found, Idempotent):
             return Answer(found.answer, request.session, quota, Stages({"decode": call.decode}))
         try:
@@ -200,11 +216,14 @@ class Service:
         finally:
             idempotency.release(found)
 
-    async def _turn(self, request: DiagnoseRequest, call: Call, quota: Quota, claim: Claim | None) -> Answer:
+    async def _turn(
+        self, request: DiagnoseRequest, call: Call, quota: Quota, claim: Claim | None, *, lost: str = ""
+    ) -> Answer:
         started = perf_counter()
         async with self.place(request, call) as session:
             stages = Stages({"decode": call.decode, "queue": perf_counter() - started})
             turn = Turn(session, self._with_gpu(request), call, quota, claim, stages, started - call.decode)
+            turn.lost = lost
             return await self._step(turn)
 
     def _with_gpu(self, request: DiagnoseRequest) -> DiagnoseRequest:
@@ -285,8 +304,11 @@ class Service:
         turn.base = self.base(request)
         for attempt in (1, 2):
             turn.pins = self.resolver.pins(key, shape)
-            reservation = self.pin(turn)
-            row = self._row(turn, reservation)
+            why = await self.reservable(turn)
+            if why:
+                # no budget can be had: the policy decides, and nothing is scored
+                return await self.judge.conclude(turn, self._row(turn, None), None, why)
+            row = self._row(turn, self.pin(turn))
             result, failure = await self._evidence(turn, row)
             if failure == "assets" and attempt == 1 and self.resolver.pins(key, shape).ids != turn.pins.ids:
                 continue
@@ -340,11 +362,49 @@ class Service:
         features = float32_rows([request.features] if request.features else [])
         return session.window.stage(trace, entropy, spectrum, features)
 
+    async def reservable(self, turn: Turn) -> str:
+        """See that `pin` can reserve at once: empty, or why it cannot (in time).
+
+        Where the budget is leased, the session is settled on its pins first, then a lease is waited for.
+        """
+        budget, session = self.budget, turn.session
+        if turn.lost:
+            return turn.lost
+        if not budget.leased or not self.wants(turn):
+            return ""
+        self._open_stream(session)
+        left = turn.call.deadline - asyncio.get_running_loop().time()
+        try:
+            with Cutoff(turn.call.deadline - min(_MARGIN, _MARGIN_SHARE * max(left, 0.0)), "no lease in time"):
+                await budget.prepare(session.stream, length=turn.pins.length)
+        except Unavailable:
+            return "ledger"
+        return ""
+
+    def _open_stream(self, session: Session) -> None:
+        # the stream may have gone to rest since the session began
+        tenant = session.subject[0]
+        self.budget.open(session.stream, tenant, pool=self.subjects.tenant(tenant))
+
     def pin(self, turn: Turn) -> Reservation | None:
         """Reserve the session's hypothesis, or go on with it; None when this step is under none."""
+        session, pins = turn.session, turn.pins
+        if not self.wants(turn):
+            return session.reservation if pins.mask and not session.beyond and pins.p_floor < 1.0 else None
+        session.hypothesis = f"{session.digest[7:23]}.{self._boot}.{next(self._numbers)}"
+        self._open_stream(session)
+        session.reservation = self.budget.reserve(
+            session.stream, session.hypothesis, user=session.user, length=pins.length
+        )
+        turn.cost += session.reservation.cost
+        turn.reserved = True
+        return session.reservation
+
+    def wants(self, turn: Turn) -> bool:
+        """Settle the session on the step's pins; whether it needs a reservation then."""
         session, pins, tokens = turn.session, turn.pins, turn.staged.tokens
         if not pins.mask:
-            return None
+            return False
         known = session.pins
         # a chain's first record names the pins: other ones are another chain, also the first after none
         if known.identity != pins.identity if known is not None else session.chain is not None:
@@ -362,19 +422,7 @@ class Service:
                 self.judge.judge_blocks(session)
                 self.budget.close(session.stream, session.hypothesis, "horizon")
             session.beyond = True
-        if session.beyond or pins.p_floor >= 1.0:
-            return None
-        if session.reservation is None:
-            session.hypothesis = f"{session.digest[7:23]}.{self._boot}.{next(self._numbers)}"
-            # the stream may have gone to rest since the session began
-            tenant = session.subject[0]
-            self.budget.open(session.stream, tenant, pool=self.subjects.tenant(tenant))
-            session.reservation = self.budget.reserve(
-                session.stream, session.hypothesis, user=session.user, length=pins.length
-            )
-            turn.cost += session.reservation.cost
-            turn.reserved = True
-        return session.reservation
+        return not session.beyond and pins.p_floor < 1.0 and session.reservation is None
 
     def _row(self, turn: Turn, reservation: Reservation | None) -> ScoreRow:
         staged = turn.staged

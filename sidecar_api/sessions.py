@@ -119,6 +119,15 @@ class Session:
                 return
         self.busy = False
 
+    def disown(self, note: str) -> None:
+        """Its hypothesis and its chain are somebody else's to end; it goes on without a claim."""
+        self.pins = None
+        self.hypothesis = ""
+        self.reservation = None
+        self.chain = None
+        self.ticket = ""
+        self.notes = (*self.notes, note) if note not in self.notes else self.notes
+
     def restart(self) -> None:
         """Forget the generation: a new one begins under the same name."""
         self.window = SessionWindow()

@@ -45,7 +45,8 @@ _encoder = msgspec.json.Encoder()
 class Turn:
     """One step on its way through the dataplane; the members without a default are known from the start.
 
-    `caller` is the digest of the inputs that a direct caller sent to the ensemble, empty for the shim's own rows.
+    `lost` says why nothing can be reserved for it, or is empty. `caller` is the digest of the inputs that a direct
+    caller sent to the ensemble, empty for the shim's own rows.
     """
 
     session: Session
@@ -63,6 +64,7 @@ class Turn:
     reserved: bool = False
     first: bool = False
     caller: str = ""
+    lost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +249,9 @@ class Judge:
     async def reserved(self, turn: Turn) -> str:
         """Make a new reservation durable before there is any evidence: empty, or why it is not (in time).
 
-        A crash can then lose what was spent, but never spend it again.
+        A crash can then lose what was spent, but never spend it again. What was leased is durable already.
         """
-        if not self.rules.durable:
+        if not self.rules.durable or self._budget.leased:
             return ""
         return await self._durable(turn, self.put(()))
 
@@ -372,7 +374,7 @@ class _Draft:
         if turn.reservation is None:
             av = av_off(session.stream)
         else:
-            settled = self._judge.budget.controller.find(stream=session.stream, hypothesis=session.hypothesis)
+            settled = self._judge.budget.find(session.stream, session.hypothesis)
             av = av_members(
                 turn.reservation,
                 settled,

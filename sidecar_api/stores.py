@@ -9,10 +9,12 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from sidecar_api.subjects import subject_fingerprint
 from tcd.config import Settings
 from tcd.errors import ConfigError
 from tcd.files import SECRET, write_whole
 from tcd.ledger import Ledger, Limits, MemoryLedger, SqliteLedger
+from tcd.ledger.shared import SharedLedger
 
 #: File of the generated receipt key: an Ed25519 seed in hex, mode 0600.
 KEY_FILE: Final = "attest.key"
@@ -43,6 +45,29 @@ def open_ledger(settings: Settings, environ: Mapping[str, str]) -> Ledger:
     return memory_ledger(settings) if settings.ledger == "memory" else SqliteLedger(data_directory(settings, environ))
 
 
+async def open_shared(settings: Settings) -> SharedLedger:
+    """The ledger of a URL, which other shims may use too.
+
+    Args:
+        settings: with the receipt key, whose subjects all shims name alike.
+
+    Raises:
+        ConfigError: it cannot be used, or what it needs is not installed.
+    """
+    assert settings.ledger_url is not None  # noqa: S101 - for the type checker: the settings are consistent
+    try:
+        from tcd.ledger.postgres import PostgresLedger  # noqa: PLC0415 - an extra
+    except ImportError:
+        msg = "a ledger in PostgreSQL needs the extra postgres; remedy: pip install 'tcd[postgres]'"
+        raise ConfigError(msg) from None
+    return await PostgresLedger.open(
+        settings.ledger_url.get_secret_value(),
+        replica=settings.replica,
+        subjects=subject_fingerprint(settings),
+        origin=settings.origin,
+    )
+
+
 def with_key(settings: Settings, environ: Mapping[str, str], random: Callable[[int], bytes]) -> Settings:
     """Settings with the receipt key of the data directory, made at the first start, where none is configured.
 
@@ -53,6 +78,7 @@ def with_key(settings: Settings, environ: Mapping[str, str], random: Callable[[i
         return settings
     path = data_directory(settings, environ) / KEY_FILE
     if not path.exists():
+        _made(path.parent)
         write_whole(path, random(32).hex().encode() + b"\n", mode=SECRET)
     try:
         mode, text = path.stat().st_mode, path.read_text().strip()
@@ -75,3 +101,11 @@ def keeping(made: SecretStr | None) -> Callable[[Settings], Settings]:
         made: that key; None when the settings had one.
     """
     return lambda new: new if new.attest_sk_hex is not None else new.model_copy(update={"attest_sk_hex": made})
+
+
+def _made(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"the data directory {directory} cannot be made: {error.strerror}; remedy: choose another one"
+        raise ConfigError(msg) from None

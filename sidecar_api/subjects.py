@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from functools import lru_cache
 
+from tcd.config import Settings
 from tcd.receipts import subject_digest
 
 
@@ -29,3 +32,19 @@ class Subjects:
     def user(self, tenant: str, user: str) -> str:
         """Of a user: the name of its stream in the unit `request`, and whose credits are capped."""
         return self._short("user", tenant, user)
+
+
+def subject_key(settings: Settings, random: Callable[[int], bytes]) -> bytes:
+    """The key of subject digests: the settings', else one that follows from the receipt key, else a random one."""
+    if settings.subject_key_hex is not None:
+        return bytes.fromhex(settings.subject_key_hex.get_secret_value())
+    if settings.attest_sk_hex is not None:
+        seed = bytes.fromhex(settings.attest_sk_hex.get_secret_value())
+        return hashlib.sha256(b"tcd/subject-key/v1\0" + seed).digest()
+    return random(32)
+
+
+def subject_fingerprint(settings: Settings) -> bytes:
+    """What shims of one ledger compare, so that all of them name tenants alike; tells nothing about the key."""
+    key = subject_key(settings, lambda _: b"")
+    return hashlib.sha256(b"tcd/subject-check/v1\0" + key).digest() if key else b""

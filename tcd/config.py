@@ -152,8 +152,17 @@ class Settings(BaseSettings):
     edge_rate_refill: Positive = 20000.0
 
     # what is kept
-    ledger: Literal["sqlite", "memory"] = Field(
-        "sqlite", description="memory: budgets and receipts end with the process"
+    ledger: Literal["sqlite", "memory", "postgresql"] = Field(
+        "sqlite",
+        description="memory: budgets and receipts end with the process; postgresql://user:password@host/database: "
+        "shared by several shims",
+    )
+    ledger_url: SecretStr | None = Field(None, description="set by a ledger that is a URL")
+    replica: str = Field(
+        "", max_length=128, description="shared ledger: name of this shim; it takes over from one of the same name"
+    )
+    lease_ttl_s: Positive = Field(
+        15.0, description="shared ledger: seconds without a sign of life until a shim is declared lost"
     )
     data_dir: Path | None = Field(
         None, description="directory of the ledger and the generated receipt key; empty = ~/.local/state/tcd"
@@ -199,6 +208,15 @@ class Settings(BaseSettings):
     policies_json: str | None = None
     replay_url: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _ledger_url(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A URL is a secret: it goes where secrets are."""
+        given = values.get("ledger")
+        if isinstance(given, str) and given.startswith(("postgresql://", "postgres://")):
+            return {**values, "ledger": "postgresql", "ledger_url": given}
+        return values
+
     @field_validator("attest_sk_hex", "subject_key_hex", "spotlight_key_hex")
     @classmethod
     def _is_hex32(cls, value: SecretStr | None) -> SecretStr | None:
@@ -227,6 +245,9 @@ class Settings(BaseSettings):
                 raise ValueError(msg)
         if self.deadline_ms > self.deadline_max_ms:
             msg = f"deadline_ms {self.deadline_ms} is above deadline_max_ms {self.deadline_max_ms}"
+            raise ValueError(msg)
+        if (self.ledger == "postgresql") is not (self.ledger_url is not None):
+            msg = f"{PREFIX}LEDGER is sqlite, memory, or a URL that begins with postgresql://"
             raise ValueError(msg)
         if self.hysteresis_on is not None and self.hysteresis_off > self.hysteresis_on:
             msg = f"hysteresis_off {self.hysteresis_off} is above hysteresis_on {self.hysteresis_on}"
@@ -267,7 +288,7 @@ class Settings(BaseSettings):
 
 
 #: Settings whose values are never shown, hashed or logged.
-SECRETS: Final = frozenset({"api_tokens", "attest_sk_hex", "subject_key_hex", "spotlight_key_hex"})
+SECRETS: Final = frozenset({"api_tokens", "ledger_url", "attest_sk_hex", "subject_key_hex", "spotlight_key_hex"})
 
 
 @dataclass(frozen=True, slots=True)

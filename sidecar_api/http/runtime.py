@@ -11,6 +11,7 @@ from sidecar_api.http.auth import Tokens
 from sidecar_api.http.cold_schemas import Health, Version
 from sidecar_api.http.context import RequestContext
 from sidecar_api.outcome import Observation
+from sidecar_api.replica import Replica
 from sidecar_api.rewriting import Rewriter
 from sidecar_api.service import Service
 from sidecar_api.state import StateService
@@ -61,6 +62,7 @@ class Runtime:
         checks: name to a function that says "" when ready, else why not.
         triton: what `/version` says of the server.
         config_hash: as a header value.
+        replica: this shim's end of a shared ledger; None where it has the ledger to itself.
         spans: None without OpenTelemetry.
         in_flight: requests in work.
     """
@@ -79,6 +81,7 @@ class Runtime:
     checks: Mapping[str, Callable[[], str]]
     triton: Mapping[str, Any] | None
     config_hash: bytes
+    replica: Replica | None = None
     spans: Spans | None = None
     in_flight: int = field(default=0)
 

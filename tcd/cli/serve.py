@@ -169,23 +169,28 @@ async def _triton(settings: Settings, spotlight_key: bytes) -> AsyncIterator[_Tr
 
 
 @contextlib.asynccontextmanager
-async def _ledger(settings: Settings) -> AsyncIterator[Ledger]:
-    """The ledger of the settings, for as long as the shim runs."""
-    from sidecar_api.stores import open_ledger
+async def _ledger(settings: Settings) -> AsyncIterator[tuple[Ledger, Settings]]:
+    """The ledger of the settings, for as long as the shim runs, and the settings with the receipt key."""
+    from sidecar_api.stores import open_ledger, open_shared, with_key
 
-    ledger = open_ledger(settings, os.environ)
+    ledger: Ledger
+    if settings.ledger == "postgresql":
+        whole = with_key(settings, os.environ, os.urandom)
+        ledger = await open_shared(whole)
+    else:
+        # taken first: a second process on the directory stops here
+        ledger = open_ledger(settings, os.environ)
     try:
-        yield ledger
+        yield ledger, with_key(settings, os.environ, os.urandom)
     finally:
         await ledger.close()
 
 
 async def _serve(settings: Settings, sock: socket.socket, layers: _Layers) -> None:
-    from sidecar_api.stores import keeping, with_key
+    from sidecar_api.stores import keeping
 
     # taken before anything slow is started
-    async with _ledger(settings) as ledger:
-        whole = with_key(settings, os.environ, os.urandom)
+    async with _ledger(settings) as (ledger, whole):
         complete = keeping(whole.attest_sk_hex if settings.attest_sk_hex is None else None)
         await _serve_from(whole, sock, ledger, dataclasses.replace(layers, complete=complete))
 
@@ -394,8 +399,12 @@ def _announce(sock: socket.socket, settings: Settings, triton: _Triton, grpc_por
     print(f"shim      {base}  (metrics {base}/metrics, schema {base}/openapi.json)")
     if settings.grpc_enable:
         print(f"grpc      {settings.grpc_host}:{grpc_port}  (tcd.v1.TcdService, health, reflection)")
-    durable = settings.ledger == "sqlite"
-    print(f"ledger    {data_directory(settings, os.environ) if durable else 'in memory: it ends with the process'}")
+    places = {
+        "sqlite": str(data_directory(settings, os.environ)),
+        "postgresql": "PostgreSQL, shared with the other shims on it",
+        "memory": "in memory: it ends with the process",
+    }
+    print(f"ledger    {places[settings.ledger]}")
     server = triton.server
     if server is None:
         print(f"triton    {triton.url}  (not started here)")

@@ -181,6 +181,8 @@ class PostgresLedger(Reader):
         return await self._append(made, now_us)
 
     async def _append(self, make: Any, now_us: int) -> Appended:
+        # what was made before `join` is refused after it
+        epoch = self.epoch
         async with self._turn:
             self._check_open()
             connection = await self._connected()
@@ -188,10 +190,11 @@ class PostgresLedger(Reader):
             with failures("written"):
                 try:
                     await transaction.start()
-                    held = await hold(connection, self.epoch)
+                    held = await hold(connection, epoch)
                     await self._settle_doubt(connection, held.batch)
-                    batch = self._without_landed(await make(LockedRoot(connection, held.events), held.size))
-                    after = await write(connection, held, self.epoch, batch, now_us)
+                    root = LockedRoot(connection, held.events)
+                    batch = self._without_landed(await make(root, held.size))
+                    after = await write(root, held, epoch, batch, now_us)
                 except BaseException:
                     await self._roll_back(transaction)
                     raise

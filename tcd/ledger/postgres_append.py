@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
 
 from tcd.errors import Conflict
-from tcd.ledger.port import Batch, EventPage, next_states
+from tcd.ledger.port import Batch, EventPage, StoredReceipt, next_states
 from tcd.ledger.shared import Fenced, Member
 from tcd.receipts.chain import ChainState
+from tcd.receipts.issue import Receipt
 from tcd.risk_av.events import event_from_json, event_to_json
 
 PREFIX: Final = "sha256:"
+#: Chains of nobody in particular have this member.
+NOBODY: Final = 0
+RECEIPT: Final = "idx, head, sig, kid, typ, tenant, chain, seq, prev, ts_us, body"
 STATE: Final = "id, seq, prev, closed, ts_us"
 _PAGE: Final = 10_000
 _WRITE: Final = """
@@ -28,9 +32,9 @@ bodies AS (
     INSERT INTO tcd_body SELECT $1::bigint + n - 1, body FROM unnest($11::bytea[]) WITH ORDINALITY AS b(body, n)),
 chains AS (
     INSERT INTO tcd_chain
-    SELECT id, seq, prev, closed, ts_us, $22::bigint
-    FROM unnest($12::bytea[], $13::bigint[], $14::bytea[], $15::boolean[], $16::bigint[])
-        AS c(id, seq, prev, closed, ts_us)
+    SELECT id, seq, prev, closed, ts_us, member
+    FROM unnest($12::bytea[], $13::bigint[], $14::bytea[], $15::boolean[], $16::bigint[], $28::bigint[])
+        AS c(id, seq, prev, closed, ts_us, member)
     ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, prev = excluded.prev, closed = excluded.closed,
         ts_us = excluded.ts_us, member = excluded.member),
 events AS (
@@ -83,12 +87,51 @@ async def ends(connection: Any, epoch: int) -> Ends:
     return Ends(*await connection.fetchrow("SELECT batch, size, events FROM tcd_member WHERE epoch = $1", epoch))
 
 
-async def write(connection: Any, held: Held, epoch: int, batch: Batch, now_us: int) -> Ends:
+@dataclass(slots=True)
+class LockedRoot:
+    """`Root` over the connection that holds the lock."""
+
+    connection: Any
+    events: int
+    unowned: set[str] = field(default_factory=set)
+
+    async def page(self, first: int) -> EventPage:
+        """See `Root.page`."""
+        return await event_page(self.connection, first)
+
+    async def chain(self, chain: str) -> ChainState | None:
+        """See `Root.chain`."""
+        return await find_chain(self.connection, chain)
+
+    async def members(self) -> Sequence[Member]:
+        """See `Root.members`."""
+        return await live_members(self.connection)
+
+    async def orphans(self, limit: int = 512) -> Sequence[ChainState]:
+        """See `Root.orphans`."""
+        query = (
+            f"SELECT {STATE} FROM tcd_chain c WHERE NOT closed AND member <> {NOBODY} "  # noqa: S608 - constants
+            "AND NOT EXISTS (SELECT 1 FROM tcd_member m WHERE m.epoch = c.member AND m.live) LIMIT $1"
+        )
+        return tuple(map(state_of, await self.connection.fetch(query, limit)))
+
+    async def first_records(self, chains: Sequence[str]) -> Mapping[str, StoredReceipt]:
+        """See `Root.first_records`."""
+        return await first_records(self.connection, chains)
+
+    async def retire(self, epoch: int) -> bool:
+        """See `Root.retire`."""
+        query = "UPDATE tcd_member SET live = false WHERE epoch = $1 AND live RETURNING epoch"
+        return await self.connection.fetchval(query, epoch) is not None
+
+
+async def write(root: LockedRoot, held: Held, epoch: int, batch: Batch, now_us: int) -> Ends:
     """Append a batch to the locked log.
 
     Raises:
         Conflict: see `Ledger.append`.
     """
+    connection = root.connection
     known: dict[str, ChainState] = {}
     if batch.receipts:
         ids = sorted({chain_key(r.chain) for r in batch.receipts})
@@ -98,8 +141,9 @@ async def write(connection: Any, held: Held, epoch: int, batch: Batch, now_us: i
     if batch.answers:
         await connection.execute("DELETE FROM tcd_answer WHERE expires_us <= $1", now_us)
     size, events = held.size + len(batch.receipts), held.events + len(batch.events)
+    members = [NOBODY if state.id in root.unowned else epoch for state in chains.values()]
     try:
-        await connection.execute(_WRITE, *_values(held, epoch, batch, tuple(chains.values())), size, events)
+        await connection.execute(_WRITE, *_values(held, epoch, batch, tuple(chains.values())), size, events, members)
     except asyncpg.UniqueViolationError as error:
         taken = error.constraint_name == "tcd_answer_pkey"
         msg = "the idempotency key is taken" if taken else "a receipt is there already"
@@ -150,36 +194,6 @@ async def live_members(connection: Any) -> Sequence[Member]:
     return tuple(Member(*row) for row in rows)
 
 
-@dataclass(slots=True)
-class LockedRoot:
-    """`Root` over the connection that holds the lock."""
-
-    connection: Any
-    events: int
-
-    async def page(self, first: int) -> EventPage:
-        """See `Root.page`."""
-        return await event_page(self.connection, first)
-
-    async def chain(self, chain: str) -> ChainState | None:
-        """See `Root.chain`."""
-        return await find_chain(self.connection, chain)
-
-    async def members(self) -> Sequence[Member]:
-        """See `Root.members`."""
-        return await live_members(self.connection)
-
-    async def open_chains(self, epoch: int, *, after: str = "", limit: int = 1024) -> Sequence[ChainState]:
-        """See `Root.open_chains`."""
-        query = f"SELECT {STATE} FROM tcd_chain WHERE NOT closed AND member = $1 AND id > $2 ORDER BY id LIMIT $3"  # noqa: S608
-        return tuple(map(state_of, await self.connection.fetch(query, epoch, chain_key(after), limit)))
-
-    async def retire(self, epoch: int) -> bool:
-        """See `Root.retire`."""
-        query = "UPDATE tcd_member SET live = false WHERE epoch = $1 AND live RETURNING epoch"
-        return await self.connection.fetchval(query, epoch) is not None
-
-
 async def find_chain(connection: Any, chain: str) -> ChainState | None:
     """State of a chain."""
     query = f"SELECT {STATE} FROM tcd_chain WHERE id = $1"  # noqa: S608 - constants
@@ -196,3 +210,22 @@ def state_of(row: Any) -> ChainState:
     """A row of `STATE`."""
     key, seq, prev, closed, ts_us = row
     return ChainState(PREFIX + key.hex(), seq, prev.hex(), closed, ts_us)
+
+
+async def first_records(connection: Any, chains: Sequence[str]) -> Mapping[str, StoredReceipt]:
+    """The first record of each chain whose body is kept."""
+    query = (
+        f"SELECT {RECEIPT} FROM tcd_receipt JOIN tcd_body USING (idx) "  # noqa: S608 - constants
+        "WHERE seq = 0 AND chain = ANY($1::bytea[])"
+    )
+    rows = await connection.fetch(query, [chain_key(chain) for chain in chains])
+    return {PREFIX + row["chain"].hex(): stored_of(row) for row in rows}
+
+
+def stored_of(row: Any) -> StoredReceipt:
+    """A row of `RECEIPT`."""
+    idx, head, sig, kid, typ, tenant, chain, seq, prev, ts_us, body = row
+    if body is None:
+        return StoredReceipt(idx, head.hex(), None)
+    receipt = Receipt(head, body, sig, kid, typ, tenant, PREFIX + chain.hex(), seq, prev.hex(), ts_us)
+    return StoredReceipt(idx, head.hex(), receipt)

@@ -27,8 +27,15 @@ _SETTINGS: Final = {
     "timezone": "UTC",
     "jit": "off",
 }
-#: What a lost, refused or stuck connection looks like.
-LOST: Final = (OSError, asyncpg.InterfaceError, asyncio.TimeoutError, asyncpg.PostgresConnectionError)
+#: What a lost, refused or stuck connection looks like. The server may end one between two statements; the driver then
+#: finds itself in a state that it does not expect.
+LOST: Final = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+)
 
 
 async def connect(url: str) -> Any:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from tcd.errors import Unavailable
 from tcd.ledger.port import Checkpoint, EventPage, Idempotent, LedgerStats, SavedState, StoredReceipt
-from tcd.ledger.postgres_append import PREFIX, STATE, chain_key, event_page, find_chain, live_members, state_of
+from tcd.ledger.postgres_append import (
+    RECEIPT,
+    STATE,
+    chain_key,
+    event_page,
+    find_chain,
+    first_records,
+    live_members,
+    state_of,
+    stored_of,
+)
 from tcd.ledger.postgres_connect import failures
 from tcd.ledger.shared import Member
 from tcd.receipts.chain import ChainState
-from tcd.receipts.issue import Receipt
-
-_RECEIPT: Final = "idx, head, sig, kid, typ, tenant, chain, seq, prev, ts_us, body"
 
 
 class Reader:
@@ -45,10 +52,10 @@ class Reader:
 
     async def get(self, head: str) -> StoredReceipt | None:
         """See `Ledger.get`."""
-        query = f"SELECT {_RECEIPT} FROM tcd_receipt LEFT JOIN tcd_body USING (idx) WHERE head = $1"  # noqa: S608
+        query = f"SELECT {RECEIPT} FROM tcd_receipt LEFT JOIN tcd_body USING (idx) WHERE head = $1"  # noqa: S608
         async with self._read() as connection:
             row = await connection.fetchrow(query, bytes.fromhex(head))
-        return None if row is None else _stored(row)
+        return None if row is None else stored_of(row)
 
     async def answer(self, tenant: str, key: str, *, now_us: int) -> Idempotent | None:
         """See `Ledger.answer`."""
@@ -66,11 +73,11 @@ class Reader:
     async def chain_records(self, chain: str, *, first: int = 0, limit: int = 1024) -> Sequence[StoredReceipt]:
         """See `Ledger.chain_records`."""
         query = (
-            f"SELECT {_RECEIPT} FROM tcd_receipt LEFT JOIN tcd_body USING (idx) "  # noqa: S608 - constants
+            f"SELECT {RECEIPT} FROM tcd_receipt LEFT JOIN tcd_body USING (idx) "  # noqa: S608 - constants
             "WHERE chain = $1 AND seq >= $2 ORDER BY seq LIMIT $3"
         )
         async with self._read() as connection:
-            return tuple(map(_stored, await connection.fetch(query, chain_key(chain), first, limit)))
+            return tuple(map(stored_of, await connection.fetch(query, chain_key(chain), first, limit)))
 
     async def heads(self, *, first: int = 0, limit: int = 65_536) -> Sequence[bytes]:
         """See `Ledger.heads`."""
@@ -116,13 +123,8 @@ class Reader:
 
     async def first_records(self, chains: Sequence[str]) -> Mapping[str, StoredReceipt]:
         """See `Ledger.first_records`."""
-        query = (
-            f"SELECT {_RECEIPT} FROM tcd_receipt JOIN tcd_body USING (idx) "  # noqa: S608 - constants
-            "WHERE seq = 0 AND chain = ANY($1::bytea[])"
-        )
         async with self._read() as connection:
-            rows = await connection.fetch(query, [chain_key(chain) for chain in chains])
-        return {PREFIX + row["chain"].hex(): _stored(row) for row in rows}
+            return await first_records(connection, chains)
 
     async def stats(self) -> LedgerStats:
         """See `Ledger.stats`; counts whole tables, for operators rather than for a hot path."""
@@ -145,11 +147,3 @@ class Reader:
 def state_digest(state: SavedState) -> bytes:
     """What a kept state is checked by when it is read."""
     return hashlib.sha256(b"%d:" % state.events + state.data).digest()
-
-
-def _stored(row: Any) -> StoredReceipt:
-    idx, head, sig, kid, typ, tenant, chain, seq, prev, ts_us, body = row
-    if body is None:
-        return StoredReceipt(idx, head.hex(), None)
-    receipt = Receipt(head, body, sig, kid, typ, tenant, PREFIX + chain.hex(), seq, prev.hex(), ts_us)
-    return StoredReceipt(idx, head.hex(), receipt)

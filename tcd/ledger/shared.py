@@ -8,12 +8,12 @@ the log and from all of it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from tcd.errors import Unavailable
-from tcd.ledger.port import Appended, Batch, EventPage, Ledger
+from tcd.ledger.port import Appended, Batch, EventPage, Ledger, StoredReceipt
 from tcd.receipts.chain import ChainState
 
 
@@ -52,9 +52,11 @@ class Root(Protocol):
 
     Attributes:
         events: events in the log.
+        unowned: ids of chains that go on whoever wrote to them last; the work adds to it.
     """
 
     events: int
+    unowned: set[str]
 
     async def page(self, first: int) -> EventPage:
         """Events from position `first` on."""
@@ -68,8 +70,12 @@ class Root(Protocol):
         """Members that may write."""
         ...
 
-    async def open_chains(self, epoch: int, *, after: str = "", limit: int = 1024) -> Sequence[ChainState]:
-        """Open chains whose last record a member wrote, ordered by id."""
+    async def orphans(self, limit: int = 512) -> Sequence[ChainState]:
+        """Open chains whose last record was written by a member that writes no more."""
+        ...
+
+    async def first_records(self, chains: Sequence[str]) -> Mapping[str, StoredReceipt]:
+        """See `Ledger.first_records`."""
         ...
 
     async def retire(self, epoch: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tcd.risk_av.catalogue import open_rule
 from tcd.risk_av.controller import Controller
 from tcd.risk_av.eprocess import START, EState, advance, e_value, mixture, p_equivalent
-from tcd.risk_av.errors import LevelMismatch, ReplayError
+from tcd.risk_av.errors import BudgetUsedUp, LevelMismatch, ReplayError
 from tcd.risk_av.events import (
     Acknowledged,
     Closed,
@@ -34,6 +34,7 @@ from tcd.risk_av.guarantee import (
 )
 from tcd.risk_av.lease import Lease, LeaseHolder, lease_limit
 from tcd.risk_av.params import RULES, ControllerParams, RuleName, Terms
+from tcd.risk_av.planning import LeaseRequest
 from tcd.risk_av.pool import Pool
 from tcd.risk_av.rules import EpochRule
 from tcd.risk_av.saving import Frozen
@@ -43,6 +44,7 @@ __all__ = [
     "RULES",
     "START",
     "Acknowledged",
+    "BudgetUsedUp",
     "CloseReason",
     "Closed",
     "Configured",
@@ -59,6 +61,7 @@ __all__ = [
     "Lease",
     "LeaseEnded",
     "LeaseHolder",
+    "LeaseRequest",
     "Leased",
     "LevelMismatch",
     "Pool",

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final
 
-from tcd.errors import Conflict, NotFound, Unavailable
-from tcd.risk_av.errors import LevelMismatch, ReplayError
+from tcd.errors import Conflict, NotFound
+from tcd.risk_av.errors import BudgetUsedUp, LevelMismatch, ReplayError
 from tcd.risk_av.events import (
     Acknowledged,
     Closed,
@@ -29,11 +31,13 @@ from tcd.risk_av.events import (
     Rested,
     Settled,
 )
-from tcd.risk_av.hypothesis import Epoch, Hypothesis
+from tcd.risk_av.hypothesis import Epoch, Granted, Hypothesis
 from tcd.risk_av.idle import IdleStreams, stream_key
-from tcd.risk_av.lease import Lease, lease_limit
+from tcd.risk_av.lease import Lease
 from tcd.risk_av.params import ControllerParams
+from tcd.risk_av.planning import LeaseRequest, plan_end, plan_leases
 from tcd.risk_av.pool import Pool, PoolState
+from tcd.risk_av.rules import rai_level
 from tcd.risk_av.saving import Frozen, Saved, freeze, load
 from tcd.risk_av.stream import Stream
 from tcd.risk_av.views import CLOSE_REASONS, CloseReason, Reservation, Settlement, StreamView
@@ -186,33 +190,83 @@ class Controller:
             Unavailable: the epoch is used up and does not roll by itself.
             ValueError: the stream's rule or schedule cannot be leased.
         """
-        there = self._awake(stream)
-        params = there.params if there is not None else self.params
-        if params.rule != "rai" or params.schedule[0] != "uniform":
-            msg = "only a uniform schedule of rai can be leased: its costs do not depend on evidence"
-            raise ValueError(msg)
-        state, epoch = self._with_room(stream)
-        rule = epoch.rule
-        length = int(rule.terms.schedule[1])
-        count = min(lease_limit(length, replicas), length - rule.index)
-        if count < 1:
-            msg = "the epoch's budget is used up"
-            raise Unavailable(msg, retry_after=60.0)
-        cost, known = rule.level().cost, rule.known
-        event = Leased(stream, state.leased + 1, holder, epoch.number, rule.index + 1, state.seq + 1, count, cost)
-        self._emit(event)
+        events, refused = self.plan_leases([LeaseRequest(stream, holder, replicas)])
+        for error in refused.values():
+            raise error
+        for event in events:
+            self._emit(event)
+        state = self._stream(stream)
+        return self.granted(stream=stream, number=state.leased)
+
+    def plan_leases(self, requests: Iterable[LeaseRequest]) -> tuple[list[Event], dict[str, BudgetUsedUp]]:
+        """Events that would grant leases as of now, and the streams that have none; nothing is changed.
+
+        Args:
+            requests: each of another stream.
+
+        Raises:
+            ValueError: a stream's rule or schedule cannot be leased.
+        """
+        events: list[Event] = []
+        refused: dict[str, BudgetUsedUp] = {}
+        pools: dict[str, PoolState] = {}
+        for request in requests:
+            pool = None
+            if request.pool is not None:
+                name = request.pool.name
+                pool = pools.setdefault(name, copy(self._pools.get(name, PoolState())))
+            try:
+                events += plan_leases(request, state=self._awake(request.stream), params=self.params, pool=pool)
+            except BudgetUsedUp as error:
+                refused[request.stream] = error
+        return events, refused
+
+    def plan_rest(self, limit: int) -> list[Event]:
+        """Events that would let streams without anything open rest; `limit` of them are looked at."""
+        looked = islice(self._streams.items(), limit)
+        return [Rested(name) for name, state in looked if IdleStreams.fits(state)]
+
+    def plan_end(self, *, stream: str, number: int, drawn: int) -> list[Event]:
+        """Events that would end a lease; nothing is changed. See `end_lease`."""
+        return plan_end(stream, self._granted(stream, number), drawn=drawn)
+
+    def granted(self, *, stream: str, number: int) -> Lease:
+        """A lease that is out, with the rejections that are known now.
+
+        Raises:
+            NotFound: no such lease is out.
+        """
+        granted = self._granted(stream, number)
+        state = self._stream(stream)
+        epoch = state.epochs.get(granted.epoch)
         return Lease(
             stream=stream,
-            epoch=epoch.number,
-            number=event.lease,
-            holder=holder,
-            index=event.index,
-            seq=event.seq,
-            count=count,
-            cost=cost,
-            known=known,
+            epoch=granted.epoch,
+            number=number,
+            holder=granted.holder,
+            index=granted.index,
+            seq=granted.seq,
+            count=len(granted.slots),
+            cost=rai_level(granted.terms, granted.index, 0.0, 0).cost,
+            known=0 if epoch is None else epoch.rule.known,
             credit_cap=state.params.credit_cap,
+            terms=granted.terms,
         )
+
+    def leases(self, holder: str) -> tuple[tuple[str, int], ...]:
+        """Stream and number of every lease that a holder has out."""
+        return tuple(
+            (name, granted.number)
+            for name, state in self._streams.items()
+            for granted in state.leases.values()
+            if granted.holder == holder
+        )
+
+    def known(self, *, stream: str, epoch: int) -> int:
+        """Credited rejections of an epoch; 0 when it is over."""
+        state = self._streams.get(stream)
+        found = None if state is None else state.epochs.get(epoch)
+        return 0 if found is None else found.rule.known
 
     def accept(self, events: Iterable[Event]) -> None:
         """Take over a holder's events in their order; each is checked as in a replay.
@@ -237,14 +291,15 @@ class Controller:
         Raises:
             NotFound: no such lease is out.
         """
+        for event in self.plan_end(stream=stream, number=number, drawn=drawn):
+            self._emit(event)
+
+    def _granted(self, stream: str, number: int) -> Granted:
         granted = self._stream(stream).leases.get(number)
         if granted is None:
             msg = f"lease {number} of stream {stream} is not out"
             raise NotFound(msg)
-        for slot in granted.slots:
-            if slot.name and not slot.reason:
-                self._emit(Closed(stream, slot.name, "abandoned"))
-        self._emit(LeaseEnded(stream, number, min(max(drawn, 0), len(granted.slots))))
+        return granted
 
     # -- operators ---------------------------------------------------------------------------------------
 

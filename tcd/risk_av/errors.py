@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tcd.errors import ScoringError, TcdError
+from tcd.errors import ScoringError, TcdError, Unavailable
 
 
 class LevelMismatch(ScoringError):
@@ -15,3 +15,9 @@ class ReplayError(TcdError):
     """An event log does not follow from its own earlier events."""
 
     code = "replay_mismatch"
+
+
+class BudgetUsedUp(Unavailable):
+    """The epoch has no reservation left and does not roll by itself."""
+
+    code = "budget_used_up"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tcd.errors import Conflict, NotFound, Unavailable
 from tcd.risk_av.errors import LevelMismatch
 from tcd.risk_av.events import Closed, Drawn, Failed, Settled
+from tcd.risk_av.params import Terms
 from tcd.risk_av.views import CLOSE_REASONS, CloseReason
 
 LeaseEvent = Drawn | Settled | Failed | Closed
@@ -35,6 +36,7 @@ class Lease:
         cost: c, the debit of each.
         known: credited rejections of the epoch known when it was granted.
         credit_cap: rejections per user that the holder credits to itself; None = no cap.
+        terms: of the epoch at the grant.
     """
 
     stream: str
@@ -47,14 +49,29 @@ class Lease:
     cost: float
     known: int
     credit_cap: int | None
+    terms: Terms
 
 
 @dataclass(slots=True)
-class _Held:
+class Held:
+    """A hypothesis as its holder knows it; `p` is above 1 while nothing was settled.
+
+    Attributes:
+        user: whose rejections the cap counts.
+        offset: number of its reservation in the lease, from 0.
+        known: rejections known at its reservation.
+        alpha: its level.
+        p: smallest p-value so far.
+        rejected, credited: whether it was rejected, and whether that raised later levels here.
+    """
+
     user: str
+    offset: int
+    known: int
     alpha: float
     p: float = 2.0
     rejected: bool = False
+    credited: bool = False
 
 
 class LeaseHolder:
@@ -70,7 +87,7 @@ class LeaseHolder:
         self.lease = lease
         self._drawn = 0
         self._known = lease.known
-        self._open: dict[str, _Held] = {}
+        self._open: dict[str, Held] = {}
         self._closed: set[str] = set()
         self._credits: dict[str, int] = {}
         self._events: list[LeaseEvent] = []
@@ -84,6 +101,24 @@ class LeaseHolder:
     def left(self) -> int:
         """Reservations left."""
         return self.lease.count - self._drawn
+
+    def learn(self, known: int) -> None:
+        """Rejections that the log has by now: what this replica knows never falls behind them."""
+        self._known = max(self._known, known)
+
+    def find(self, hypothesis: str) -> Held | None:
+        """An open hypothesis; None when it is not open here."""
+        return self._open.get(hypothesis)
+
+    @property
+    def opened(self) -> int:
+        """Hypotheses that are open here."""
+        return len(self._open)
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything was drawn and nothing is open."""
+        return not self._open and not self.left
 
     def reserve(self, hypothesis: str, user: str = "") -> float:
         """The level of a hypothesis; the first call draws, later ones return the same level.
@@ -104,8 +139,8 @@ class LeaseHolder:
             raise Conflict(msg)
         alpha = min(1.0, lease.cost * (self._known + 1))
         self._events.append(Drawn(lease.stream, lease.number, self._drawn, hypothesis, user, self._known, alpha))
+        self._open[hypothesis] = Held(user, self._drawn, self._known, alpha)
         self._drawn += 1
-        self._open[hypothesis] = _Held(user, alpha)
         return alpha
 
     def settle(self, hypothesis: str, p: float, *, trigger: bool) -> bool:
@@ -130,17 +165,18 @@ class LeaseHolder:
             self._events.append(Settled(self.lease.stream, hypothesis, p, first))
             if first:
                 held.rejected = True
-                self._credit(held.user)
+                held.credited = self._credit(held.user)
         return held.rejected
 
-    def _credit(self, user: str) -> None:
+    def _credit(self, user: str) -> bool:
         cap = self.lease.credit_cap
         if cap is not None and user:
             used = self._credits.get(user, 0)
             if used >= cap:
-                return
+                return False
             self._credits[user] = used + 1
         self._known += 1
+        return True
 
     def fail(self, hypothesis: str) -> None:
         """A step gave no evidence; the cost is kept."""
@@ -162,7 +198,7 @@ class LeaseHolder:
         self._events.clear()
         return events
 
-    def _known_here(self, hypothesis: str) -> _Held:
+    def _known_here(self, hypothesis: str) -> Held:
         held = self._open.get(hypothesis)
         if held is None:
             msg = f"hypothesis {hypothesis} has no reservation here"

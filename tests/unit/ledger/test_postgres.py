@@ -116,8 +116,9 @@ async def test_a_retired_member_writes_nothing_more_until_it_joins_again(url: st
     await paused.append(Batch((made[0],)), now_us=0)
 
     async def fence(root: Root) -> Batch:
-        assert [state.id for state in await root.open_chains(paused.epoch)] == [made[0].chain]
+        assert await root.orphans() == ()
         assert await root.retire(paused.epoch)
+        assert [state.id for state in await root.orphans()] == [made[0].chain]
         assert not await root.retire(paused.epoch)
         return Batch(events=some_events())
 

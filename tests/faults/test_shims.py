@@ -1,0 +1,258 @@
+"""Several shims on one PostgreSQL: budgets, sequence, idempotency, and what happens to a shim that is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("asyncpg", reason="postgres: pip install 'tcd[postgres]'")
+
+from tcd.errors import ConfigError
+from tcd.receipts import KeySet, VerifyPolicy, verify_chain
+from tcd.risk_av.events import Drawn
+from tests.faults.shims import Shim, all_events, check_log, shims, start_shim
+from tests.postgres import PostgresServer
+from tests.unit.shim.conftest import ScriptedScorer
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> str:
+    return postgres.place()
+
+
+def null_scorer(seed: int = 1) -> ScriptedScorer:
+    random = np.random.default_rng(seed)
+    return ScriptedScorer(p=lambda _: float(random.uniform()), hops=3, seed=seed)
+
+
+async def load(made: list[Shim], *, workers: int, sessions: int, tenants: int = 2) -> list[dict[str, Any]]:
+    """Sessions of three steps at every shim at once; each answer."""
+    answers: list[dict[str, Any]] = []
+
+    async def work(worker: int) -> None:
+        shim = made[worker % len(made)]
+        for n in range(sessions * 3):
+            session = f"{worker}-{n // 3}"
+            found = await shim.client.step(tenant=f"t{worker % tenants}", session=session, step_id=n % 3)
+            answers.append(found)
+
+    await asyncio.gather(*(work(i) for i in range(workers)))
+    return answers
+
+
+async def test_two_shims_share_budgets_and_one_gapless_log(url: str) -> None:
+    async with shims(url, 2, null_scorer()) as made:
+        answers = await load(made, workers=16, sessions=6)
+        assert {answer["cause"] for answer in answers} <= {"", "av"}
+        assert all("supfdr" in answer["guarantee"] for answer in answers)
+        for shim in made:
+            await shim.service.judge.flush()
+        events = await all_events(made[0].ledger)
+        controller = check_log(events)
+        assert sum(isinstance(event, Drawn) for event in events) == 16 * 6
+        for shim in made:
+            await shim.replica._catch_up()
+            assert shim.service.budget.controller.digest() == controller.digest()
+        heads = await made[0].ledger.heads()
+        assert len(heads) == (await made[1].ledger.stats()).receipts
+        for answer in answers:
+            assert bytes.fromhex(answer["receipt"]) in heads
+    ledger = (await start_shim(url)).ledger
+    # both left in order: nothing is open, nothing was lost, and everything drawn was folded
+    controller = check_log(await all_events(ledger))
+    for stream in controller.streams:
+        view = controller.state(stream)
+        assert (view.open, view.waiting) == (0, 0)
+        assert view.folded == sum(isinstance(e, Drawn) and e.stream == stream for e in await all_events(ledger))
+    await ledger.close()
+
+
+async def test_chains_of_both_shims_verify(url: str) -> None:
+    async with shims(url, 2, null_scorer(2), epoch_length=8) as made:
+        answers = await load(made, workers=8, sessions=4)
+        receipts = made[0].service.judge.receipts
+        assert receipts is not None
+        policy = VerifyPolicy(KeySet([receipts.issuer.pinned()]))
+    shim = await start_shim(url)
+    assert all([await is_epoch(shim, state.id) for state in await shim.ledger.open_chains()])
+    chains = {json.loads(answer["receipt_body"])["chain"]["id"] for answer in answers}
+    epochs: set[str] = set()
+    for stored in [await shim.ledger.get(head.hex()) for head in await shim.ledger.heads()]:
+        assert stored is not None
+        assert stored.receipt is not None
+        if await is_epoch(shim, stored.receipt.chain):
+            epochs.add(stored.receipt.chain)
+    assert len(epochs) > 2
+    for chain in chains | epochs:
+        records = [s.receipt for s in await shim.ledger.chain_records(chain) if s.receipt is not None]
+        report = verify_chain(
+            heads=[r.head_hex for r in records],
+            bodies=[r.body_text for r in records],
+            sigs=[r.sig_hex for r in records],
+            policy=policy,
+        )
+        assert report.ok, report.checks
+    await shim.stop()
+
+
+async def is_epoch(shim: Shim, chain: str) -> bool:
+    first = (await shim.ledger.first_records([chain]))[chain].receipt
+    assert first is not None
+    return bool(json.loads(first.body)["open"]["scope"] == "epoch")
+
+
+async def test_a_retry_at_the_other_shim_gets_the_same_answer(url: str) -> None:
+    async with shims(url, 2, null_scorer(3)) as made:
+        for n in range(10):
+            body = {"trace_vector": [-1.0], "tenant": "t", "session": f"s{n}", "step_id": 0, "idempotency_key": f"k{n}"}
+            first = await made[n % 2].client.post(body)
+            again = await made[(n + 1) % 2].client.post(body)
+            assert (again.status, again.body) == (first.status, first.body) == (200, first.body)
+        other = await made[0].client.post({**body, "trace_vector": [-2.0]})
+        assert other.status == 409
+        await made[0].service.judge.flush()
+        assert sum(isinstance(e, Drawn) for e in await all_events(made[0].ledger)) == 10
+
+
+async def test_the_same_request_at_both_shims_at_once_is_decided_once(url: str) -> None:
+    async with shims(url, 2, null_scorer(4)) as made:
+
+        async def both(n: int) -> None:
+            body = {"trace_vector": [-1.0], "tenant": "t", "session": f"s{n}", "step_id": 0, "idempotency_key": f"k{n}"}
+            replies = await asyncio.gather(*(shim.client.post(body) for shim in made for _ in range(2)))
+            assert {reply.status for reply in replies} == {200}
+            assert len({reply.body for reply in replies}) == 1
+
+        await asyncio.gather(*(both(n) for n in range(12)))
+        for shim in made:
+            await shim.service.judge.flush()
+        assert sum(isinstance(e, Drawn) for e in check_events(await all_events(made[0].ledger))) == 12
+
+
+def check_events(events: Any) -> Any:
+    check_log(events)
+    return events
+
+
+async def test_a_lost_shim_is_ended_by_the_others_and_its_lease_is_lost(url: str) -> None:
+    async with shims(url, 2, null_scorer(5), epoch_length=40, lease_ttl_s=0.4) as made:
+        lost, other = made
+        answers = [await lost.client.step(tenant="t", session=f"s{n}", step_id=0) for n in range(3)]
+        await lost.crash()
+        before = await all_events(other.ledger)
+        spent = check_log(before).state(next(iter(check_log(before).streams))).spent
+        for _ in range(100):
+            if lost.ledger.epoch not in {m.epoch for m in await other.ledger.members()}:
+                break
+            await other.client.step(tenant="t", session="still-served", step_id=None)
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("the shim was not declared lost")
+        for _ in range(100):
+            if all([await is_epoch(other, s.id) or s.closed for s in await other.ledger.open_chains()]):
+                break
+            await asyncio.sleep(0.02)
+        events = await all_events(other.ledger)
+        controller = check_log(events)
+        view = controller.state(next(iter(controller.streams)))
+        # 40/(4*2) = 5 were leased by the one that was lost: three known, none of them comes back
+        assert view.spent >= spent
+        for answer in answers:
+            state = await other.ledger.chain(json.loads(answer["receipt_body"])["chain"]["id"])
+            assert state is not None
+            assert state.closed
+        after = await other.client.step(tenant="t", session="new", step_id=0)
+        assert after["cause"] in {"", "av"}
+
+
+async def test_a_shim_that_was_declared_lost_joins_again_and_spends_nothing_twice(url: str) -> None:
+    async with shims(url, 2, null_scorer(6), epoch_length=40) as made:
+        paused, other = made
+        for n in range(3):
+            await paused.client.step(tenant="t", session=f"s{n}", step_id=0)
+        await other.replica._retire([paused.ledger.epoch])
+        old = paused.ledger.epoch
+        # it goes on as if nothing had happened: what it says now is not stored, and it says so
+        first = await paused.client.step(tenant="t", session="s0", step_id=1)
+        assert first["cause"] == "degraded"
+        for _ in range(200):
+            if paused.ledger.epoch != old and paused.replica._rejoining is None:
+                break
+            await asyncio.sleep(0.02)
+        again = await paused.client.step(tenant="t", session="s0", step_id=2)
+        assert again["guarantee"].startswith("none (")
+        fresh = await paused.client.step(tenant="t", session="fresh", step_id=0)
+        assert "supfdr" in fresh["guarantee"]
+        for shim in made:
+            await shim.service.judge.flush()
+        check_log(await all_events(other.ledger))
+
+
+async def test_a_shim_with_other_parameters_is_refused_while_others_run(url: str) -> None:
+    shim = await start_shim(url, lease_ttl_s=0.3)
+    with pytest.raises(ConfigError, match="other parameters"):
+        await start_shim(url, lease_ttl_s=0.3, alpha=0.1)
+    await shim.stop()
+    changed = await start_shim(url, lease_ttl_s=0.3, alpha=0.1)
+    assert changed.service.budget.controller.params.alpha == 0.1
+    await changed.stop()
+
+
+async def test_a_shim_of_the_same_name_takes_over_at_once(url: str) -> None:
+    first = await start_shim(url, null_scorer(), replica="a", lease_ttl_s=60.0)
+    answer = await first.client.step(tenant="t", session="s", step_id=0)
+    await first.crash()
+    second = await start_shim(url, null_scorer(), replica="a", lease_ttl_s=60.0)
+    assert [m.epoch for m in await second.ledger.members()] == [second.ledger.epoch]
+    state = await second.ledger.chain(json.loads(answer["receipt_body"])["chain"]["id"])
+    assert state is not None
+    assert state.closed
+    controller = check_log(await all_events(second.ledger))
+    view = controller.state(next(iter(controller.streams)))
+    assert (view.open, view.waiting) == (0, 0)
+    await second.stop()
+
+
+async def test_an_idle_lease_is_returned_so_that_the_fold_goes_on(url: str) -> None:
+    async with shims(url, 2, null_scorer(7), epoch_length=80, session_idle_s=0.3, lease_ttl_s=0.4) as made:
+        one, two = made
+        await one.client.step(tenant="t", session="a", step_id=0)
+        await two.client.step(tenant="t", session="b", step_id=0)
+        for _ in range(200):
+            await one.replica._catch_up()
+            view = one.service.budget.view(one.service.subjects.tenant("t"))
+            if view.folded == 2:
+                break
+            await asyncio.sleep(0.05)
+        assert (view.folded, view.open, view.waiting) == (2, 0, 0)
+        check_log(await all_events(one.ledger))
+
+
+async def test_an_exhausted_budget_is_no_silent_allow(url: str) -> None:
+    async with shims(url, 2, null_scorer(8), epoch_length=2, epoch_roll="manual") as made:
+        answers = [await made[n % 2].client.step(tenant="t", session=f"s{n}", step_id=0) for n in range(6)]
+        assert [answer["cause"] == "budget" for answer in answers] == [False, False, True, True, True, True]
+        assert {answer["action"] for answer in answers[2:]} <= {"degrade", "block"}
+        assert all(answer["alpha_alloc"] == 0.0 for answer in answers[2:])
+        assert (await made[0].client.step(tenant="t", session="s5", step_id=1))["cause"] == "budget"
+
+
+async def test_subjects_of_a_tenant_share_its_budget_across_shims(url: str) -> None:
+    async with shims(url, 2, null_scorer(9), unit="request", pool_shares=2, epoch_length=4) as made:
+
+        async def one(n: int) -> None:
+            await made[n % 2].client.step(tenant="t", user=f"u{n % 5}", session=f"s{n}", step_id=0)
+
+        await asyncio.gather(*(one(n) for n in range(30)))
+        for shim in made:
+            await shim.service.judge.flush()
+        events = await all_events(made[0].ledger)
+        controller = check_log(events)
+        epoch, given, spent = controller.pool(made[0].service.subjects.tenant("t"))
+        assert given <= 2
+        assert spent <= 0.5 * (1 + 1e-12)
+        assert epoch >= 7
