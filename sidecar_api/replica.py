@@ -17,10 +17,10 @@ from typing import Final
 
 from sidecar_api.commit import Committer
 from sidecar_api.receipting import Receipts
-from sidecar_api.recovery import Recovered, restore, opened
+from sidecar_api.recovery import Recovered, opened, restore
 from sidecar_api.shared_budget import SharedBudget
 from tcd.background import end
-from tcd.errors import ConfigError, TcdError, Unavailable
+from tcd.errors import ConfigError, Conflict, TcdError, Unavailable
 from tcd.ledger import Appended, Batch, SavedState
 from tcd.ledger.shared import Fenced, Member, Root, SharedLedger
 from tcd.receipts import ChainState, Receipt
@@ -129,6 +129,15 @@ class Replica:
             ReplayError: an event does not follow from the ones before: the ledger was altered.
             tcd.errors.Unavailable: the ledger cannot be read or written.
         """
+        try:
+            return await self._start()
+        except BaseException:
+            # one that does not serve is nobody that others have to wait for
+            with contextlib.suppress(TcdError):
+                await self._ledger.leave()
+            raise
+
+    async def _start(self) -> Recovered:
         controller = self._budget.controller
         events, saved = await restore(self._ledger, controller)
         self.position, self._saved = events, saved
@@ -349,7 +358,11 @@ class Replica:
             await self._transact(self._rest)
         if self.position - self._saved >= self._rules.state_every:
             self._saved = self.position
-            await self._ledger.put_state(SavedState(self.position, budget.controller.save()))
+            frozen = budget.controller.freeze()
+            data = await asyncio.to_thread(frozen.encode)
+            # another shim may have saved one that is newer
+            with contextlib.suppress(Conflict):
+                await self._ledger.put_state(SavedState(self._saved, data))
 
     async def _rest(self, root: Root) -> Batch:
         await self._catch_up(root)
