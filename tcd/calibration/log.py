@@ -12,6 +12,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tcd.calibration.probe import probe
 from tcd.calibration.rows import AnyRow, SessionRow, StepRow, kind_of
 from tcd.calibration.sessions import Collector, Limits
 from tcd.calibration.traces import Traces, load_traces
@@ -47,8 +48,11 @@ def load_log(paths: list[Path], *, name: str, limits: Limits | None = None) -> T
         msg = f"{name}: more than {_MAX_FILES} files"
         raise AssetError(msg)
     bounds = limits or Limits()
+    tables = [path for path in paths if path.suffix == ".parquet"]
+    if tables:
+        probe(tables, values=2 * bounds.values)
     collector = Collector(bounds)
-    digests = [_read(path, collector, bounds) for path in paths]
+    digests = [_read(path, collector) for path in paths]
     try:
         sequences = collector.sequences()
     except AssetError as error:
@@ -58,13 +62,13 @@ def load_log(paths: list[Path], *, name: str, limits: Limits | None = None) -> T
     return Traces(sequences, f"{name} sha256:{digest}")
 
 
-def _read(path: Path, collector: Collector, limits: Limits) -> str:
+def _read(path: Path, collector: Collector) -> str:
     """Take a file's rows; returns its digest in hex."""
     try:
         digest = _digest(path)
-        for place, row in _rows(path, limits):
+        for place, row in _rows(path):
             _take(collector, row, f"{path.name} {place}")
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         msg = f"{path.name}: cannot be read: {type(error).__name__}: {error}"
         raise AssetError(msg) from error
     return digest
@@ -90,9 +94,9 @@ def _take(collector: Collector, row: AnyRow, place: str) -> None:
         raise AssetError(msg) from None
 
 
-def _rows(path: Path, limits: Limits) -> Iterator[tuple[str, AnyRow]]:
+def _rows(path: Path) -> Iterator[tuple[str, AnyRow]]:
     if path.suffix == ".parquet":
-        return _parquet(path, limits)
+        return _parquet(path)
     if path.suffix == ".jsonl":
         return _jsonl(path)
     msg = f"{path.name}: neither .jsonl nor .parquet"
@@ -113,12 +117,14 @@ def _jsonl(path: Path) -> Iterator[tuple[str, AnyRow]]:
                 if decoder is None:
                     decoder = msgspec.json.Decoder(kind_of(line))
                 yield f"line {number}", decoder.decode(line)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 msg = f"{path.name} line {number}: {_reason(line, error)}"
                 raise AssetError(msg) from None
 
 
-def _reason(line: bytes, error: msgspec.DecodeError) -> str:
+def _reason(line: bytes, error: msgspec.DecodeError | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
     if isinstance(error, msgspec.ValidationError):
         return str(error)
     if any(word in line for word in (b"NaN", b"Infinity", b"nan")):
@@ -126,15 +132,9 @@ def _reason(line: bytes, error: msgspec.DecodeError) -> str:
     return f"no JSON object, or a cut one ({error})"
 
 
-def _parquet(path: Path, limits: Limits) -> Iterator[tuple[str, AnyRow]]:
+def _parquet(path: Path) -> Iterator[tuple[str, AnyRow]]:
     with pq.ParquetFile(path) as file:
         kind = _parquet_kind(path.name, file.schema_arrow)
-        groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
-        values = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
-        # before anything is unpacked: a small file can say that it holds a great many equal values
-        if values > 2 * limits.values:
-            msg = f"{path.name}: {values} values, more than {2 * limits.values}"
-            raise AssetError(msg)
         number = 0
         for batch in file.iter_batches(batch_size=_BATCH):
             for record in batch.to_pylist():

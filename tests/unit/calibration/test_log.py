@@ -296,6 +296,35 @@ def test_a_cut_or_corrupt_file_is_refused(tmp_path: Path) -> None:
             load(path)
 
 
+def test_a_file_that_ends_the_reader_is_refused(tmp_path: Path) -> None:
+    """One changed byte of the footer: pyarrow 23 throws in C++ where nothing catches, and the process is gone."""
+    hostile = Path(__file__).parents[2] / "assets" / "calibration" / "reader_abort.parquet"
+    jsonl(tmp_path / "a.jsonl", session_rows())
+    (tmp_path / "b.parquet").write_bytes(hostile.read_bytes())
+    with pytest.raises(AssetError, match=r"b\.parquet: cannot be read"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["sessions", "steps", "requests"])
+def test_any_damage_to_a_log_is_refused_or_read(tmp_path: Path, form: str) -> None:
+    """N = 300 logs with 1 to 20 bytes changed, cut out or put in: nothing but an AssetError comes out."""
+    rows = {"sessions": session_rows, "steps": lambda: step_rows(session_rows())}
+    whole = jsonl(tmp_path / "a.jsonl", rows.get(form, lambda: request_rows(session_rows()))()).read_bytes()
+    rng = np.random.default_rng(11)
+    refused = 0
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(int(rng.integers(1, 21))):
+            at = int(rng.integers(len(data)))
+            data[at : at + int(rng.integers(3))] = rng.bytes(int(rng.integers(3)))
+        (tmp_path / "b.jsonl").write_bytes(data)
+        try:
+            load(tmp_path / "b.jsonl")
+        except AssetError:
+            refused += 1
+    assert refused > 150
+
+
 def test_parquet_columns_that_are_not_known_or_not_there_are_refused(tmp_path: Path) -> None:
     rows = session_rows()
     with pytest.raises(AssetError, match="unknown columns: loss, step_time"):
@@ -322,5 +351,5 @@ def test_absurd_sizes_are_refused_before_they_are_in_memory(tmp_path: Path, monk
     table = pa.table({"session": ["s"], "model_id": ["m"], "log_prob": lists})
     pq.write_table(table, tmp_path / "bomb.parquet", compression="zstd")
     assert (tmp_path / "bomb.parquet").stat().st_size < 50_000
-    with pytest.raises(AssetError, match=r"bomb.parquet: 1000000\d values"):
+    with pytest.raises(AssetError, match=r"bomb.parquet: cannot be read: 1000000\d values"):
         load(tmp_path / "bomb.parquet", limits=Limits(values=1_000_000))
