@@ -23,7 +23,7 @@ _DRAWN: Final = (
     "logistic regression",
     "verbatim copy (token ids)",
     "entropy EWMA",
-    "river ADWIN",
+    "river Page-Hinkley",
     "river KSWIN",
 )
 _KINDS: Final = ("loop", "temperature", "severe", "mild")
