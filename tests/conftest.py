@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tcd.native import build
 from tests.postgres import PostgresServer, server
 
 #: Prefixes of skip reasons that CI accepts: what its machine cannot have.
@@ -61,6 +62,13 @@ class _SkipRule:
             terminalreporter.write_line(f"SKIP REFUSED {line}", red=True)
 
 
+def _build_kernels() -> None:
+    """A checkout that changed its C sources is tested with what they say; without a compiler numpy scores."""
+    if os.environ.get("TCD_NATIVE") != "0" and build.compiler() is not None:
+        build.ensure()
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _build_kernels()
     if os.environ.get("TCD_TEST_SKIPS") == "forbid":
         config.pluginmanager.register(_SkipRule(), "tcd-skip-rule")

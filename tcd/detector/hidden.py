@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcd import exact
 from tcd.contract import SPECTRUM_RANK
 from tcd.detector import recurrence
 from tcd.detector.catalogue import INDEX
 from tcd.detector.windows import BLOCK, MAX_LAG, TAIL, Counts, masked, right_align, shared
-from tcd.scratch import scratch
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -26,16 +25,12 @@ _CHUNK: Final = 2**16
 #: Feature windows whose largest value is outside are scaled by a power of two: their squares must be normal FP32.
 _SMALL, _LARGE = 2.0**-2, 2.0**24
 #: What a spread and a power are at least, the former relative to the largest squared norm.
-_LEAST_SPREAD: Final = np.array([1e-9], np.float32)
-_LEAST: Final = np.array([1e-30])
-_SIXTEENTH: Final = np.array([1.0 / BLOCK], np.float32)
-_HALF: Final = np.array([0.5 / BLOCK], np.float32)
+_LEAST_SPREAD: Final = np.float32(1e-9)
+_LEAST: Final = 1e-30
+_SIXTEENTH: Final = np.float32(1.0 / BLOCK)
+_HALF: Final = np.float32(0.5 / BLOCK)
 #: Vectors before the newest two blocks.
 _BEFORE: Final = TAIL - 2 * BLOCK
-#: (TAIL, 3): sums over the past, over the newest two blocks, over the past of those.
-_SUMS: Final = np.stack(
-    [np.arange(TAIL) < MAX_LAG, np.arange(TAIL) >= _BEFORE, np.arange(TAIL) < _BEFORE], axis=1
-).astype(np.float32)
 
 
 def _largest(ascending: F64) -> F64:
@@ -59,35 +54,21 @@ def spectrum(out: F64, wrong: Bool, values: NDArray[np.generic], counts: Counts)
         wrong |= negative
         np.abs(sigma, out=sigma)
     sigma = _largest(sigma)
-    logs = np.log(sigma + _FLOOR)
-    total = np.add.reduce(sigma, axis=1)
-    sigma /= np.maximum(total, _FLOOR, out=total)[:, None]
+    logs = exact.log(sigma + _FLOOR)
+    share = sigma / np.maximum(exact.tree(sigma), _FLOOR)[:, None]
     out[:, INDEX["log_sigma_1"]] = logs[:, 0]
     out[:, INDEX["log_sigma_16"]] = logs[:, -1]
     np.subtract(logs[:, 0], logs[:, -1], out=out[:, INDEX["spread"]])
-    np.divide(np.add.reduce(logs[:, 1:-1], axis=1), SPECTRUM_RANK - 2, out=out[:, INDEX["log_sigma_mean"]])
-    sigma *= np.log(sigma + 1e-12)
-    np.negative(np.add.reduce(sigma, axis=1), out=out[:, INDEX["spectral_entropy"]])
+    logs[:, 0] = logs[:, -1] = 0.0
+    out[:, INDEX["log_sigma_mean"]] = exact.tree(logs) / (SPECTRUM_RANK - 2)
+    out[:, INDEX["spectral_entropy"]] = -exact.tree(share * exact.log(share + 1e-12))
 
 
 def _tails(flat: NDArray[np.generic], rows: I64, common: int | None, cols: int) -> F32:
-    """Newest vectors (N, TAIL, cols), right-aligned; only 32 of them, without recurrence, when no row has more."""
-    n = flat.shape[0]
-    deepest = int(rows.max()) if common is None else common
-    depth = TAIL if deepest >= 2 * BLOCK else 2 * BLOCK
-    if common == depth:
-        return flat[:, : depth * cols].astype(np.float32, copy=False).reshape(n, depth, cols)
-    tails = scratch("tails", n, depth * cols)
-    if common is None and flat.shape[1] >= depth * cols:
-        # most windows of long sessions are full
-        tails[:] = flat[:, : depth * cols]
-        odd = np.flatnonzero(rows != depth)
-        part = np.empty((odd.shape[0], depth * cols), np.float32)
-        right_align(part, flat[odd], rows[odd] * cols, None)
-        tails[odd] = part
-    else:
-        right_align(tails, flat, rows * cols, None if common is None else common * cols)
-    return tails.reshape(n, depth, cols)
+    """Newest vectors (N, TAIL, cols), right-aligned."""
+    tails = np.empty((flat.shape[0], TAIL * cols), np.float32)
+    right_align(tails, flat, rows * cols, None if common is None else common * cols)
+    return tails.reshape(-1, TAIL, cols)
 
 
 def _scaled(tails: F32, wrong: Bool) -> F32:
@@ -95,8 +76,7 @@ def _scaled(tails: F32, wrong: Bool) -> F32:
 
     Exact, and a distance ratio does not depend on it.
     """
-    flat = tails.reshape(tails.shape[0], -1)
-    largest = np.maximum.reduce(np.abs(flat, out=scratch("work", *flat.shape)), axis=1)
+    largest = np.maximum.reduce(np.abs(tails).reshape(tails.shape[0], -1), axis=1)
     # a NaN fails both
     if np.minimum.reduce(largest) >= _SMALL and np.maximum.reduce(largest) <= _LARGE:
         return tails
@@ -105,12 +85,6 @@ def _scaled(tails: F32, wrong: Bool) -> F32:
     odd = finite & ((largest < _SMALL) | (largest > _LARGE))
     _, exponent = np.frexp(largest)
     return np.ldexp(tails, np.where(odd, -exponent, 0)[:, None, None])
-
-
-@lru_cache(maxsize=16)
-def _ones(size: int) -> tuple[F32, F64]:
-    """A row and a column of ones, to sum by a product."""
-    return np.ones((1, size), np.float32), np.ones(size)
 
 
 def _shift(newest: F32 | None, past: F32, squares: F32, length: I64, block: int) -> F64:
@@ -124,81 +98,67 @@ def _shift(newest: F32 | None, past: F32, squares: F32, length: I64, block: int)
         block: vectors in the newest block.
     """
     m = np.maximum(length, 1).astype(np.float64)
-    mean = past / m[:, None]
-    away = mean if newest is None else newest * (1.0 / block) - mean
-    shifted = np.add.reduce(np.multiply(away, away, out=away), axis=1)
-    spread = np.add.reduce(squares, axis=1) / m
-    spread -= np.add.reduce(np.multiply(mean, mean), axis=1) if newest is not None else shifted
-    floor = np.maximum.reduce(squares, axis=1, initial=np.float32(0.0)) * _LEAST_SPREAD
-    shifted /= np.maximum(np.maximum(spread, floor, out=spread), _LEAST, out=spread)
-    shifted /= 1.0 + block / m
+    mean: F64 = np.divide(past, m[:, None])
+    away: F64 = mean if newest is None else newest * np.float32(1.0 / block) - mean
+    shifted = exact.ordered(np.multiply(away, away), axis=1)
+    spread = exact.laned(squares, BLOCK) / m - exact.ordered(np.multiply(mean, mean), axis=1)
+    floor = (np.maximum.reduce(squares, axis=1) * _LEAST_SPREAD).astype(np.float64)
+    shifted = shifted / np.maximum(np.maximum(spread, floor), _LEAST) / (1.0 + block / m)
     return np.asarray(np.sqrt(shifted) * (length >= BLOCK))
 
 
-def _table(tails: F32, rows: I64, common: int | None) -> F32:
-    """Vectors minus the newest block's mean by component, their squared norms, ones: (N, cols + 2, TAIL)."""
-    n, _, cols = tails.shape
-    centre = np.matmul(_ones(BLOCK)[0], tails[:, MAX_LAG:])
-    centre *= _SIXTEENTH
-    table = scratch("table", n, cols + 2, TAIL)
-    vectors = table[:, :cols]
-    np.subtract(tails.transpose(0, 2, 1), centre.transpose(0, 2, 1), out=vectors)
-    if common is not None:
-        vectors[:, :, : TAIL - common] = 0.0
-    else:
-        for i in np.flatnonzero(rows < TAIL).tolist():
-            vectors[i, :, : TAIL - rows[i]] = 0.0
-    squares = np.multiply(vectors, vectors, out=scratch("work", n, cols, TAIL))
-    np.matmul(_ones(cols)[0], squares, out=table[:, cols : cols + 1])
-    table[:, cols + 1] = 1.0
-    return table
+def _centred(tails: F32, rows: I64) -> F32:
+    """Vectors minus the newest block's mean, 0 where a row has none; (N, TAIL, cols)."""
+    centre = exact.ordered(tails[:, MAX_LAG:], axis=1) * _SIXTEENTH
+    inside = np.arange(TAIL, 0, -1) <= rows[:, None]
+    return np.where(inside[:, :, None], tails - centre[:, None], np.float32(0.0))
 
 
 def _rank(recent: F32, sums: F32) -> F64:
     """Participation ratio of the newest two blocks (N, cols, 32) around their mean; `sums` (N, cols) are theirs."""
-    n, cols, _ = recent.shape
+    n, cols, side = recent.shape
     centred = recent - (sums * _HALF)[:, :, None]
-    # the smaller of the two Gram matrices: both have the same trace and norm
-    if cols <= 2 * BLOCK:
-        gram = np.matmul(centred, recent.transpose(0, 2, 1)).reshape(n, -1)
-    else:
-        gram = np.matmul(centred.transpose(0, 2, 1), centred).reshape(n, -1)
-    side = min(cols, 2 * BLOCK)
-    total = np.add.reduce(gram[:, :: side + 1], axis=1).astype(np.float64)
-    power = np.add.reduce(np.multiply(gram, gram, out=gram), axis=1)
-    total *= total
-    total /= np.maximum(power, _LEAST)
-    return np.asarray(total)
+    gram = np.zeros((n, side, side), np.float32)
+    for c in range(cols):
+        gram += centred[:, c, :, None] * centred[:, c, None, :]
+    total = exact.ordered(gram[:, range(side), range(side)].astype(np.float64), axis=1)
+    squares = gram.astype(np.float64)
+    squares *= squares
+    upper, corner, lower = (
+        exact.tree(exact.ordered(part, axis=1))
+        for part in (squares[:, :BLOCK, :BLOCK], squares[:, :BLOCK, BLOCK:], squares[:, BLOCK:, BLOCK:])
+    )
+    return np.asarray(total * total / np.maximum((upper + 2.0 * corner) + lower, _LEAST))
 
 
-def _vectors(out: F64, wrong: Bool, share: F32, tails: F32, rows: I64, common: int | None) -> None:
-    """Statistics of the feature windows (N, depth, cols) of rows that share a width."""
-    depth = tails.shape[1]
+def _norm(block: F64) -> F64:
+    """Logarithm of the mean Euclidean norm of (N, BLOCK, cols); (N,)."""
+    norms = np.sqrt(exact.ordered(block * block, axis=2))
+    return exact.log(exact.tree(norms) * (1.0 / BLOCK) + _FLOOR)
+
+
+def _vectors(out: F64, wrong: Bool, share: F32, tails: F32, rows: I64) -> None:
+    """Statistics of the feature windows (N, TAIL, cols) of rows that share a width."""
+    n, _, cols = tails.shape
     scaled = _scaled(tails, wrong)
-    block = tails[:, -BLOCK:].astype(np.float64)
-    np.multiply(block, block, out=block)
-    # here and below, one product of fixed shape per row: its bits do not depend on N
-    norms = np.matmul(block, _ones(block.shape[2])[1])
-    mean = np.add.reduce(np.sqrt(norms, out=norms), axis=1)
-    mean *= 1.0 / BLOCK
-    mean += _FLOOR
-    np.log(mean, out=out[:, INDEX["feature_norm"]])
-    if depth < TAIL:
+    out[:, INDEX["feature_norm"]] = _norm(tails[:, -BLOCK:].astype(np.float64))
+    if int(rows.max()) < 2 * BLOCK:
         return
-    table = _table(scaled, rows, common)
-    vectors, squares = table[:, :-2], table[:, -2]
+    vectors = _centred(scaled, rows)
+    blocks = exact.ordered(vectors.reshape(n, TAIL // BLOCK, BLOCK, cols), axis=2)
+    older = exact.ordered(blocks[:, :5], axis=1)
+    old, recent = older + blocks[:, 5], blocks[:, 5] + blocks[:, 6]
+    table = np.ascontiguousarray(vectors.transpose(0, 2, 1))
+    squares = exact.ordered(table * table, axis=1)
+    held = np.minimum(rows, TAIL)
+    # the newest block has mean 0
+    out[:, INDEX["feature_self"]] = _shift(None, old, squares[:, :MAX_LAG], held - BLOCK, BLOCK)
+    out[:, INDEX["feature_self_32"]] = _shift(recent, older, squares[:, :_BEFORE], held - 2 * BLOCK, 2 * BLOCK)
+    out[:, INDEX["feature_rank"]] = _rank(table[:, :, MAX_LAG - BLOCK :], recent)
     recur = recurrence.vector(table, rows)
     out[:, INDEX["recurrence_features"]] = recur.ratio[:, 0]
     out[:, INDEX["recurrence_features_8"]] = recur.ratio[:, 1]
     share[:] = recur.share
-    sums = np.matmul(vectors, _SUMS)
-    held = np.minimum(rows, TAIL)
-    # the newest block has mean 0
-    out[:, INDEX["feature_self"]] = _shift(None, sums[:, :, 0], squares[:, :MAX_LAG], held - BLOCK, BLOCK)
-    out[:, INDEX["feature_self_32"]] = _shift(
-        sums[:, :, 1], sums[:, :, 2], squares[:, :_BEFORE], held - 2 * BLOCK, 2 * BLOCK
-    )
-    out[:, INDEX["feature_rank"]] = _rank(vectors[:, :, MAX_LAG - BLOCK :], sums[:, :, 1])
 
 
 def features(out: F64, wrong: Bool, flat: NDArray[np.generic], counts: Counts) -> F32 | None:
@@ -213,11 +173,7 @@ def features(out: F64, wrong: Bool, flat: NDArray[np.generic], counts: Counts) -
     if counts.common:
         _same_width(out, wrong, share, flat, counts.rows, counts.common[3], counts.common[4])
         return share
-    widths = set(counts.cols.tolist())
-    for cols in sorted(widths - {0}):
-        if len(widths) == 1:
-            _same_width(out, wrong, share, flat, counts.rows, shared(counts.rows), cols)
-            continue
+    for cols in sorted(set(counts.cols.tolist()) - {0}):
         rows = np.flatnonzero(counts.cols == cols)
         part, odd, depth = np.zeros((rows.shape[0], out.shape[1])), np.zeros(rows.shape[0], np.bool_), counts.rows[rows]
         some = np.zeros((rows.shape[0], *share.shape[1:]), np.float32)
@@ -238,4 +194,4 @@ def _same_width(
     for first in range(0, out.shape[0], step):
         part = slice(first, first + step)
         tails = _tails(flat[part], rows[part], common, cols)
-        _vectors(out[part], wrong[part], share[part], tails, rows[part], common)
+        _vectors(out[part], wrong[part], share[part], tails, rows[part])

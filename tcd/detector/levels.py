@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tcd import exact
 from tcd.detector import recurrence
 from tcd.detector.catalogue import INDEX
 from tcd.detector.recurrence import Recurrence
@@ -23,12 +24,19 @@ _LONG: Final = 32
 _LOWEST: Final = 4
 #: Keeps the logarithm of a small entropy finite, and its weight moderate.
 _FLOOR: Final = 0.05
-#: (TAIL, 5): sums over the newest values of a tail.
-_SUMS: Final = np.stack([np.arange(TAIL) >= TAIL - k for k in _BLOCKS], axis=1).astype(np.float64)
+_LANES: Final = 4
+#: Rows of four values of a tail, newest first, after which a sum is that of a block.
+_AFTER: Final = [k // _LANES - 1 for k in _BLOCKS]
 _SIZES: Final = np.array(_BLOCKS)
 _AGE: Final = np.arange(TAIL, 0, -1)
 #: Columns of a series.
 _4, _16, _32, _64, _ALL = range(5)
+
+
+def _newest(tail: F64) -> F64:
+    """Sums over the newest 4, 16, 32, 64 and all values of (N, TAIL): four lanes, newest first; (N, 5)."""
+    running = np.add.accumulate(tail.reshape(-1, TAIL // _LANES, _LANES)[:, ::-1], axis=1)
+    return exact.tree(running[:, _AFTER])
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +50,7 @@ class Series:
     @classmethod
     def of(cls, tail: F64, counts: I64) -> Series:
         """Of (N, TAIL) right-aligned values, zeros where a row has fewer."""
-        # one product of fixed shape per row: its bits do not depend on N
-        sums = np.matmul(tail[:, None, :], _SUMS)[:, 0]
+        sums = _newest(tail)
         known = np.minimum(np.maximum(counts, 1)[:, None], _SIZES)
         return cls(sums, sums / known, counts)
 
@@ -66,11 +73,9 @@ def _inside(tail: F64, counts: I64) -> F64:
 
 def _deviation(tail: F64, mean: F64, counts: I64) -> F64:
     """Standard deviation of the newest 32 values, or of as many as there are; (N,)."""
-    centred = _inside(tail - mean[:, None], counts)[:, -_LONG:]
-    np.multiply(centred, centred, out=centred)
-    variance = np.add.reduce(centred, axis=1)
-    variance /= np.minimum(np.maximum(counts, 1), _LONG)
-    return np.asarray(np.sqrt(variance, out=variance))
+    centred = tail - mean[:, None]
+    squares = _newest(_inside(np.multiply(centred, centred), counts))[:, _32]
+    return np.asarray(np.sqrt(squares / np.minimum(np.maximum(counts, 1), _LONG)))
 
 
 def _put(out: F64, values: dict[str, F64]) -> None:
@@ -83,10 +88,10 @@ def _trace(out: F64, tail: F64, counts: I64, past: F64) -> Series:
     surprisal = -series.means
     lowest = tail[:, -BLOCK:].copy()
     lowest.sort(axis=1)
-    likely = Series.of(_inside(np.exp(np.minimum(tail, 0.0)), counts), counts)
+    likely = Series.of(_inside(exact.exp(np.minimum(tail, 0.0)), counts), counts)
     values = {f"surprisal_{k}": surprisal[:, i] for i, k in enumerate(_BLOCKS[:_ALL])}
     values |= {
-        "trace_low": np.add.reduce(lowest[:, :_LOWEST], axis=1) * (1.0 / _LOWEST),
+        "trace_low": exact.ordered(lowest[:, :_LOWEST], axis=1) * (1.0 / _LOWEST),
         "surprisal_self": -series.shift(_16, past),
         "surprisal_self_32": -series.shift(_32, past),
         "surprisal_self_64": -series.shift(_64, past),
@@ -100,7 +105,7 @@ def _trace(out: F64, tail: F64, counts: I64, past: F64) -> Series:
 
 def _entropy(out: F64, tail: F64, counts: I64, past: F64) -> Series:
     series = Series.of(tail, counts)
-    logs = Series.of(_inside(np.log(np.maximum(tail, 0.0) + _FLOOR), counts), counts)
+    logs = Series.of(_inside(exact.log(np.maximum(tail, 0.0) + _FLOOR), counts), counts)
     values = {f"entropy_{k}": series.means[:, i] for i, k in enumerate(_BLOCKS[:_ALL])}
     values |= {
         "entropy_sd": _deviation(tail, series.means[:, _32], counts),
@@ -146,7 +151,7 @@ def levels(
         tail = np.empty((out.shape[0], TAIL), np.float32)
         right_align(tail, values, number, one)
         wide = kept[name] = tail.astype(np.float64)
-        past = past_sums(values, number, one)
+        past = past_sums(values, number)
         series = make[name](out, wide, number, past)
         # a sum of finite FP32 numbers is finite in FP64, and these two hold every value of a row
         wrong |= ~np.isfinite(past + series.sums[:, _16])

@@ -18,6 +18,8 @@ from tcd.detector.catalogue import AGES, HEADLINES, INDEX, NAMES, NEEDED, NUCLEU
 from tcd.detector.levels import levels
 from tcd.detector.nucleus import nucleus
 from tcd.detector.windows import Counts
+from tcd.native import detector as native
+from tcd.native import library as kernels
 
 __all__ = ["HEADLINES", "INDEX", "NAMES", "NUCLEUS", "SLICES", "STATISTICS", "Raw", "Statistic", "compute", "usable"]
 
@@ -62,6 +64,10 @@ def compute(
         features: (N, W4) flattened feature windows.
         counts: their valid counts.
     """
+    library = kernels.loaded().library
+    if library is not None:
+        values, wrong = native.statistics(library, (trace, entropy, spectrum, features), counts.table)
+        return Raw(values, _valid(counts), wrong, _age(counts))
     out = np.zeros((counts.bad.shape[0], len(STATISTICS)))
     wrong = np.zeros(out.shape[0], np.bool_)
     found = levels(out, wrong, trace, entropy, counts)

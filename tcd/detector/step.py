@@ -19,6 +19,9 @@ from tcd.calibration.lookup import Kept, Rows, by_asset, chosen
 from tcd.contract import COMPONENTS, MAX_FEATURE_VALUES, SPECTRUM_RANK, SUP_START, Length, Signal, Status
 from tcd.detector import statistics
 from tcd.detector.windows import BLOCK, Counts, counts_of
+from tcd.exact import log_sum_exp, ordered
+from tcd.native import detector as native
+from tcd.native import library as kernels
 from tcd.rowwise import Inputs, Outputs, isolated
 
 F64 = NDArray[np.float64]
@@ -29,7 +32,6 @@ Bool = NDArray[np.bool_]
 Z_LIMIT: Final = 6.0
 _TRACE, _ENTROPY, _SPECTRUM, _FEATURES = (int(signal) for signal in Signal)
 _ENDLESS: Final = np.iinfo(np.int64).max
-_STARTS: Final = np.array([columns.start for columns in statistics.SLICES])
 _WARMUP, _UNKNOWN_MASK, _FALLBACK = int(Status.WARMUP), int(Status.UNKNOWN_MASK), int(Status.FALLBACK)
 _BAD_INPUT, _NONFINITE, _ABSENT = int(Status.BAD_INPUT), int(Status.NONFINITE), int(Status.ABSENT)
 _NO_CALIBRATION: Final = int(Status.NO_CALIBRATION)
@@ -77,7 +79,7 @@ class _Outputs:
 def clean_sup(sup: NDArray[np.generic]) -> F64:
     """A running maximum made finite: NaN and anything below the start count as the start."""
     # fmax prefers a number to a NaN
-    return np.asarray(np.minimum(np.fmax(sup.astype(np.float64), SUP_START), STATISTIC_LIMIT))
+    return np.asarray(np.minimum(np.fmax(sup.astype(np.float64), SUP_START), STATISTIC_LIMIT)) + 0.0
 
 
 def signal_mask(counts: Counts) -> I64:
@@ -123,7 +125,7 @@ def combine(mask: MaskCalibration, z: F64) -> tuple[F64, F64]:
     parts = _head(mask.intercept, mask.linear, mask.quadratic, z)
     if mask.loop is not None:
         other = _head(mask.loop.intercept, mask.loop.linear, mask.loop.quadratic, z)
-        total = np.logaddexp(parts[:, 0], other[:, 0])
+        total = log_sum_exp(parts[:, 0], other[:, 0])
         parts = np.where((other[:, 0] > parts[:, 0])[:, None], other, parts)
         parts[:, 0] = total
     parts = quantise(parts)
@@ -135,9 +137,10 @@ def _head(intercept: float, linear: F64, quadratic: F64, z: F64) -> F64:
     shares = z * quadratic
     shares += linear
     shares *= z
-    parts = np.empty((z.shape[0], 1 + _STARTS.shape[0]))
-    np.add.reduceat(shares, _STARTS, axis=1, out=parts[:, 1:])
-    np.add(np.add.reduce(parts[:, 1:], axis=1), intercept, out=parts[:, 0])
+    parts = np.empty((z.shape[0], 1 + len(COMPONENTS)))
+    for i, columns in enumerate(statistics.SLICES):
+        parts[:, 1 + i] = ordered(shares[:, columns], axis=1)
+    parts[:, 0] = ordered(parts[:, 1:], axis=1) + intercept
     return parts
 
 
@@ -266,6 +269,14 @@ def _step(inputs: Inputs, assets: AssetSet) -> Outputs:
     return out.tensors()
 
 
+def _dispatch(inputs: Inputs, assets: AssetSet) -> Outputs:
+    """By the compiled kernels where they are, by numpy elsewhere; the same bits."""
+    library = kernels.loaded().library
+    if library is None or not inputs["LENGTHS"].shape[0]:
+        return _step(inputs, assets)
+    return native.score(library, inputs, assets)
+
+
 def _failed(inputs: Inputs) -> Outputs:
     out = _Outputs.empty(inputs["SUP"])
     out.status[:] = int(Status.FAILED)
@@ -297,4 +308,4 @@ def score(
         "KEY": key,
         "SUP": sup,
     }
-    return isolated(lambda part: _step(part, assets), _failed)(inputs)
+    return isolated(lambda part: _dispatch(part, assets), _failed)(inputs)

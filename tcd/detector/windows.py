@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tcd.calibration.lookup import alike
 from tcd.contract import MAX_FEATURE_COLS, MAX_FEATURE_ROWS, MAX_FEATURE_VALUES, MAX_WINDOW, Length
-from tcd.scratch import scratch
+from tcd.exact import tree
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -28,8 +28,8 @@ MAX_LAG: Final = 96
 TAIL: Final = BLOCK + MAX_LAG
 #: Places of a tail, counted from the end.
 _BACK: Final = np.arange(-TAIL, 0)
-#: Values of a window table that are worked through together.
-_CHUNK: Final = 2**15
+#: Values of a window that are widened together.
+_CHUNK: Final = 16 * BLOCK
 _COUNTED: Final = int(Length.FLAGS)
 
 
@@ -160,38 +160,23 @@ def right_align(out: NDArray[np.floating[Any]], values: NDArray[np.generic], cou
         row[max(room - count, 0) :] = source[max(count - room, 0) : count]
 
 
-def past_sums(values: NDArray[np.generic], counts: I64, common: int | None) -> F64:
-    """Sums (N,) of all but each row's newest 16 values; `values` (N, W) with `counts` valid ones.
+def past_sums(values: NDArray[np.generic], counts: I64) -> F64:
+    """Sums (N,) of all but each row's newest 16 values: sixteen lanes, oldest first.
 
-    A row's sum is that of a segment of its own length, hence independent of the others'.
+    `values` is (N, W) with `counts` (N,) valid ones. Zeros beyond a row's own past do not change its bits.
     """
     n = values.shape[0]
-    longest = int(counts.max(initial=0)) if common is None else common
-    out = np.zeros(n)
-    if longest <= BLOCK:
-        return out
-    step = max(1, _CHUNK // longest)
-    for first in range(0, n, step):
-        part = slice(first, first + step)
-        some = values[part, :longest]
-        table = scratch("past", *some.shape, dtype=np.float64)
-        table[:] = some
-        if common is None:
-            out[part] = _segments(table, np.maximum(counts[part] - BLOCK, 0))
-        else:
-            out[part] = np.add.reduceat(table, [0, common - BLOCK], axis=1)[:, 0]
-    return out
-
-
-def _segments(table: F64, length: I64) -> F64:
-    """Sums (N,) of the first `length` values of each row of a contiguous (N, W) table, W above every length."""
-    n, width = table.shape
-    bounds = np.empty((n, 2), np.int64)
-    bounds[:, 0] = np.arange(0, n * width, width)
-    np.add(bounds[:, 0], length, out=bounds[:, 1])
-    sums = np.add.reduceat(table.reshape(-1), bounds.reshape(-1))[::2]
-    # an empty segment answers its first value
-    return np.where(length == 0, 0.0, sums)
+    longest = max(int(counts.max(initial=0)) - BLOCK, 0)
+    lanes = np.zeros((n, BLOCK))
+    past = np.maximum(counts - BLOCK, 0)[:, None]
+    for start in range(0, longest, _CHUNK):
+        stop = min(start + _CHUNK, longest)
+        table = np.zeros((n, _CHUNK))
+        table[:, : stop - start] = values[:, start:stop]
+        table[np.arange(start, start + _CHUNK) >= past] = 0.0
+        for row in range(0, stop - start, BLOCK):
+            lanes += table[:, row : row + BLOCK]
+    return tree(lanes)
 
 
 def shift_of(mean: F64, past: F64, length: I64, block: int) -> F64:

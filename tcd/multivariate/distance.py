@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
+
+from tcd.exact import ordered
 
 F64 = NDArray[np.float64]
 
 
 def whitener(factor: F64) -> F64:
-    """Transposed inverse (d, d) of a lower Cholesky factor L, by which a row with covariance L L' becomes white."""
-    return np.ascontiguousarray(np.tril(np.linalg.inv(factor)).T)
+    """Transposed inverse (d, d) of a lower Cholesky factor L, by which a row with covariance L L' becomes white.
+
+    By forward substitution, each step a product of a row and a column: no BLAS or LAPACK, whose bits differ.
+    """
+    d = factor.shape[0]
+    out = np.eye(d)
+    for k in range(d):
+        out[k, : k + 1] /= factor[k, k]
+        out[k + 1 :, : k + 1] -= factor[k + 1 :, k : k + 1] * out[k, : k + 1]
+    return np.ascontiguousarray(out.T)
 
 
 def mahalanobis(centred: F64, factor: F64, white: F64 | None = None) -> F64:
@@ -22,10 +34,23 @@ def mahalanobis(centred: F64, factor: F64, white: F64 | None = None) -> F64:
         white: `whitener(factor)` where it is known already.
 
     Returns:
-        (N,) distances. One product of fixed shape per row: the same bits for a row in any batch.
+        (N,) distances. Sums in one order: the same bits for a row in any batch and on any machine.
     """
-    y = np.matmul(centred[:, None, :], whitener(factor) if white is None else white)[:, 0]
-    return np.asarray(np.sqrt(np.add.reduce(np.multiply(y, y, out=y), axis=1)))
+    white = whitener(factor) if white is None else white
+    y = np.zeros(centred.shape)
+    for i in range(centred.shape[1]):
+        y[:, i:] += centred[:, i : i + 1] * white[i, i:]
+    return np.asarray(np.sqrt(ordered(y * y, axis=1)))
+
+
+def weights(rows: int, smoothing: float) -> F64:
+    """Weights (rows,) of the MEWMA vector, oldest first, scaled as `ewma` says."""
+    out = np.empty(rows)
+    weight = smoothing * math.sqrt((2.0 - smoothing) / smoothing)
+    for age in range(rows):
+        out[rows - 1 - age] = weight
+        weight *= 1.0 - smoothing
+    return out
 
 
 def ewma(window: F64, smoothing: float) -> F64:
@@ -40,9 +65,7 @@ def ewma(window: F64, smoothing: float) -> F64:
 
     Source: Lowry, Woodall, Champ, Rigdon, A multivariate EWMA control chart, Technometrics 34 (1992).
     """
-    age = np.arange(window.shape[1] - 1, -1, -1)
-    weights = smoothing * (1.0 - smoothing) ** age * float(np.sqrt((2.0 - smoothing) / smoothing))
-    return np.asarray(np.add.reduce(window * weights[:, None], axis=1))
+    return ordered(window * weights(window.shape[1], smoothing)[:, None], axis=1)
 
 
 def contributions(centred: F64, white: F64) -> F64:

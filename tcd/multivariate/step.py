@@ -18,6 +18,8 @@ from tcd.contract import MAX_FEATURE_VALUES, Length, Status
 from tcd.detector.step import clean_sup
 from tcd.detector.windows import BLOCK, TAIL, features_fit, right_align, shared
 from tcd.multivariate.distance import contributions, ewma, mahalanobis, whitener
+from tcd.native import library as kernels
+from tcd.native import multivariate as native
 from tcd.rowwise import Inputs, Outputs, isolated
 
 F64 = NDArray[np.float64]
@@ -195,6 +197,14 @@ def _step(inputs: Inputs, assets: AssetSet) -> Outputs:
     return out.tensors()
 
 
+def _dispatch(inputs: Inputs, assets: AssetSet) -> Outputs:
+    """By the compiled kernels where they are, by numpy elsewhere; the same bits."""
+    library = kernels.loaded().library
+    if library is None or not inputs["LENGTHS"].shape[0]:
+        return _step(inputs, assets)
+    return native.score(library, inputs, assets)
+
+
 def _failed(inputs: Inputs) -> Outputs:
     out = _Outputs.empty(inputs["SUP"])
     out.status[:] = int(Status.FAILED)
@@ -213,4 +223,4 @@ def score(
     FEATURES may be padded to any width; a row's bits depend on its own counts and values only.
     """
     inputs = {"FEATURES": features, "LENGTHS": lengths, "KEY": key, "SUP": sup}
-    return isolated(lambda part: _step(part, assets), _failed)(inputs)
+    return isolated(lambda part: _dispatch(part, assets), _failed)(inputs)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from tcd.calibration.assets import AssetSet, RoutingPolicy, TierRule
 from tcd.calibration.lookup import ALL, Rows, alike
 from tcd.contract import FLAG_MASK, SUP_START, UNKNOWN_POLICY, Flag, Length, Status
+from tcd.native import library as kernels
+from tcd.native import routing as native
 from tcd.routing.policy import DEFAULT_POLICY
 from tcd.rowwise import Inputs, Outputs, isolated
 
@@ -76,6 +78,7 @@ def _route(policy: RoutingPolicy, tier: I32, base: F64) -> F64:
     """ROUTE (R, 4) of rows under one policy."""
     out = base.copy()
     np.maximum(out[:, 2], 0.0, out=out[:, 2])
+    out[:, 2] += 0.0  # no negative zero
     tiers = set(tier.tolist())
     if len(tiers) == 1:
         _limited(policy.tiers[tiers.pop()], out)
@@ -123,7 +126,7 @@ def _unit(values: F64) -> bool:
 
 def _finite(values: NDArray[np.generic]) -> F64:
     # fmax prefers a number to a NaN
-    return np.asarray(np.minimum(np.fmax(values.astype(np.float64), SUP_START), -SUP_START))
+    return np.asarray(np.minimum(np.fmax(values.astype(np.float64), SUP_START), -SUP_START)) + 0.0
 
 
 def _pack(detector: I32, multivariate: I32, routing: I32) -> I32:
@@ -167,6 +170,14 @@ def _step(inputs: Inputs, assets: AssetSet) -> Outputs:
     }
 
 
+def _dispatch(inputs: Inputs, assets: AssetSet) -> Outputs:
+    """By the compiled kernels where they are, by numpy elsewhere; the same bits."""
+    library = kernels.loaded().library
+    if library is None or not inputs["POLICY"].shape[0]:
+        return _step(inputs, assets)
+    return native.route(library, inputs, assets)
+
+
 def _failed(inputs: Inputs) -> Outputs:
     n = inputs["BASE"].shape[0]
     base, _ = _base(inputs["BASE"])
@@ -194,4 +205,4 @@ def route(inputs: Inputs, assets: AssetSet) -> Outputs:
     An unknown POLICY is answered by the default policy and said so in the status (UNKNOWN_POLICY). A BASE
     max_tokens of 0 means that the caller named no limit; a ROUTE max_tokens of 0 under tier 2 ends the generation.
     """
-    return isolated(lambda part: _step(part, assets), _failed)(inputs)
+    return isolated(lambda part: _dispatch(part, assets), _failed)(inputs)

@@ -396,7 +396,7 @@ class TritonServer:
 
     def _environment(self) -> dict[str, str]:
         # The shim's settings, its signing key among them, are not the server's business.
-        env = {k: v for k, v in os.environ.items() if not k.startswith("TCD_")}
+        env = {k: v for k, v in os.environ.items() if not k.startswith("TCD_") or k.startswith("TCD_NATIVE")}
         libraries = [str(p) for p in self.install.library_path]
         env |= _THREADS
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])

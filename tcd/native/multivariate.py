@@ -1,0 +1,71 @@
+"""The multivariate monitor's step by the compiled kernels."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Final
+
+import numpy as np
+
+from tcd.calibration.assets import AssetSet, MultivariateAsset
+from tcd.calibration.lookup import Kept
+from tcd.contract import MAX_FEATURE_COLS, Length
+from tcd.detector.windows import TAIL
+from tcd.multivariate.distance import F64, weights, whitener
+from tcd.native import layout
+from tcd.native.chosen import Lookup
+from tcd.native.detector import adjusted, table
+from tcd.native.layout import address, exactly, rows_of, tensor
+from tcd.rowwise import Inputs, Outputs
+
+
+class _Reference(layout.Reference):
+    """`struct reference` that keeps what it points to.
+
+    Raises:
+        ValueError: the asset does not fit the kernels.
+    """
+
+    def __init__(self, asset: MultivariateAsset) -> None:
+        d = asset.features
+        mean, white = np.ascontiguousarray(asset.mean, np.float64), whitener(asset.cholesky)
+        if not 0 < d <= MAX_FEATURE_COLS or white.shape != (d, d):
+            msg = f"a reference of {d} features"
+            raise ValueError(msg)
+        moving = None if asset.smoothing == 1.0 else weights(TAIL, asset.smoothing)
+        self.keep: list[F64] = [mean, white] + ([] if moving is None else [moving])
+        self.asset = asset
+        super().__init__(
+            *(asset.asset_id, d, address(mean), address(white), None if moving is None else address(moving)),
+            *(asset.threshold, table(asset.steps, self.keep), table(asset.sessions, self.keep)),
+            adjusted(asset.adjusted, asset.sessions, self.keep),
+        )
+
+
+_LOOK: Final = Lookup(AssetSet.multivariate_match, Kept(_Reference, most=32))
+
+
+def score(library: ctypes.CDLL, inputs: Inputs, assets: AssetSet) -> Outputs:
+    """Answer a batch of N >= 1 rows, as `tcd.multivariate.score`.
+
+    Raises:
+        ValueError: an asset or a tensor does not fit the kernels.
+    """
+    n = inputs["LENGTHS"].shape[0]
+    features = rows_of(inputs["FEATURES"], np.float32, n)
+    lengths, sup = exactly(inputs["LENGTHS"], np.int32, (n, len(Length))), exactly(inputs["SUP"], np.float64, (n, 2))
+    chosen = _LOOK(exactly(inputs["KEY"], np.uint64, (n, 3)), assets)
+    out: Outputs = {
+        "MULTIVARIATE_P": np.empty((n, 2)),
+        "MULTIVARIATE_SUP": np.empty((n, 1)),
+        "MV": np.empty((n, 4), np.float32),
+        "MULTIVARIATE_ASSET": np.empty((n, 1), np.uint64),
+        "MULTIVARIATE_STATUS": np.empty((n, 1), np.int32),
+    }
+    call = layout.MultivariateCall(
+        *(n, tensor(features), address(lengths), lengths.shape[1], address(sup) + sup.itemsize, sup.shape[1]),
+        *chosen.fields,
+        *map(address, out.values()),
+    )
+    library.tcd_multivariate(ctypes.byref(call))
+    return out

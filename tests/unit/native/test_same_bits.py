@@ -1,0 +1,187 @@
+"""The compiled kernels and the numpy code give the same bits: raw statistics, and every output of the ensemble."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tcd.calibration import AssetSet, default_asset_dir, load_assets
+from tcd.calibration.assets import MultivariateAsset
+from tcd.calibration.traces import load_traces, replay
+from tcd.contract import SUP_START, Length, detector_key
+from tcd.detector import statistics
+from tcd.detector.catalogue import NAMES
+from tcd.detector.statistics import Raw
+from tcd.detector.windows import counts_of
+from tcd.rows import ScoreRow, Tensors, pack
+from tcd.scoring import diagnose
+
+DATA = Path(__file__).parents[2] / "data" / "traces_small"
+ASSETS = load_assets(default_asset_dir())
+KEYS = (
+    detector_key("smollm2-135m", "gpu0", "chat", "en", "1.00"),
+    detector_key("another", "gpu1", "code", "de", "greedy"),
+    (0, 0, 0),
+)
+TOP = float(np.finfo(np.float32).max)
+LENGTHS = (0, 1, 4, 15, 16, 17, 31, 32, 33, 47, 48, 63, 64, 65, 79, 80, 96, 111, 112, 113, 128, 200, 352, 700, 4096)
+#: What a hostile value is.
+HOSTILE = (np.nan, np.inf, -np.inf, TOP, -TOP, 1e-45, -1e-38, 0.0, -0.0, 1.0, -1e30, 1e20)
+
+
+def window(rng: np.random.Generator, shape: tuple[int, ...], hostility: float) -> NDArray[np.float32]:
+    """Values of any scale, some a loop, some constant, some with hostile members."""
+    scale = 10.0 ** rng.choice((0, 0, 0, 1, -3, 6, -20, 18, 30))
+    values = rng.normal(0, 1, shape) * scale + rng.choice((0, 0, 5, 1e4)) * scale
+    if rng.random() < 0.3 and shape[0] > 20:
+        values = np.resize(values[: int(rng.integers(1, 20))], shape)
+    values = np.clip(values, -TOP, TOP).astype(np.float32)
+    if values.size and rng.random() < hostility:
+        flat = values.reshape(-1)
+        flat[rng.integers(0, flat.size, int(rng.integers(1, 4)))] = rng.choice(HOSTILE)
+        if rng.random() < 0.2:
+            flat[:] = rng.choice(HOSTILE)
+    return np.asarray(values, np.float32)
+
+
+def hostile_row(rng: np.random.Generator, hostility: float) -> ScoreRow:
+    n = int(rng.choice(LENGTHS)) if rng.random() < 0.6 else int(rng.integers(0, 300))
+    rows = min(n, 112) if rng.random() < 0.8 else int(rng.integers(0, 113))
+    cols = int(rng.choice((16, 16, 16, 3, 1, 40, 146)))
+    base = rng.choice((0.0, -0.0, 1.0, 0.7, np.nan, 300.0, -5.0), 4).tolist()
+    return ScoreRow(
+        trace=-np.abs(window(rng, (n,), hostility)) if rng.random() < 0.8 else window(rng, (n // 2,), hostility),
+        entropy=np.abs(window(rng, (n,), hostility)) if rng.random() < 0.9 else window(rng, (n // 3,), hostility),
+        spectrum=np.abs(window(rng, (int(rng.choice((0, 3, 16, 16, 17, 90))),), hostility)),
+        features=window(rng, (rows, cols), hostility),
+        key=KEYS[int(rng.integers(len(KEYS)))],
+        policy=int(rng.choice((0, 0, 5))),
+        alpha=float(rng.choice((0.05, 0.5, np.nan, -1.0))),
+        sup=(float(rng.choice((0.5, SUP_START, np.nan, 1e300))), float(rng.choice((3.0, SUP_START, -np.inf, -0.0)))),
+        base=(base[0], base[1], base[2], base[3]),
+        controller=bool(rng.random() < 0.7),
+    )
+
+
+def spoilt(tensors: Tensors, rng: np.random.Generator, *, share: float = 0.3) -> Tensors:
+    """Some counts and flags that lie."""
+    lengths = tensors["LENGTHS"].copy()
+    for row in lengths:
+        if rng.random() < share:
+            row[rng.integers(0, 6)] = rng.choice((-1, 0, 1, 17, 112, 113, 5000, 2**31 - 1, -(2**31)))
+    return tensors | {"LENGTHS": lengths}
+
+
+def compute(tensors: Tensors) -> Raw:
+    trace, entropy, spectrum, features = (tensors[name] for name in ("TRACE", "ENTROPY", "SPECTRUM", "FEATURES"))
+    counts = counts_of(
+        tensors["LENGTHS"],
+        trace=trace.shape[1],
+        entropy=entropy.shape[1],
+        spectrum=spectrum.shape[1],
+        features=features.shape[1],
+    )
+    return statistics.compute(trace, entropy, spectrum, features, counts)
+
+
+def assert_same_statistics(one: Raw, other: Raw) -> None:
+    assert one.nonfinite.tolist() == other.nonfinite.tolist()
+    assert one.valid.tolist() == other.valid.tolist()
+    assert one.age.tolist() == other.age.tolist()
+    differ = one.valid & ~one.nonfinite[:, None] & (one.values != other.values)
+    # a row without evidence is zero in both
+    assert not one.values[one.nonfinite].any()
+    assert not other.values[one.nonfinite].any()
+    named = [(int(i), NAMES[f], one.values[i, f], other.values[i, f]) for i, f in np.argwhere(differ)[:8]]
+    assert not named, (int(differ.sum()), named)
+
+
+def assert_same_outputs(one: Tensors, other: Tensors) -> None:
+    assert list(one) == list(other)
+    for name, array in one.items():
+        assert array.dtype == other[name].dtype, name
+        assert array.shape == other[name].shape, name
+        assert array.tobytes() == np.ascontiguousarray(other[name]).tobytes(), (
+            name,
+            np.argwhere(array != other[name])[:5].tolist(),
+            array[array != other[name]][:5],
+            other[name][array != other[name]][:5],
+        )
+
+
+@pytest.mark.parametrize("hostility", [0.0, 0.2])
+@pytest.mark.parametrize("seed", range(6))
+def test_any_row_has_the_same_statistics_and_answers(both: Any, seed: int, hostility: float) -> None:
+    rng = np.random.default_rng(seed)
+    tensors = pack([hostile_row(rng, hostility) for _ in range(150)])
+    for mixed in (tensors, spoilt(tensors, rng)):
+        assert_same_statistics(*both(lambda mixed=mixed: compute(mixed)))
+        assert_same_outputs(*both(lambda mixed=mixed: diagnose(mixed, ASSETS)))
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_rows_that_share_their_counts(both: Any, n: int) -> None:
+    rng = np.random.default_rng(n)
+    rows = [
+        ScoreRow(
+            trace=-rng.exponential(2, n).astype(np.float32),
+            entropy=rng.exponential(2, n).astype(np.float32),
+            spectrum=rng.exponential(20, 16).astype(np.float32),
+            features=rng.normal(3, 10, (min(n, 112), 16)).astype(np.float32),
+            key=KEYS[0],
+        )
+        for _ in range(5)
+    ]
+    assert_same_statistics(*both(lambda: compute(pack(rows))))
+    assert_same_outputs(*both(lambda: diagnose(pack(rows), ASSETS)))
+
+
+def test_recorded_generations(both: Any) -> None:
+    scored = 0
+    for sequence in load_traces(DATA).sequences:
+        t = replay(sequence, 0, sequence.steps)
+        n = sequence.steps
+        rest = pack([ScoreRow(key=KEYS[0], alpha=0.05, controller=True)] * n)
+        tensors = {**rest, **{name: t[name] for name in ("TRACE", "ENTROPY", "SPECTRUM", "FEATURES", "LENGTHS")}}
+        assert_same_statistics(*both(lambda tensors=tensors: compute(tensors)))
+        assert_same_outputs(*both(lambda tensors=tensors: diagnose(tensors, ASSETS)))
+        scored += n
+    assert scored > 1000
+
+
+def other_assets() -> AssetSet:
+    """A moving average in place of the newest vector."""
+    digest, asset = next(iter(ASSETS.multivariates.items()))
+    assert isinstance(asset, MultivariateAsset)
+    return replace(ASSETS, multivariates={digest: replace(asset, smoothing=0.2)})
+
+
+def test_a_moving_average_of_features(both: Any) -> None:
+    rng = np.random.default_rng(7)
+    tensors = pack([hostile_row(rng, 0.1) for _ in range(60)])
+    assets = other_assets()
+    assert_same_outputs(*both(lambda: diagnose(tensors, assets)))
+
+
+def test_tensors_of_other_layouts(both: Any) -> None:
+    rng = np.random.default_rng(8)
+    tensors = pack([hostile_row(rng, 0.0) for _ in range(20)])
+    strided = {name: np.repeat(array, 2, axis=1)[:, ::2] for name, array in tensors.items()}
+    turned = {name: array[::-1] for name, array in tensors.items()}
+    plain, _ = both(lambda: diagnose(tensors, ASSETS))
+    assert_same_outputs(plain, both(lambda: diagnose(strided, ASSETS))[0])
+    backwards = both(lambda: diagnose(turned, ASSETS))[0]
+    assert_same_outputs(plain, {name: np.ascontiguousarray(array[::-1]) for name, array in backwards.items()})
+
+
+def test_a_batch_without_rows(both: Any) -> None:
+    empty = {name: array[:0] for name, array in pack([ScoreRow()]).items()}
+    one, other = both(lambda: diagnose(empty, ASSETS))
+    assert_same_outputs(one, other)
+    assert one["STATUS"].shape == (0, 1)
+    assert len(Length) == 6
