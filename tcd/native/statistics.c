@@ -455,10 +455,7 @@ INLINE int feature_statistics(const float *x, int64_t rows, int64_t cols, struct
     if (rows < 2 * BLOCK) return 1;
     x = scale_window(x, rows * cols, highest, work);
     if (!x) return -1;
-    if (cols == 16)
-        window_statistics(x, rows, 16, work, out, r);
-    else
-        window_statistics(x, rows, cols, work, out, r);
+    window_statistics(x, rows, cols, work, out, r);
     return 1;
 }
 

@@ -165,15 +165,20 @@ class BatchModel:
 
     def _checked(self, outputs: Mapping[str, Array], rows: int) -> Tensors:
         checked: Tensors = {}
+        numbers = []
         for tensor in self.model.outputs:
             array = np.asarray(outputs[tensor.name], DTYPES[tensor.dtype], order="C")
             if array.shape[0] != rows or array.ndim != len(tensor.dims) + 1:
                 msg = f"{tensor.name} has shape {array.shape} for {rows} rows"
                 raise ValueError(msg)
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                msg = f"{tensor.name} is not finite"
-                raise ValueError(msg)
+            if array.dtype.kind == "f":
+                numbers.append(array.reshape(-1))
             checked[tensor.name] = array
+        # all at once: what a small array costs is the call
+        if numbers and not np.isfinite(np.concatenate(numbers)).all():
+            names = [name for name, a in checked.items() if a.dtype.kind == "f" and not np.isfinite(a).all()]
+            msg = f"not finite: {', '.join(names)}"
+            raise ValueError(msg)
         return checked
 
     @classmethod
@@ -181,6 +186,9 @@ class BatchModel:
         return {tensor.name(): _read(tensor, stays=tensor.name() in cls.resident) for tensor in request.inputs()}
 
     def _join(self, parts: Sequence[Tensors], sizes: Sequence[int]) -> Tensors:
+        if len(parts) == 1:
+            # nothing is padded: the step itself holds the counts to the tensors
+            return parts[0]
         joined = {
             tensor.name: join([p[tensor.name] for p in parts], limit=self._limit(tensor.name))
             for tensor in self.model.inputs

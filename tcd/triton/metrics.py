@@ -1,11 +1,13 @@
 """Custom metrics of the models on Triton's /metrics: rows, batch sizes, failures, status bits.
 
 Each touch of a metric is a round trip to the server's process, so counts are gathered and go out at most
-every `FLUSH_SECONDS`; only the batch size is observed at each execute.
+every `FLUSH_SECONDS`. Triton's own histograms take one observation a time, so that of batch sizes is made of
+counters with the names and labels that a histogram has.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any, Final
@@ -17,7 +19,8 @@ from tcd.contract import Status
 
 #: The health canary runs each second, so no count waits much longer than that.
 FLUSH_SECONDS: Final = 0.5
-BUCKETS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+#: Rows of an execution and the label `le` of their bucket.
+BUCKETS: Final = (*((size, str(size)) for size in (1, 2, 4, 8, 16, 32, 64, 128, 256)), (math.inf, "+Inf"))
 #: Plain integers: the operators of IntFlag are slow.
 _BITS: Final = tuple((int(s), str(s.name).lower()) for s in Status if s)
 
@@ -37,15 +40,20 @@ class ModelMetrics:
             "rows": family("tcd_model_rows_total", "Rows computed by a model", family.COUNTER),
             "failures": family("tcd_model_failures_total", "Rows or asset reloads that failed", family.COUNTER),
             "status": family("tcd_model_status_total", "Rows by status bit of their step", family.COUNTER),
-            "batch": family("tcd_model_batch_rows", "Rows of one execution", family.HISTOGRAM),
+            "bucket": family("tcd_model_batch_rows_bucket", "Executions of at most `le` rows", family.COUNTER),
+            "sum": family("tcd_model_batch_rows_sum", "Rows of all executions", family.COUNTER),
+            "count": family("tcd_model_batch_rows_count", "Executions", family.COUNTER),
         }
         label = {"model": model}
         self._rows = self._families["rows"].Metric(labels=label)
         self._failures = self._families["failures"].Metric(labels=label)
-        self._batch = self._families["batch"].Metric(labels=label, buckets=list(BUCKETS))
+        self._sum = self._families["sum"].Metric(labels=label)
+        self._count = self._families["count"].Metric(labels=label)
+        self._buckets = [self._families["bucket"].Metric(labels=label | {"le": name}) for _, name in BUCKETS]
         self._model = model
         self._status: dict[str, Any] = {}
         self._waiting_rows = 0
+        self._waiting_sizes: list[int] = []
         self._waiting_failures = 0
         self._waiting_status: dict[str, int] = {}
         self._due = 0.0
@@ -53,7 +61,7 @@ class ModelMetrics:
     def batch(self, rows: int, status: NDArray[np.generic] | None) -> None:
         """Count a batch of rows and the status bits of its step."""
         self._waiting_rows += rows
-        self._batch.observe(float(rows))
+        self._waiting_sizes.append(rows)
         if status is None:
             return
         bits = np.asarray(status, np.int32)
@@ -77,9 +85,16 @@ class ModelMetrics:
 
     def flush(self) -> None:
         """Send the counts."""
-        if self._waiting_rows:
+        if self._waiting_sizes:
             self._rows.increment(float(self._waiting_rows))
+            self._sum.increment(float(self._waiting_rows))
+            self._count.increment(float(len(self._waiting_sizes)))
+            for (most, _), metric in zip(BUCKETS, self._buckets, strict=True):
+                within = sum(rows <= most for rows in self._waiting_sizes)
+                if within:
+                    metric.increment(float(within))
             self._waiting_rows = 0
+            self._waiting_sizes.clear()
         if self._waiting_failures:
             self._failures.increment(float(self._waiting_failures))
             self._waiting_failures = 0

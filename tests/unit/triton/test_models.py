@@ -200,13 +200,18 @@ def test_an_output_that_is_not_finite_counts_as_a_failure(pb: Any, monkeypatch: 
     assert np.isfinite(out["MV"]).all()
 
 
-def test_metrics_are_observed_once_per_execute(pb: Any) -> None:
+def test_metrics_are_those_of_a_histogram_and_go_out_together(pb: Any) -> None:
     model = loaded(Detector)
     requests = [pb.request({t.name: pack(rows(1, n))[t.name] for t in DETECTOR.inputs}) for n in (3, 4)]
     model.execute(requests)
     model.execute(requests[:1])
     model.finalize()
-    assert pb.metric("tcd_model_batch_rows", model="tcd_detector").observed == [7, 3]
+    label = {"model": "tcd_detector"}
+    assert pb.metric("tcd_model_batch_rows_count", **label).value == 2
+    assert pb.metric("tcd_model_batch_rows_sum", **label).value == 10
+    within = {"1": 0, "2": 0, "4": 1, "8": 2, "16": 2, "256": 2, "+Inf": 2}
+    for le, executions in within.items():
+        assert pb.metric("tcd_model_batch_rows_bucket", le=le, **label).value == executions
     assert pb.metric("tcd_model_rows_total", model="tcd_detector").value == 10
 
 
