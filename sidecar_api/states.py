@@ -61,9 +61,13 @@ class StateKeeper:
             self._task = None
         self._saved = events
 
-    async def finish(self) -> None:
-        """Everything handed over is durable and nothing more will come: save where it ends."""
+    async def settled(self) -> None:
+        """Wait for the state that is being saved, if one is."""
         if self._task is not None:
             await asyncio.wait([self._task])
+
+    async def finish(self) -> None:
+        """Everything handed over is durable and nothing more will come: save where it ends."""
+        await self.settled()
         if self._handed > self._saved and not self._controller.events:
             await self._keep(self._handed, self._controller.freeze())

@@ -76,6 +76,7 @@ async def measure(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
                 keeper.handed(len(events), done)
                 await done
                 await asyncio.sleep(0)
+            await keeper.settled()
             kept = await ledger.states()
             state = len((await ledger.state(kept[0])).data) if kept else 0
             began = time.thread_time()
