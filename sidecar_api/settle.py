@@ -123,7 +123,7 @@ class Judge:
         settlement: Settlement | None = None
         if turn.reservation is not None and self.rules.unit == "block":
             session.sup = result.sup
-            session.blocks = session.blocks.step(turn.staged.tokens, evidence.merged(result.p_step, turn.pins.weight))
+            session.blocks = session.blocks.step(turn.staged.tokens, turn.staged.trace, turn.staged.entropy)
             session.p = session.blocks.p
         elif turn.reservation is not None:
             try:
