@@ -67,6 +67,8 @@ class FitOptions:
         last: last such step; 64 where the features are there: what they show, they show at once.
         masks: signal masks to fit; rows of another mask answer UNKNOWN_MASK.
         weights: combinations by mask for recordings that hold healthy generations only.
+        learn: whether faults in the data train the combination; with False `weights` are taken.
+        training: recordings of other prompts that train the combination too, standardised by scales of their own.
         delta: probability that the calibration is too lucky for p-values that hold given it
             (`tcd.calibration.conditional`); 0 for the marginal ones.
     """
@@ -83,6 +85,8 @@ class FitOptions:
     last: int = 96
     masks: tuple[int, ...] = ALL_MASKS
     weights: Mapping[int, MaskCalibration] = field(default_factory=dict)
+    training: tuple[Steps, ...] = ()
+    learn: bool = True
     delta: float = 0.0
 
 
@@ -180,6 +184,13 @@ class _Training:
         """The healthy steps and those of one fault."""
         return self._at((self.kind == "") | (self.kind == kind))
 
+    def with_(self, other: _Training) -> _Training:
+        """Both."""
+        z = np.concatenate((self.z, other.z))
+        kind: NDArray[np.str_] = np.concatenate((self.kind, other.kind))
+        after = np.concatenate((self.after, other.after))
+        return _Training(z, kind, after, self.known & other.known)
+
     def until(self, last: int) -> _Training:
         """Without what comes later than `last` steps after an onset."""
         return self._at(self.after < last)
@@ -218,6 +229,30 @@ def _training(parts: list[Steps], draft: DetectorAsset, options: FitOptions) -> 
     z = standardise(draft, _stack(owners, chosen), np.arange(labels.shape[0]))
     after = np.concatenate([(i - onset) * (onset >= 0) for i, onset in zip(chosen, onsets, strict=True)])
     return _Training(z, labels, after, ~statistics.NUCLEUS | all(s.sequence.nucleus for s in parts))
+
+
+def _more(steps: list[Steps], draft: DetectorAsset, options: FitOptions) -> _Training:
+    """The steps of the training recordings by their own scales.
+
+    Raises:
+        AssetError: if a prompt of theirs is among those of the data.
+    """
+    both = {s.sequence.prompt_id for s in steps} & {s.sequence.prompt_id for s in options.training}
+    if both:
+        msg = f"{len(both)} prompts are in the data and in the training recordings, e.g. {min(both)}"
+        raise AssetError(msg)
+    healthy = [s for s in options.training if s.sequence.healthy >= BLOCK]
+    location, scale = _scales(_stack(healthy, [_ready(s) for s in healthy]))
+    return _training(list(options.training), replace(draft, location=location, scale=scale), options)
+
+
+def training_steps(directories: Iterable[Path]) -> tuple[Steps, ...]:
+    """The steps of directories of recordings, for `FitOptions.training`.
+
+    Raises:
+        AssetError: if one cannot be read.
+    """
+    return tuple(steps_of(s) for directory in directories for s in load_traces(directory).sequences)
 
 
 def _scales(raw: statistics.Raw) -> tuple[F64, F64]:
@@ -340,7 +375,7 @@ def _with_tables(draft: MultivariateAsset, conformal: _Conformal, provenance: Pr
 
 def _heads(number: int, training: _Training, usable: Bool, options: FitOptions) -> tuple[Head, Head | None]:
     """The head of all faults and that of loops; the shipped ones where the recordings hold no faults."""
-    if not (training.kind != "").any():
+    if not options.learn or not (training.kind != "").any():
         shipped = options.weights.get(number)
         if shipped is None:
             msg = f"the recordings hold no faults to learn from, and no weights are given for mask {number}"
@@ -416,6 +451,8 @@ def fit_traces(
     location, scale = _scales(scales)
     draft = DetectorAsset(_DRAFT, provenance, statistics.NAMES, location, scale, features, {})
     training = _training(fitting, draft, options)
+    if options.training:
+        training = training.with_(_more(steps, draft, options))
     masks = [n for n in options.masks if n & signals == n]
     fitted = {n: _fit_mask(n, draft, training, conformal, reference, options) for n in masks}
     detector = replace(draft, masks=fitted)
@@ -491,4 +528,5 @@ __all__ = [
     "shipped_weights",
     "split_prompts",
     "steps_of",
+    "training_steps",
 ]

@@ -126,6 +126,8 @@ def detector(
     ),
     model: str = typer.Option("model0", help="model_id by which the assets are found."),
     folds: int = typer.Option(4, min=2, help="Folds of the cross-validation over prompts."),
+    train: list[Path] = typer.Option([], help="Recordings of other prompts that fit weights too; repeat for several."),
+    shipped_weights: bool = typer.Option(False, "--shipped-weights", help="Fit scales and tables, no weights."),
     most: int = typer.Option(0, min=0, help="Measure so many generations, spread evenly; 0 measures all."),
     small: bool = typer.Option(False, "--small", help="Only all signals, and the peers that take no time."),
     out: Path | None = typer.Option(None, help="Write detector.md, detector.json and the plots to this folder."),
@@ -135,7 +137,17 @@ def detector(
     from tcd.errors import TcdError
 
     try:
-        found = bench.measure(data, assets=assets, way=via, model=model, folds=folds, most=most, small=small)
+        found = bench.measure(
+            data,
+            assets=assets,
+            way=via,
+            model=model,
+            folds=folds,
+            training=train,
+            shipped_weights=shipped_weights,
+            most=most,
+            small=small,
+        )
     except TcdError as error:
         typer.echo(f"tcd bench: {error.detail}", err=True)
         raise typer.Exit(1) from None

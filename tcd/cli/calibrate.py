@@ -88,16 +88,26 @@ def fit(
         float, typer.Option(min=0.02, max=1, help="r of the multivariate monitor's MEWMA; 1: the newest vector alone")
     ] = 1.0,
     robust_centre: Annotated[bool, typer.Option(help="centre its reference on the median")] = False,
+    train: Annotated[
+        list[Path] | None,
+        typer.Option(help="recordings of other prompts that fit weights too; repeat for several", file_okay=False),
+    ] = None,
 ) -> None:
     """Fit assets and point OUT's manifest at them: one set per key of a log, or one for a key that is named."""
-    from tcd.calibration.fit import FitOptions, fit_directory, shipped_weights
+    from tcd.calibration.fit import FitOptions, fit_directory, shipped_weights, training_steps
     from tcd.calibration.keyed import LEAST, Asked, fit_keys, named, of_key
     from tcd.calibration.log import load
 
     traces = load(data)
     asked = Asked(model_id, gpu_id, task, lang, temperature)
     out_of_fit = named(traces.prompts, held_out, hold_back)
-    options = FitOptions(weights=shipped_weights(), delta=conditional, smoothing=smoothing, robust=robust_centre)
+    options = FitOptions(
+        weights=shipped_weights(),
+        delta=conditional,
+        smoothing=smoothing,
+        robust=robust_centre,
+        training=training_steps(train or []),
+    )
     if traces.sequences[0].key is None:
         key, at = asked.key(model_id="smollm2-135m"), 2 if level is None else level
         digest = fit_directory(

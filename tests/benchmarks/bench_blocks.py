@@ -64,7 +64,8 @@ def main() -> None:
         judged = [p_of(table, values[id(s)]) for s in healthy if s.prompt_id not in half]
         every = np.concatenate(judged)
         found.append([*((every <= a).mean() / a for a in LEVELS), lag_1(judged)])
-    mean, low, high = np.mean(found, axis=0), *np.quantile(found, [0.025, 0.975], axis=0)
+    mean = np.mean(found, axis=0)
+    low, high = np.quantile(found, [0.025, 0.975], axis=0)
     sys.stdout.write(f"{len(healthy)} healthy generations, {sum(v.shape[0] for v in values.values())} blocks\n")
     for i, name in enumerate((*(f"P(p<={a})/{a}" for a in LEVELS), "lag 1")):
         sys.stdout.write(f"{name}: {mean[i]:.2f} (95 % of 200 splits: {low[i]:.2f} to {high[i]:.2f})\n")

@@ -7,6 +7,7 @@ may go through a real Triton or a running shim. The table, what each part buys, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from tcd.bench.detector import ablation, budget, drift, peers, rows, validity, v
 from tcd.bench.detector.recordings import Recordings, load
 from tcd.bench.detector.report import markdown, plots
 from tcd.calibration.evaluate import Scored
+from tcd.calibration.fit import FitOptions, training_steps
+from tcd.calibration.fit import shipped_weights as weights_of_package
 from tcd.calibration.store import load_assets
 from tcd.errors import AssetError, ConfigError
 
@@ -57,13 +60,20 @@ def _as_shipped(scored: list[Scored]) -> dict[str, Any]:
     return {"healthy_tokens": tokens, "rates": rates, **out}
 
 
-def _ours(recordings: Recordings, folds: int, *, small: bool) -> dict[str, list[Scored]]:
+def _ours(recordings: Recordings, folds: int, options: FitOptions, *, small: bool) -> dict[str, list[Scored]]:
     """The detector by signal mask, cross-validated over prompts."""
     masks = {OURS: ablation.MASKS[OURS]} if small else ablation.MASKS
     return {
-        name: ablation.cross_validated(recordings.steps, recordings.prompts, folds, mask)
+        name: ablation.cross_validated(recordings.steps, recordings.prompts, folds, mask, options)
         for name, mask in masks.items()
     }
+
+
+def _also(options: FitOptions) -> str:
+    if not options.learn:
+        return ", weights as shipped"
+    prompts = len({s.sequence.prompt_id for s in options.training})
+    return f", weights also of {len(options.training)} generations of {prompts} other prompts" if prompts else ""
 
 
 def _given(
@@ -89,6 +99,8 @@ def measure(
     way: str = "library",
     model: str = "model0",
     folds: int = 4,
+    training: Sequence[Path] = (),
+    shipped_weights: bool = False,
     most: int = 0,
     small: bool = False,
 ) -> dict[str, Any]:
@@ -100,6 +112,8 @@ def measure(
         way: through what rows are scored: `library`, or with assets also `triton` and `http`.
         model: `model_id` by which the assets are found.
         folds: of the cross-validation.
+        training: directories of recordings of other prompts that every fold fits its weights on too.
+        shipped_weights: fit scales and tables only, as for a model whose faults nobody has recorded.
         most: sequences that are measured, 0 for all.
         small: only all signals, and the peers that take no time.
 
@@ -121,9 +135,12 @@ def measure(
         msg = f"rows through {way} are scored by given assets: name their directory with --assets"
         raise AssetError(msg)
     recordings = load(data, most=most)
+    options = FitOptions(training=training_steps(training))
+    if shipped_weights:
+        options = replace(options, weights=weights_of_package(), learn=False)
     served: dict[str, Any] = {"way": way, "given": False, "compared": {}, "different": {}}
     if assets is None:
-        ours = _ours(recordings, folds, small=small)
+        ours = _ours(recordings, folds, options, small=small)
     else:
         ours, served = _given(recordings, assets, way, model, small=small)
     others, missing = _peers(recordings, folds, small=small)
@@ -139,7 +156,9 @@ def measure(
             shipped[name] = drift.as_shipped(recordings, family)
     if assets is None:
         if not small:
-            components = {name: budget.row(one) for name, one in ablation.components(recordings, folds).items()}
+            components = {
+                name: budget.row(one) for name, one in ablation.components(recordings, folds, options).items()
+            }
         foreign = validity.wrong_key(recordings)
     else:
         missing.append("components left out, the wrong key: they need a fit, and the assets were given")
@@ -150,7 +169,9 @@ def measure(
         "sequences": len(recordings.steps),
         "prompts": len(recordings.prompts),
         "folds": folds,
-        "scored_by": "cross-validation over prompts" if assets is None else load_assets(assets).manifest_digest,
+        "scored_by": f"cross-validation over prompts{_also(options)}"
+        if assets is None
+        else load_assets(assets).manifest_digest,
         "via": served,
         "ours": list(ours),
         "headline": next(iter(budget.READINGS)),

@@ -7,7 +7,7 @@ from typing import Final
 
 from tcd.bench.detector.recordings import Recordings
 from tcd.calibration.evaluate import Scored, evaluate_fold, folds_of
-from tcd.calibration.fit import Steps
+from tcd.calibration.fit import FitOptions, Steps
 from tcd.contract import COMPONENTS
 from tcd.detector.catalogue import SLICES
 
@@ -21,13 +21,15 @@ MASKS: Final = {
 }
 
 
-def cross_validated(steps: list[Steps], prompts: tuple[str, ...], folds: int, mask: int) -> list[Scored]:
+def cross_validated(
+    steps: list[Steps], prompts: tuple[str, ...], folds: int, mask: int, options: FitOptions | None = None
+) -> list[Scored]:
     """Every sequence scored by a fit that has not seen its prompt.
 
     Raises:
         AssetError: if there are too few sessions to fit.
     """
-    parts = [evaluate_fold(steps, held_out, mask=mask) for held_out in folds_of(prompts, folds)]
+    parts = [evaluate_fold(steps, held_out, mask=mask, options=options) for held_out in folds_of(prompts, folds)]
     return [one for part in parts for one in part]
 
 
@@ -38,13 +40,19 @@ def without(steps: Steps, component: str) -> Steps:
     return replace(steps, raw=replace(steps.raw, valid=valid))
 
 
-def components(recordings: Recordings, folds: int) -> dict[str, list[Scored]]:
+def components(recordings: Recordings, folds: int, options: FitOptions) -> dict[str, list[Scored]]:
     """All signals, one component left out at a time, fitted and calibrated anew.
 
     Raises:
         AssetError: if there are too few sessions to fit.
     """
     return {
-        f"without {name}": cross_validated([without(s, name) for s in recordings.steps], recordings.prompts, folds, 15)
+        f"without {name}": cross_validated(
+            [without(s, name) for s in recordings.steps],
+            recordings.prompts,
+            folds,
+            15,
+            replace(options, training=tuple(without(s, name) for s in options.training)),
+        )
         for name in COMPONENTS
     }

@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sidecar_api.blocks import TOKENS
 from tcd.bench.detector.recordings import Recordings
 from tcd.calibration.evaluate import Scored, evaluate_fold
+from tcd.detector.blocks import TOKENS
 from tcd.detector.windows import BLOCK
 from tcd.errors import AssetError
 

@@ -196,3 +196,22 @@ def test_coverage_and_ks_see_p_values_that_are_too_small() -> None:
     assert bad["0.05"][1] > 3
     assert bad["ks_one_sided"] > 0.3
     assert report.coverage([])["steps"] == 0
+
+
+def test_training_recordings_move_the_weights_and_nothing_else() -> None:
+    steps = [steps_of(s) for s in load_traces(SMALL).sequences]
+    prompts = sorted({s.sequence.prompt_id for s in steps})
+    mine = [s for s in steps if s.sequence.prompt_id in prompts[::2]]
+    other = tuple(s for s in steps if s.sequence.prompt_id in prompts[1::2])
+    split = split_prompts(prompts[::2])
+    options = FitOptions(least=1, masks=(15,))
+    alone, reference = fit_traces(mine, split, "s", demo=True, options=options)
+    more, same = fit_traces(mine, split, "s", demo=True, options=replace(options, training=other))
+    assert (alone.location == more.location).all()
+    assert (alone.scale == more.scale).all()
+    assert reference is not None
+    assert same is not None
+    assert (reference.steps == same.steps).all()
+    assert (alone.masks[15].linear != more.masks[15].linear).any()
+    with pytest.raises(AssetError, match="prompts are in the data and in the training recordings"):
+        fit_traces(mine, split, "s", demo=True, options=replace(options, training=(*other, mine[0])))
