@@ -19,6 +19,7 @@ from tcd.rows import ScoreResult, ScoreRow
 
 if TYPE_CHECKING:
     from sidecar_api.http.surface import ShimApp
+    from tcd.ledger import Ledger
 
 LENGTH = 10
 _SESSIONS = 1999
@@ -80,9 +81,9 @@ def synthetic_assets() -> AssetSet:
     )
 
 
-def make_app(scorer: NullScorer) -> ShimApp:
-    """The shim over `scorer`, without rate limits in the way."""
-    from sidecar_api.app import create_app
+def make_app(scorer: NullScorer, ledger: Ledger | None = None, **changes: Any) -> ShimApp:
+    """The shim over `scorer`, without rate limits in the way; `ledger` None = in memory, `changes` are settings."""
+    from sidecar_api.app import Edges, create_app
     from sidecar_api.pins import FixedAssets
 
     values: dict[str, Any] = {
@@ -98,8 +99,10 @@ def make_app(scorer: NullScorer) -> ShimApp:
         "sessions_max": 2_000_000,
         "idempotency_entries": 2_000,
         "epoch_length": LENGTH,
+        **changes,
     }
-    return create_app(Settings(**values), scorer=scorer, assets=FixedAssets(synthetic_assets()))
+    edges = Edges(ledger=ledger)
+    return create_app(Settings(**values), scorer=scorer, assets=FixedAssets(synthetic_assets()), edges=edges)
 
 
 async def post(app: ShimApp, path: str, value: Any) -> Any:
