@@ -1,8 +1,8 @@
 """Saves the controller's state beside its log now and then, so that a start folds few events.
 
 The state is taken where it is exactly what the events handed over so far come to, written out in a thread, and kept
-once those are durable. Only for a log that no other process writes to. Losing a state
-costs time at the next start and nothing else.
+once those are durable. Only for a log that no other process writes to. Losing a state costs time at the next start and
+nothing else.
 """
 
 from __future__ import annotations
