@@ -23,16 +23,24 @@ def rows_of(inputs: Inputs) -> int:
     return next((int(array.shape[0]) for array in inputs.values()), 0)
 
 
-def isolated(step: Callable[[Inputs], Outputs], failed: Callable[[Inputs], Outputs]) -> Callable[[Inputs], Outputs]:
+def isolated(
+    step: Callable[[Inputs], Outputs],
+    failed: Callable[[Inputs], Outputs],
+    *,
+    compiled: Callable[[Inputs], Outputs] | None = None,
+) -> Callable[[Inputs], Outputs]:
     """Wrap a step so that it answers for every row.
 
     Args:
         step: the vectorised step.
         failed: the answer for rows on which `step` raises (p = 1, status FAILED).
+        compiled: the step by compiled kernels, which takes the place of `step` for one row and more.
     """
 
     def run(inputs: Inputs) -> Outputs:
         try:
+            if compiled is not None and rows_of(inputs):
+                return compiled(inputs)
             # extreme inputs overflow on the way to a finite answer
             with np.errstate(all="ignore"):
                 return step(inputs)

@@ -5,7 +5,7 @@ Pure and batch-first. Nothing in a row's content raises: status bits and p = 1 a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -269,12 +269,10 @@ def _step(inputs: Inputs, assets: AssetSet) -> Outputs:
     return out.tensors()
 
 
-def _dispatch(inputs: Inputs, assets: AssetSet) -> Outputs:
-    """By the compiled kernels where they are, by numpy elsewhere; the same bits."""
+def _compiled(assets: AssetSet) -> Callable[[Inputs], Outputs] | None:
+    """The step by the compiled kernels, the same bits; None where there are none."""
     library = kernels.loaded().library
-    if library is None or not inputs["LENGTHS"].shape[0]:
-        return _step(inputs, assets)
-    return native.score(library, inputs, assets)
+    return None if library is None else lambda inputs: native.score(library, inputs, assets)
 
 
 def _failed(inputs: Inputs) -> Outputs:
@@ -308,4 +306,4 @@ def score(
         "KEY": key,
         "SUP": sup,
     }
-    return isolated(lambda part: _dispatch(part, assets), _failed)(inputs)
+    return isolated(lambda part: _step(part, assets), _failed, compiled=_compiled(assets))(inputs)

@@ -112,6 +112,16 @@ class _Detector(layout.Detector):
         )
 
 
+_OUT: Final = layout.Block(
+    (
+        ("DETECTOR_P", np.float64, (2,)),
+        ("DETECTOR_SUP", np.float64, (1,)),
+        ("COMPONENTS", np.float32, (len(COMPONENTS), 3)),
+        ("DETECTOR_LEVEL", np.float64, (1,)),
+        ("DETECTOR_ASSET", np.uint64, (1,)),
+        ("DETECTOR_STATUS", np.int32, (1,)),
+    )
+)
 _LOOK: Final = Lookup(AssetSet.detector_match, Kept(_Detector, most=32))
 
 
@@ -148,21 +158,15 @@ def score(library: ctypes.CDLL, inputs: Inputs, assets: AssetSet) -> Outputs:
     windows = [rows_of(inputs[name], np.float32, n) for name in _WINDOWS]
     lengths, sup = exactly(inputs["LENGTHS"], np.int32, (n, len(Length))), exactly(inputs["SUP"], np.float64, (n, 2))
     chosen = _LOOK(exactly(inputs["KEY"], np.uint64, (n, 3)), assets)
-    out: Outputs = {
-        "DETECTOR_P": np.empty((n, 2)),
-        "DETECTOR_SUP": np.empty((n, 1)),
-        "COMPONENTS": np.empty((n, len(COMPONENTS), 3), np.float32),
-        "DETECTOR_LEVEL": np.empty((n, 1)),
-        "DETECTOR_ASSET": np.empty((n, 1), np.uint64),
-        "DETECTOR_STATUS": np.empty((n, 1), np.int32),
-    }
-    call = layout.DetectorCall(
-        (n, *map(tensor, windows)),
+    out, places = _OUT.make(n)
+    call = layout.DETECTOR_CALL.pack(
+        n,
+        *(field for array in windows for field in tensor(array)),
         *(address(lengths), lengths.shape[1], address(sup), sup.shape[1]),
         _catalogue(),
         *chosen.fields,
-        *map(address, out.values()),
+        *places,
     )
-    if library.tcd_detector(ctypes.byref(call)):
+    if library.tcd_detector(call):
         raise MemoryError
     return out

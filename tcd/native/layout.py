@@ -6,6 +6,9 @@ A structure keeps no array alive: whoever fills one holds its arrays until the c
 from __future__ import annotations
 
 import ctypes
+import math
+import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +20,12 @@ _I64, _F64, _PTR = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 _CHAR: Final[Any] = ctypes.c_char
 MASKS: Final = 16
 COMPONENTS: Final = 4
+#: `struct detector_call`, `multivariate_call` and `routing_call`.
+DETECTOR_CALL: Final = struct.Struct("=27q")
+MULTIVARIATE_CALL: Final = struct.Struct("=16q")
+ROUTING_CALL: Final = struct.Struct("=26q")
 _MATRIX: Final = 2
+_ALIGNMENT: Final = 8
 
 
 def address(array: Array) -> int:
@@ -27,6 +35,34 @@ def address(array: Array) -> int:
         return ctypes.addressof(_CHAR.from_buffer(array))
     except (TypeError, ValueError):
         return int(array.__array_interface__["data"][0])
+
+
+class Trusted(dict[str, Array]):
+    """Outputs of a kernel: of the contract's types and shapes, contiguous, and finite by construction."""
+
+
+class Block:
+    """Output tensors of a batch in one piece of memory, whose address is asked for once."""
+
+    __slots__ = ("_places", "_row")
+
+    def __init__(self, outputs: Sequence[tuple[str, type[np.generic], tuple[int, ...]]]) -> None:
+        """Lay out (name, type, shape of a row) one after the other, each at a multiple of 8 bytes for any N."""
+        self._places: list[tuple[str, np.dtype[Any], tuple[int, ...], int]] = []
+        self._row = 0
+        for name, kind, shape in outputs:
+            dtype = np.dtype(kind)
+            self._places.append((name, dtype, shape, self._row))
+            self._row += -(-dtype.itemsize * math.prod(shape) // _ALIGNMENT) * _ALIGNMENT
+
+    def make(self, n: int) -> tuple[Trusted, list[int]]:
+        """Uninitialised tensors of n >= 1 rows, and their addresses in order."""
+        memory = np.empty(self._row * n, np.uint8)
+        start = address(memory)
+        tensors = Trusted()
+        for name, dtype, shape, before in self._places:
+            tensors[name] = np.ndarray((n, *shape), dtype, memory, before * n)
+        return tensors, [start + before * n for _, _, _, before in self._places]
 
 
 class Tensor(ctypes.Structure):
@@ -72,35 +108,12 @@ class Detector(ctypes.Structure):
     )
 
 
-class DetectorCall(ctypes.Structure):
-    """`struct detector_call`."""
-
-    _fields_ = (
-        ("windows", Windows),
-        *((name, _PTR if i % 2 == 0 else _I64) for i, name in enumerate(("lengths", "l_stride", "sup", "s_stride"))),
-        *((name, _PTR) for name in ("catalogue", "assets", "fallback")),
-        ("step", _I64),
-        *((name, _PTR) for name in ("p", "sup_out", "components", "level", "asset", "status")),
-    )
-
-
 class Reference(ctypes.Structure):
     """`struct reference`."""
 
     _fields_ = (
         *(("id", ctypes.c_uint64), ("features", _I64), ("mean", _PTR), ("white", _PTR), ("weights", _PTR)),
         *(("threshold", _F64), ("steps", Table), ("sessions", Table), ("adjusted", _PTR)),
-    )
-
-
-class MultivariateCall(ctypes.Structure):
-    """`struct multivariate_call`."""
-
-    _fields_ = (
-        *(("n", _I64), ("features", Tensor)),
-        *((name, _PTR if i % 2 == 0 else _I64) for i, name in enumerate(("lengths", "l_stride", "sup", "s_stride"))),
-        *(("assets", _PTR), ("fallback", _PTR), ("step", _I64)),
-        *((name, _PTR) for name in ("p", "sup_out", "mv", "asset", "status")),
     )
 
 
@@ -117,17 +130,6 @@ class Policy(ctypes.Structure):
     """`struct policy`."""
 
     _fields_ = (("id", ctypes.c_uint64), ("weight", _F64), ("drift", _F64), ("failed", _I64), ("tiers", Rule * 3))
-
-
-class RoutingCall(ctypes.Structure):
-    """`struct routing_call`."""
-
-    _fields_ = (
-        ("n", _I64),
-        *((f"input{i}", _PTR) for i in range(12)),
-        *(("policies", _PTR), ("known", _PTR), ("step", _I64)),
-        *((f"output{i}", _PTR) for i in range(10)),
-    )
 
 
 def exactly(array: Array, dtype: type[np.generic], shape: tuple[int, ...]) -> Array:

@@ -53,7 +53,11 @@ def open_library(path: Path) -> ctypes.CDLL:
         msg = f"{path.name} has other statistics than the catalogue"
         raise OSError(msg)
     for name in _FUNCTIONS:
-        getattr(library, name).restype = ctypes.c_int
+        function = getattr(library, name)
+        function.restype = ctypes.c_int
+        if name != "tcd_statistics":
+            # a structure as bytes
+            function.argtypes = (ctypes.c_char_p,)
     return library
 
 

@@ -42,6 +42,15 @@ class _Reference(layout.Reference):
         )
 
 
+_OUT: Final = layout.Block(
+    (
+        ("MULTIVARIATE_P", np.float64, (2,)),
+        ("MULTIVARIATE_SUP", np.float64, (1,)),
+        ("MV", np.float32, (4,)),
+        ("MULTIVARIATE_ASSET", np.uint64, (1,)),
+        ("MULTIVARIATE_STATUS", np.int32, (1,)),
+    )
+)
 _LOOK: Final = Lookup(AssetSet.multivariate_match, Kept(_Reference, most=32))
 
 
@@ -55,17 +64,11 @@ def score(library: ctypes.CDLL, inputs: Inputs, assets: AssetSet) -> Outputs:
     features = rows_of(inputs["FEATURES"], np.float32, n)
     lengths, sup = exactly(inputs["LENGTHS"], np.int32, (n, len(Length))), exactly(inputs["SUP"], np.float64, (n, 2))
     chosen = _LOOK(exactly(inputs["KEY"], np.uint64, (n, 3)), assets)
-    out: Outputs = {
-        "MULTIVARIATE_P": np.empty((n, 2)),
-        "MULTIVARIATE_SUP": np.empty((n, 1)),
-        "MV": np.empty((n, 4), np.float32),
-        "MULTIVARIATE_ASSET": np.empty((n, 1), np.uint64),
-        "MULTIVARIATE_STATUS": np.empty((n, 1), np.int32),
-    }
-    call = layout.MultivariateCall(
-        *(n, tensor(features), address(lengths), lengths.shape[1], address(sup) + sup.itemsize, sup.shape[1]),
+    out, places = _OUT.make(n)
+    call = layout.MULTIVARIATE_CALL.pack(
+        *(n, *tensor(features), address(lengths), lengths.shape[1], address(sup) + sup.itemsize, sup.shape[1]),
         *chosen.fields,
-        *map(address, out.values()),
+        *places,
     )
-    library.tcd_multivariate(ctypes.byref(call))
+    library.tcd_multivariate(call)
     return out

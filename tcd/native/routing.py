@@ -32,6 +32,20 @@ _INPUTS: Final = (
     ("ALPHA", np.float64, 1),
     ("BASE", np.float32, 4),
 )
+_OUT: Final = layout.Block(
+    (
+        ("SCORE", np.float32, (1,)),
+        ("P_STEP", np.float64, (2,)),
+        ("SUP_OUT", np.float64, (2,)),
+        ("P_VALUE", np.float64, (1,)),
+        ("TRIGGER", np.int32, (1,)),
+        ("VERDICT", np.int32, (1,)),
+        ("TIER", np.int32, (1,)),
+        ("STATUS", np.int32, (1,)),
+        ("ROUTE", np.float32, (4,)),
+        ("ASSETS", np.uint64, (3,)),
+    )
+)
 _MOST_POLICIES: Final = 4096
 
 
@@ -89,18 +103,6 @@ def route(library: ctypes.CDLL, inputs: Inputs, assets: AssetSet) -> Outputs:
     n = inputs["POLICY"].shape[0]
     arrays = [layout.exactly(inputs[name], dtype, (n, width)) for name, dtype, width in _INPUTS]
     chosen = _chosen(inputs["POLICY"], assets)
-    out: Outputs = {
-        "SCORE": np.empty((n, 1), np.float32),
-        "P_STEP": np.empty((n, 2)),
-        "SUP_OUT": np.empty((n, 2)),
-        "P_VALUE": np.empty((n, 1)),
-        "TRIGGER": np.empty((n, 1), np.int32),
-        "VERDICT": np.empty((n, 1), np.int32),
-        "TIER": np.empty((n, 1), np.int32),
-        "STATUS": np.empty((n, 1), np.int32),
-        "ROUTE": np.empty((n, 4), np.float32),
-        "ASSETS": np.empty((n, 3), np.uint64),
-    }
-    call = layout.RoutingCall(n, *map(address, arrays), *chosen.fields, *map(address, out.values()))
-    library.tcd_route(ctypes.byref(call))
+    out, places = _OUT.make(n)
+    library.tcd_route(layout.ROUTING_CALL.pack(n, *map(address, arrays), *chosen.fields, *places))
     return out

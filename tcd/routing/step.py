@@ -5,7 +5,7 @@ Pure and batch-first. More risk or drift never gives a milder tier; every output
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -170,12 +170,10 @@ def _step(inputs: Inputs, assets: AssetSet) -> Outputs:
     }
 
 
-def _dispatch(inputs: Inputs, assets: AssetSet) -> Outputs:
-    """By the compiled kernels where they are, by numpy elsewhere; the same bits."""
+def _compiled(assets: AssetSet) -> Callable[[Inputs], Outputs] | None:
+    """The step by the compiled kernels, the same bits; None where there are none."""
     library = kernels.loaded().library
-    if library is None or not inputs["POLICY"].shape[0]:
-        return _step(inputs, assets)
-    return native.route(library, inputs, assets)
+    return None if library is None else lambda inputs: native.route(library, inputs, assets)
 
 
 def _failed(inputs: Inputs) -> Outputs:
@@ -205,4 +203,4 @@ def route(inputs: Inputs, assets: AssetSet) -> Outputs:
     An unknown POLICY is answered by the default policy and said so in the status (UNKNOWN_POLICY). A BASE
     max_tokens of 0 means that the caller named no limit; a ROUTE max_tokens of 0 under tier 2 ends the generation.
     """
-    return isolated(lambda part: _dispatch(part, assets), _failed)(inputs)
+    return isolated(lambda part: _step(part, assets), _failed, compiled=_compiled(assets))(inputs)

@@ -55,21 +55,16 @@ class ModelMetrics:
         self._waiting_rows = 0
         self._waiting_sizes: list[int] = []
         self._waiting_failures = 0
-        self._waiting_status: dict[str, int] = {}
+        self._waiting_status: list[NDArray[np.generic]] = []
         self._due = 0.0
 
     def batch(self, rows: int, status: NDArray[np.generic] | None) -> None:
         """Count a batch of rows and the status bits of its step."""
         self._waiting_rows += rows
         self._waiting_sizes.append(rows)
-        if status is None:
-            return
-        bits = np.asarray(status, np.int32)
-        seen = int(np.bitwise_or.reduce(bits, axis=None))
-        for bit, name in _BITS:
-            if seen & bit:
-                hits = int(np.count_nonzero(bits & bit))
-                self._waiting_status[name] = self._waiting_status.get(name, 0) + hits
+        if status is not None:
+            # a copy: the batch that it is a view of can be large
+            self._waiting_status.append(status.copy())
 
     def failure(self, reason: str) -> None:
         """Count a failure and write its reason to the server's log."""
@@ -98,9 +93,16 @@ class ModelMetrics:
         if self._waiting_failures:
             self._failures.increment(float(self._waiting_failures))
             self._waiting_failures = 0
-        for name, hits in self._waiting_status.items():
-            if name not in self._status:
+        if self._waiting_status:
+            self._count_status(np.concatenate(self._waiting_status, axis=None).astype(np.int32))
+            self._waiting_status.clear()
+
+    def _count_status(self, status: NDArray[np.int32]) -> None:
+        """Send how many rows have each status bit."""
+        for bit, name in _BITS:
+            hits = int(np.count_nonzero(status & bit))
+            if hits and name not in self._status:
                 labels = {"model": self._model, "status": name}
                 self._status[name] = self._families["status"].Metric(labels=labels)
-            self._status[name].increment(float(hits))
-        self._waiting_status.clear()
+            if hits:
+                self._status[name].increment(float(hits))
