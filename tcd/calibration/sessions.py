@@ -6,6 +6,7 @@ a session whose key changes or that is there twice.
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from dataclasses import dataclass, field
 from typing import Final
@@ -157,7 +158,7 @@ class Collector:
         for name in list(self._sessions):
             # one session after the other, so that the log is not in memory twice
             one = self._sessions.pop(name).sequence()
-            content = one.trace.tobytes() + one.features.tobytes()
+            content = hashlib.sha256(one.trace.tobytes() + one.features.tobytes()).digest()
             first = seen.setdefault(content, name)
             if first != name and one.kind != "greedy":
                 msg = f"sessions {first!r} and {name!r} are the same: a copy would count as a second witness"

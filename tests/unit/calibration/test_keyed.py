@@ -134,14 +134,15 @@ def test_a_key_with_a_temperature_gets_its_own_and_an_under_sampled_one_a_fall_b
         assert ("fallback" in reasons) is fallback
 
 
-def test_the_right_key_is_calibrated_and_the_wrong_one_is_not(tmp_path: Path) -> None:
-    """N = 4 logs x 80 new sessions of a hot key: P(p <= .2) under its own table, and under a cold key's.
+@pytest.mark.parametrize("logs", [4, pytest.param(60, marks=pytest.mark.long)])
+def test_the_right_key_is_calibrated_and_the_wrong_one_is_not(tmp_path: Path, logs: int) -> None:
+    """N = 4 (60) logs x 80 new sessions of a hot key: P(p <= .2) under its own table, and under a cold key's.
 
-    Given one set of 40 sessions the rate has a standard deviation of .06, and .045 from 80 new ones.
+    Given one set of 40 sessions the rate has a standard deviation of .06, and .045 from 80 new ones: .075 together.
     """
     hot, cold = Key("m", "gpu0", "chat", "en", "1.00"), Key("m", "gpu0", "chat", "en", "0.00")
     rates: dict[Key, list[float]] = {hot: [], cold: []}
-    for seed in range(4):
+    for seed in range(logs):
         log = log_of({("m", "chat", 1.0): 60, ("m", "chat", 0.06): 60}, seed=seed)
         fit_keys(log, tmp_path / str(seed), options=replace(OPTIONS, masks=(3,)))
         assets = load_assets(tmp_path / str(seed))
@@ -150,8 +151,8 @@ def test_the_right_key_is_calibrated_and_the_wrong_one_is_not(tmp_path: Path) ->
         for key, found in rates.items():
             asset = assets.detectors[assets.bindings[key.value(0)].detector]  # type: ignore[index]
             found.append(sum(score_sequence(one, asset, None, 3).session_p <= 0.2 for one in new) / 80)
-    assert sum(rates[hot]) / 4 <= 0.2 + 3 * 0.0375
-    assert sum(rates[cold]) / 4 >= 0.5
+    assert sum(rates[hot]) / logs <= 0.2 + 3 * 0.075 / logs**0.5
+    assert sum(rates[cold]) / logs >= 0.5
 
 
 def test_calibrating_per_model_makes_the_model_exact(tmp_path: Path) -> None:
