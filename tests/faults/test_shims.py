@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("asyncpg", reason="postgres: pip install 'tcd[postgres]'")
 
-from tcd.errors import ConfigError
+from tcd.errors import ConfigError, Unavailable
 from tcd.receipts import KeySet, VerifyPolicy, verify_chain
 from tcd.risk_av.events import Drawn
 from tests.faults.shims import Shim, all_events, check_log, shims, start_shim
@@ -256,3 +256,44 @@ async def test_subjects_of_a_tenant_share_its_budget_across_shims(url: str) -> N
         assert given <= 2
         assert spent <= 0.5 * (1 + 1e-12)
         assert epoch >= 7
+
+
+async def test_a_reload_of_alpha_counts_at_all_shims(url: str) -> None:
+    async with shims(url, 2, null_scorer(10), epoch_length=8, lease_ttl_s=0.4) as made:
+        for n in range(4):
+            await made[n % 2].client.step(tenant="t", session=f"a{n}", step_id=0)
+        made[0].service.budget.retune(0.25)
+        for _ in range(200):
+            if all(shim.service.budget.controller.params.alpha == 0.25 for shim in made):
+                break
+            await asyncio.sleep(0.02)
+        for n in range(24):
+            await made[n % 2].client.step(tenant="t", session=f"b{n}", step_id=0)
+        for shim in made:
+            await shim.service.judge.flush()
+        events = await all_events(made[0].ledger)
+        view = check_log(events).state(made[0].service.subjects.tenant("t"))
+        assert (view.epoch > 2, view.alpha) == (True, 0.25)
+        assert view.spent <= 0.25 * (1 + 1e-12)
+
+
+async def test_a_request_that_the_ledger_cannot_answer_for_is_decided_by_the_policy(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shims(url, 1, null_scorer(11), on_failure="static") as (shim,):
+
+        async def gone(*_: Any, **__: Any) -> Any:
+            msg = "the ledger cannot be read"
+            raise Unavailable(msg)
+
+        monkeypatch.setattr(shim.ledger, "claim", gone)
+        body = {"trace_vector": [-1.0], "tenant": "t", "session": "s", "idempotency_key": "k"}
+        reply = await shim.client.post(body)
+        answer = reply.json()
+        assert (reply.status, answer["cause"], answer["action"]) == (200, "degraded", "degrade")
+        assert answer["guarantee"].startswith("none (")
+        monkeypatch.undo()
+        await shim.service.judge.flush()
+        assert not [event for event in await all_events(shim.ledger) if isinstance(event, Drawn)], "it was debited"
+        again = (await shim.client.post(body)).json()
+        assert again["cause"] in {"", "av"}

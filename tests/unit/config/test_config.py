@@ -154,6 +154,24 @@ def test_secrets_stay_secret() -> None:
     assert annotated == SECRETS
 
 
+def test_the_url_of_a_ledger_is_a_secret() -> None:
+    url = "postgresql://tcd:hidden-word@db.example/tcd"
+    loaded = load({"TCD_LEDGER": url})
+    s = loaded.settings
+    assert s.ledger == "postgresql"
+    assert s.ledger_url is not None
+    assert s.ledger_url.get_secret_value() == url
+    for text in (repr(s), str(s), s.model_dump_json(), *(shown(s, n) for n in Settings.model_fields)):
+        assert "hidden-word" not in text
+    assert s.config_hash == load({"TCD_LEDGER": url.replace("hidden", "other")}).settings.config_hash
+    for wrong in ("postgresql", "mysql://tcd:hidden-word@db.example/tcd", "hidden-word"):
+        with pytest.raises(ConfigError) as refused:
+            load({"TCD_LEDGER": wrong})
+        assert "hidden-word" not in str(refused.value)
+    with pytest.raises(ConfigError, match="postgresql://"):
+        load({"TCD_LEDGER_URL": url})
+
+
 def test_config_show(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [n for n in os.environ if n.startswith(PREFIX)]:
         monkeypatch.delenv(name)

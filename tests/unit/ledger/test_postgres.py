@@ -16,6 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from sidecar_api.stores import open_shared
 from tcd.errors import ConfigError, Conflict, Unavailable
 from tcd.ledger import Batch, Checkpoint
 from tcd.ledger.postgres import PostgresLedger
@@ -25,6 +26,7 @@ from tcd.ledger.shared import Fenced, InDoubt, Root, SharedLedger
 from tcd.risk_av import Controller, Event
 from tests.postgres import PASSWORD, PostgresServer
 from tests.unit.ledger.records import answer, records
+from tests.unit.shim.conftest import settings_of
 
 
 @pytest.fixture
@@ -316,3 +318,36 @@ async def test_a_commit_that_stays_in_doubt(url: str, monkeypatch: pytest.Monkey
     appended = await ledger.append(Batch(events=first), now_us=0)
     assert appended.events == 6
     await ledger.close()
+
+
+async def test_a_role_that_may_only_add_is_enough(postgres: PostgresServer, url: str) -> None:
+    """As docs/operations.md says: another role owns the tables."""
+    await (await PostgresLedger.open(url)).close()
+    schema = url.partition("search_path=")[2]
+    await execute(url, f"CREATE ROLE {schema}_shim LOGIN PASSWORD '{PASSWORD}'")
+    await execute(url, f"GRANT USAGE ON SCHEMA {schema} TO {schema}_shim")
+    await execute(url, f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {schema}_shim")
+    for table in ("tcd_receipt", "tcd_event", "tcd_checkpoint", VERSION_TABLE):
+        await execute(url, f"REVOKE UPDATE, DELETE, TRUNCATE ON {table} FROM {schema}_shim")
+    limited = url.replace("tcd:", f"{schema}_shim:", 1)
+    ledger = await PostgresLedger.open(limited)
+    await ledger.append(Batch(tuple(records("a", 2)), some_events(), (answer(),)), now_us=0)
+    await ledger.put_checkpoint(Checkpoint(2, bytes(32), b"note"))
+    await ledger.close()
+    for statement in ("DELETE FROM tcd_event", "DROP TRIGGER tcd_event_kept ON tcd_event", "TRUNCATE tcd_receipt"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await execute(limited, statement)
+
+
+async def test_the_settings_open_it_and_a_role_without_rights_says_so(postgres: PostgresServer, url: str) -> None:
+    ledger = await open_shared(settings_of(ledger=url))
+    assert (await ledger.stats()).receipts == 0
+    await ledger.close()
+    with pytest.raises(ConfigError, match="TCD_SUBJECT_KEY_HEX"):
+        await open_shared(settings_of(ledger=url, attest_sk_hex="22" * 32))
+    schema = url.partition("search_path=")[2]
+    await execute(url, f"CREATE ROLE {schema}_nobody LOGIN PASSWORD '{PASSWORD}'")
+    await execute(url, f"CREATE SCHEMA {schema}_empty")
+    await execute(url, f"GRANT USAGE ON SCHEMA {schema}_empty TO {schema}_nobody")
+    with pytest.raises(ConfigError, match="owner of the schema"):
+        await PostgresLedger.open(url.replace("tcd:", f"{schema}_nobody:", 1) + "_empty")

@@ -18,8 +18,9 @@ from sidecar_api.cutoff import Cutoff
 from sidecar_api.http.context import RequestContext
 from sidecar_api.sessions import Session
 from tcd.background import end, running
-from tcd.errors import Conflict, ScoringTimeout, Unavailable
+from tcd.errors import Conflict, ScoringTimeout, TcdError, Unavailable
 from tcd.ledger import Batch, MemoryLedger
+from tcd.ledger.shared import Fenced, InDoubt
 from tcd.risk_av import Controller
 from tcd.telemetry import LogWriter
 from tcd.telemetry.histogram import LotHistogram
@@ -181,6 +182,49 @@ async def test_one_bad_commit_does_not_take_the_others_with_it() -> None:
     ledger.refuse = set()
     await committer.put(events=(events[4],))
     assert list((await ledger.events()).events) == events[:5]
+
+
+async def test_a_defect_of_the_ledger_loses_no_event_and_leaves_nobody_waiting() -> None:
+    ledger = Counting()
+    committer = Committer(ledger, now_us=lambda: 1)
+    events = some_events(3)
+    whole, ledger.append = ledger.append, None  # type: ignore[method-assign, assignment]
+    done = [committer.put(events=(event,)) for event in events[:2]]
+    results = await asyncio.gather(*done, return_exceptions=True)
+    assert [isinstance(r, Unavailable) for r in results] == [True, True]
+    ledger.append = whole  # type: ignore[method-assign]
+    assert committer.carries
+    await committer.put(events=tuple(events[2:]))
+    assert list((await ledger.events()).events) == events
+
+
+@pytest.mark.parametrize("error", [Fenced("lost"), InDoubt("lost")])
+async def test_what_a_fenced_shim_still_had_to_say_is_dropped_and_what_is_in_doubt_comes_again(error: TcdError) -> None:
+    ledger = Counting()
+    committer = Committer(ledger, now_us=lambda: 1)
+    events = some_events(3)
+    whole, tries = ledger.append, 0
+
+    async def fails(*_: Any, **__: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        raise error
+
+    class Watcher:
+        def fenced(self) -> None:
+            committer.discard()
+
+        def appended(self, appended: Any, events: Any) -> None:
+            pass
+
+    committer.watcher = Watcher()
+    ledger.append = fails  # type: ignore[method-assign]
+    done = [committer.put(events=(event,)) for event in events[:2]]
+    results = await asyncio.gather(*done, return_exceptions=True)
+    assert ([type(r) for r in results], tries) == ([type(error)] * 2, 1)
+    ledger.append = whole  # type: ignore[method-assign]
+    await committer.put(events=tuple(events[2:]))
+    assert list((await ledger.events()).events) == (events[2:] if isinstance(error, Fenced) else events)
 
 
 async def test_a_waiter_that_goes_away_leaves_its_commit() -> None:
