@@ -12,7 +12,7 @@ from tcd.bench.detector.validity import GRID
 TITLES: Final = {
     "delays": "Share of faults caught within so many tokens, at one false alarm per 1,000 healthy tokens",
     "roc": "ROC of single steps, 8 to 96 tokens after the onset",
-    "reliability": "Reliability of step p-values on healthy text",
+    "reliability": "Reliability of p-values on healthy text",
 }
 #: Rows that are drawn, where they were measured.
 _DRAWN: Final = (
@@ -98,7 +98,7 @@ def _reliability(found: Mapping[str, Any]) -> str:
                 diagonal=True,
             )
         )
-    return document(TITLES["reliability"], charts)
+    return document(TITLES["reliability"], charts, columns=3)
 
 
 def plots(found: Mapping[str, Any]) -> dict[str, str]:

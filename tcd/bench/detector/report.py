@@ -40,8 +40,9 @@ _SWEEP: Final = (
     "with the second parameter that serve it best here, a choice that no user could make beforehand:"
 )
 _VALIDITY: Final = (
-    "P(p ≤ a)/a of step p-values, 95 % bootstrap over prompts. Lag-1: correlation of neighbouring steps, and of the "
-    "steps that end neighbouring blocks of 8 tokens, the evidence of the unit `block`."
+    "P(p ≤ a)/a, 95 % bootstrap over prompts: step p of the detector and of both monitors merged; p of blocks of 8 "
+    "tokens against the generation's own past, the evidence of the unit `block`, by the package's one table. Lag-1: "
+    "correlation of neighbouring steps, and of neighbouring blocks (for steps: of those that end them)."
 )
 
 
@@ -125,7 +126,7 @@ def _p_values(tables: Mapping[str, Any]) -> list[str]:
         "",
         _VALIDITY,
         "",
-        "| p | text | .1 | .05 | .01 | lag-1 steps | lag-1 blocks | sessions, steps |",
+        "| p | text | .1 | .05 | .01 | lag-1 steps | lag-1 blocks | sessions, values |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for which, rows in tables.items():

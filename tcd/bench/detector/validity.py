@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tcd.bench.detector.recordings import Recordings
 from tcd.calibration.evaluate import Scored, evaluate_fold
-from tcd.detector.blocks import TOKENS
+from tcd.detector.blocks import TOKENS, p_value, statistic
 from tcd.detector.windows import BLOCK
 from tcd.errors import AssetError
 
@@ -48,20 +48,48 @@ def row(scored: Sequence[Scored], kinds: frozenset[str], which: Callable[[Scored
 
     Returns:
         `steps`, `prompts`, `sessions`; per level [ratio, low, high]; `curve`, P(p <= a) on `GRID`; `lag_1`, correlation
-        of neighbouring steps; `lag_1_blocks`, that of the steps that end neighbouring blocks of 8 tokens, the
-        evidence of the unit `block`.
+        of neighbouring steps; `lag_1_blocks`, that of the steps that end neighbouring blocks of 8 tokens.
     """
-    groups: dict[str, list[F64]] = {}
-    sessions: list[F64] = []
+    parts = []
     for one in scored:
         sequence = one.steps.sequence
-        p = which(one)[BLOCK - 1 : max(sequence.healthy, BLOCK - 1)]
-        if sequence.kind in kinds and p.shape[0]:
-            groups.setdefault(sequence.prompt_id, []).append(p)
-            sessions.append(p)
-    if not groups:
+        if sequence.kind in kinds:
+            parts.append((sequence.prompt_id, which(one)[BLOCK - 1 : max(sequence.healthy, BLOCK - 1)]))
+    out = _row(parts)
+    if out["steps"]:
+        out["lag_1"] = _lag_1([p for _, p in parts])
+        # the warm-up ends with step 15, which ends a block
+        out["lag_1_blocks"] = _lag_1([p[(-BLOCK) % TOKENS :: TOKENS] for _, p in parts])
+    return out
+
+
+def blocks(recordings: Recordings, kinds: frozenset[str]) -> dict[str, Any]:
+    """The same of the evidence of the unit `block`: one p per block of healthy text against its own past.
+
+    Its table is the package's, the same for every key.
+    """
+    parts = []
+    for steps in recordings.steps:
+        sequence = steps.sequence
+        ends = range(TOKENS, max(sequence.healthy, 0) + 1, TOKENS) if sequence.kind in kinds else ()
+        found = [statistic(sequence.trace[:end], sequence.entropy[:end], 0) for end in ends]
+        p = [p_value(one, both=True) for one in found if one is not None]
+        parts.append((sequence.prompt_id, np.array(p)))
+    out = _row(parts)
+    if out["steps"]:
+        out |= {"lag_1": None, "lag_1_blocks": _lag_1([p for _, p in parts])}
+    return out
+
+
+def _row(parts: Sequence[tuple[str, F64]]) -> dict[str, Any]:
+    """What `row` answers but the correlations, of p-values by prompt and session."""
+    sessions = [(prompt, p) for prompt, p in parts if p.shape[0]]
+    if not sessions:
         return {"steps": 0}
-    prompts = [np.concatenate(parts) for parts in groups.values()]
+    groups: dict[str, list[F64]] = {}
+    for prompt, p in sessions:
+        groups.setdefault(prompt, []).append(p)
+    prompts = [np.concatenate(group) for group in groups.values()]
     sizes = np.array([p.shape[0] for p in prompts])
     drawn = np.random.default_rng(0).integers(len(prompts), size=(_DRAWS, len(prompts)))
     out: dict[str, Any] = {"steps": int(sizes.sum()), "prompts": len(prompts), "sessions": len(sessions)}
@@ -71,9 +99,6 @@ def row(scored: Sequence[Scored], kinds: frozenset[str], which: Callable[[Scored
         out[str(level)] = [float(hits.sum() / sizes.sum() / level), *np.quantile(ratios, [0.025, 0.975]).tolist()]
     everything = np.sort(np.concatenate(prompts))
     out["curve"] = (everything.searchsorted(GRID, "right") / everything.shape[0]).tolist()
-    out["lag_1"] = _lag_1(sessions)
-    # the warm-up ends with step 15, which ends a block
-    out["lag_1_blocks"] = _lag_1([p[(-BLOCK) % TOKENS :: TOKENS] for p in sessions])
     return out
 
 
@@ -110,7 +135,12 @@ def table(scored: Sequence[Scored], recordings: Recordings, foreign: Sequence[Sc
     if foreign is not None:
         groups["right key, code alone"] = ([one for one in scored if id(one.steps) in code], healthy | _GREEDY)
         groups["wrong key: calibrated on prose, applied to code"] = (foreign, healthy | _GREEDY)
-    return {
+    out = {
         which: {name: row(part, kinds, values) for name, (part, kinds) in groups.items()}
         for which, values in P_VALUES.items()
     }
+    out["block"] = {
+        "any key": blocks(recordings, healthy),
+        "any key, greedy or looping later": blocks(recordings, _GREEDY),
+    }
+    return out

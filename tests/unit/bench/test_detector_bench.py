@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from sidecar_api.blocks import Blocks
 from tcd.bench import detector
 from tcd.bench.detector import ablation, budget, peers, recordings, rows, validity, via
 from tcd.calibration import evaluate
@@ -281,6 +282,25 @@ def test_uniform_p_values_are_reliable_and_uncorrelated(small: recordings.Record
     assert abs(row["lag_1"]) < 0.1
     assert row["curve"][-1] == 1.0
     assert (np.diff(row["curve"]) >= 0).all()
+
+
+def test_blocks_are_judged_as_a_shim_judges_them(small: recordings.Recordings) -> None:
+    row = validity.blocks(small, frozenset({"healthy"}))
+    healthy = [s.sequence.healthy for s in small.steps if s.sequence.kind == "healthy"]
+    # a block needs 24 tokens before it
+    assert row["steps"] == sum(max(0, n // 8 - 3) for n in healthy)
+    assert abs(row["lag_1_blocks"]) < 0.3
+    assert row["0.1"][1] <= 1.0 <= row["0.1"][2] + 0.5
+    first = next(s.sequence for s in small.steps if s.sequence.kind == "healthy")
+    state = Blocks()
+    p = 1.0
+    for tokens in range(8, 41, 8):
+        state = state.step(tokens, first.trace[:tokens], first.entropy[:tokens])
+        p = state.p
+    alone = replace(small, steps=[replace(small.steps[0], sequence=replace(first, healthy=40))])
+    # the same two blocks give the shim its evidence
+    assert validity.blocks(alone, frozenset({"healthy"}))["steps"] == state.state.step == 2
+    assert 0.0 < p <= 1.0
 
 
 def test_a_wrong_key_needs_recordings_that_name_their_tasks(small: recordings.Recordings) -> None:
