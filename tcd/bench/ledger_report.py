@@ -43,7 +43,9 @@ def _disks(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 def markdown(found: Mapping[str, Any]) -> str:
     """The report."""
     first = _disks(found)[0][1]
-    machine = f"{found['machine']}, load average {found['load']:.1f} at the end, {found['seconds']:g} s"
+    machine = f"{found['machine']}, load average {found['load']:.1f} at the end"
+    # a report that was put together from several runs says so
+    note = [found["note"], ""] if found.get("note") else []
     what = f"a receipt of {first['receipt_bytes']:,} bytes, two events and a stored answer of {first['answer_bytes']:,}"
     how = (
         f"A decision is {what} bytes, made before the clock starts. Waiting clients hand in their next decision when"
@@ -57,6 +59,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         "",
         f"`tcd bench ledger`, tcd {found['version']}, {machine}.",
         "",
+        *note,
         "| what | asked | measured | |",
         "|---|---|---|---|",
         *(f"| {name} | {asked} | {got} | {'held' if ok else 'missed'} |" for name, asked, got, ok in targets(found)),
