@@ -160,3 +160,29 @@ def detector(
             (out / f"detector-{name}.svg").write_text(drawing)
     if any(found["via"]["different"].values()):
         raise typer.Exit(1)
+
+
+@app.command()
+def sessions(
+    data: Path = typer.Option(..., "--data", exists=True, file_okay=False, help="directory of judge trajectories"),
+    small: bool = typer.Option(False, "--small", help="Six splits instead of fifty, as CI runs it."),
+    out: Path | None = typer.Option(None, help="Write sessions.md, sessions.json and the plots to this folder."),
+) -> None:
+    """Measure the session unit on judged trajectories, beside a plain threshold and E-valuator's rules."""
+    from tcd.bench.sessions import measure, report
+    from tcd.errors import TcdError
+
+    try:
+        found = measure.measure(data, small=small)
+    except TcdError as error:
+        typer.echo(f"tcd bench: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+    print(report.markdown(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "sessions.md").write_text(report.markdown(found, images="sessions-"))
+        (out / "sessions.json").write_text(json.dumps(found, indent=1) + "\n")
+        for name, drawing in report.plots(found).items():
+            (out / f"sessions-{name}.svg").write_text(drawing)
+    if not found["ok"]:
+        raise typer.Exit(1)

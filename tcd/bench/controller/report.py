@@ -148,7 +148,7 @@ def markdown(report: dict[str, Any], *, images: str = "") -> str:
         "",
         "## Experiment 4: real judge trajectories",
         "",
-        "A bench of its own measures the session unit on them; it is no part of this report.",
+        "`tcd bench sessions` measures the session unit on them.",
         "",
         "## Experiment 5: relations that hold at every event",
         "",
