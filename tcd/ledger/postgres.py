@@ -49,6 +49,7 @@ class PostgresLedger(Reader):
         self._writer: Any = None
         self._claims: Any = None
         self._claiming = asyncio.Lock()
+        self._giving: set[asyncio.Future[None]] = set()
         self._last = Ends(0, 0, 0)
         self._doubt: Batch | None = None
         self._landed: tuple[Event, ...] = ()
@@ -306,7 +307,20 @@ class PostgresLedger(Reader):
 
     async def claim(self, tenant: str, key: str) -> bool:
         """See `SharedLedger.claim`: an advisory lock of the session, which ends with it."""
-        return await self._claim_query("pg_try_advisory_lock", tenant, key)
+        asked = asyncio.ensure_future(self._claim_query("pg_try_advisory_lock", tenant, key))
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            # nobody would give back what is granted after this
+            task = asyncio.ensure_future(self._give_back(asked, tenant, key))
+            self._giving.add(task)
+            task.add_done_callback(self._giving.discard)
+            raise
+
+    async def _give_back(self, asked: asyncio.Future[bool], tenant: str, key: str) -> None:
+        with contextlib.suppress(Unavailable):
+            if await asked:
+                await self.unclaim(tenant, key)
 
     async def unclaim(self, tenant: str, key: str) -> None:
         """See `SharedLedger.unclaim`."""

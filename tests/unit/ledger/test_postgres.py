@@ -208,6 +208,20 @@ async def test_claims_are_exclusive_and_end_with_their_connection(url: str) -> N
     await one.close()
 
 
+async def test_a_claim_that_nobody_waits_for_any_more_is_given_back(url: str) -> None:
+    one, two = await PostgresLedger.open(url), await PostgresLedger.open(url)
+    for hops in range(8):
+        task = asyncio.ensure_future(one.claim("t", f"k{hops}"))
+        for _ in range(hops):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.gather(*one._giving)
+        assert await two.claim("t", f"k{hops}")
+    await one.close()
+    await two.close()
+
+
 async def test_other_names_of_subjects_or_of_the_log_are_refused(url: str) -> None:
     first = await PostgresLedger.open(url, subjects=b"a", origin="o")
     with pytest.raises(ConfigError, match="TCD_SUBJECT_KEY_HEX"):
