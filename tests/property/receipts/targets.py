@@ -1,4 +1,4 @@
-"""Fuzzing targets of everything that reads receipts: `python -m tests.property.receipts.targets NAME` (`tcd[fuzz]`).
+"""Fuzzing targets of everything that reads receipts: `fuzz` runs them under coverage guidance.
 
 Whatever the bytes: an error of verification or a value, what was read is written back as the same bytes, other readers
 agree, and nothing verifies that was not issued.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -267,23 +266,3 @@ TARGETS: Final[dict[str, Callable[[bytes], bool]]] = {
         *(keyset, receipt, bundle, witness, tile),
     )
 }
-
-
-def main() -> None:
-    """Fuzz the target named first until told to stop."""
-    import atheris  # noqa: PLC0415 - an extra
-
-    name = sys.argv.pop(1)
-    check = TARGETS[name]
-    world()
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, lambda data: void(check(data)))
-    atheris.Fuzz()
-
-
-def void(_: object) -> None:
-    """Libfuzzer takes no other answer."""
-
-
-if __name__ == "__main__":
-    main()

@@ -92,7 +92,7 @@ def test_coverage_guided(tmp_path: Path, name: str) -> None:
         (corpus / str(index)).write_bytes(seed)
     seconds = os.environ.get("FUZZ_SECONDS", "600")
     options = (f"-max_total_time={seconds}", "-max_len=16384", "-timeout=10", "-rss_limit_mb=2048")
-    command = [sys.executable, "-m", "tests.property.receipts.targets", name, *options]
+    command = [sys.executable, "-m", "tests.property.receipts.fuzz", name, *options]
     done = subprocess.run(
         [*command, f"-artifact_prefix={tmp_path}/", str(corpus)],
         cwd=ROOT,
