@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tcd.calibration.assets import AssetSet
 from tcd.calibration.store import AssetDirectory, default_asset_dir
 from tcd.contract import MAX_FEATURE_VALUES, MAX_WINDOW, Model
+from tcd.native import library as kernels
 from tcd.native.layout import Trusted
 from tcd.triton.metrics import ModelMetrics
 from tcd.triton.wire import DTYPES
@@ -112,7 +113,9 @@ class BatchModel:
 
         Raises:
             AssetError: the asset directory cannot be read; the model does not load.
+            NativeMissing: TCD_NATIVE=1 and there are no compiled kernels; the model does not load.
         """
+        kernels.loaded()
         self._pb: Any = importlib.import_module("triton_python_backend_utils")
         place = os.environ.get("TCD_ASSETS")
         self._directory = AssetDirectory(Path(place) if place else default_asset_dir())
