@@ -76,7 +76,7 @@ class MaskCalibration:
         steps: ascending statistics of healthy steps.
         sessions: ascending session maxima of healthy sessions.
         components: ascending statistics of healthy steps per component.
-        level: merged step p (weights 1/2) at or under which the fast alarm sounds.
+        level: merged step p (weight of the default policy) at or under which the fast alarm sounds.
         loop: a second head, for verbatim loops alone: they lower what other faults raise.
         adjusted: (n + 1,) p-values of a hypothesis by the number of session maxima at or above its own; None for the
             marginal ones, (1 + number) / (n + 1).

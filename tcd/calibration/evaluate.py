@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from tcd.calibration import report
 from tcd.calibration.assets import DetectorAsset, MultivariateAsset
 from tcd.calibration.conformal import p_value, session_p
-from tcd.calibration.fit import FitOptions, Split, Steps, fit_traces, healthy_distances, split_prompts, steps_of
+from tcd.calibration.fit import REARM, FitOptions, Split, Steps, fit_traces, healthy_distances, split_prompts, steps_of
 from tcd.calibration.report import interval
 from tcd.calibration.traces import Traces
 from tcd.contract import Signal
 from tcd.detector.step import combine, standardise
 from tcd.detector.windows import BLOCK
+from tcd.routing import DEFAULT_POLICY
+from tcd.routing.step import merge
 
 F64 = NDArray[np.float64]
 
-#: Steps after an alarm in which another is the same one.
-REARM: Final = 32
 _FAULTS: Final = ("loop", "soft", "temperature", "severe", "mild", "shift")
 #: Steps after the onset whose statistics count as positives of an AUROC.
 _POSITIVE: Final = (8, 96)
@@ -34,7 +34,7 @@ class Scored:
 
     Attributes:
         steps: the sequence.
-        statistic, p, merged: by step, the p-values of the detector and of both monitors (weights 1/2).
+        statistic, p, merged: by step, the p-values of the detector and of both monitors (by the default policy).
         level: merged p at or under which the fast alarm sounds.
         session_p: of the detector, for the sequence's healthy steps.
         maximum: the statistic's maximum over these, -inf where there is none.
@@ -73,24 +73,24 @@ def score_sequence(steps: Steps, detector: DetectorAsset, reference: Multivariat
     """
     calibration = detector.masks[mask]
     n = steps.sequence.steps
-    statistic, merged, p = np.full(n, -np.inf), np.ones(n), np.ones(n)
+    statistic, far_p, p = np.full(n, -np.inf), np.ones(n), np.ones(n)
     healthy, monitor_p = steps.sequence.healthy, 1.0
     ready = np.arange(min(BLOCK - 1, n), n)
     if ready.shape[0]:
         statistic[ready], _ = combine(calibration, standardise(detector, steps.raw, ready))
         p[ready] = p_value(calibration.steps, statistic[ready])
-        merged[ready] = 2.0 * p[ready]
         if reference is not None and mask & int(Signal.FEATURES):
             distance = healthy_distances(steps, ready, reference)
-            merged[ready] = np.minimum(merged[ready], 2.0 * p_value(reference.steps, distance))
+            far_p[ready] = p_value(reference.steps, distance)
             if healthy > ready[0]:
                 far = distance[: healthy - ready[0]].max(keepdims=True)
                 monitor_p = float(session_p(reference.sessions, reference.adjusted, far)[0])
     top = float(statistic[:healthy].max(initial=-np.inf))
     found = session_p(calibration.sessions, calibration.adjusted, np.array([top]))
     session = float(found[0]) if np.isfinite(top) else 1.0
-    hypothesis = min(1.0, 2.0 * session, 2.0 * monitor_p)
-    return Scored(steps, statistic, np.minimum(merged, 1.0), calibration.level, session, p, top, hypothesis)
+    hypothesis = float(merge(np.array(session), np.array(monitor_p), DEFAULT_POLICY.weight))
+    merged = merge(p, far_p, DEFAULT_POLICY.weight)
+    return Scored(steps, statistic, merged, calibration.level, session, p, top, hypothesis)
 
 
 def _delays(scored: list[Scored], kind: str) -> F64:

@@ -31,6 +31,7 @@ from tcd.errors import AssetError
 from tcd.multivariate import cholesky, ledoit_wolf
 from tcd.multivariate.step import distances
 from tcd.routing import DEFAULT_POLICY
+from tcd.routing.step import merge
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -44,6 +45,8 @@ _EMPHASIS: Final = {"soft": 0.3, "severe": 2.0, "mild": 2.0}
 _LEAST_STEPS, _LEAST_SCALE = 48, 1e-5
 #: Largest table of steps: an alarm per 2,000 steps is then the 16th largest value.
 _LARGEST_TABLE: Final = 32_768
+#: Steps after an alarm in which another is the same one.
+REARM: Final = 32
 #: Steps after an onset that train a combination with features.
 _AT_ONCE: Final = 64
 ALL_MASKS: Final = tuple(range(1, 16))
@@ -56,8 +59,8 @@ class FitOptions:
     Attributes:
         ridge: penalty of the logistic combination.
         stride: every n-th step of a sequence trains the combination (neighbours are nearly equal).
-        alarms: healthy conformal steps per false alarm; twice the budget of one in 1,000, because a level that is
-            fitted on few prompts sounds more often on others.
+        alarms: healthy conformal steps per false alarm (after one, 32 steps raise no other); twice the budget of one
+            in 1,000, because a level that is fitted on few prompts sounds more often on others.
         smoothing: r of the multivariate monitor's MEWMA, 1 = the newest row alone.
         robust: whether its reference is centred on the median instead of the mean.
         threshold_alpha: level of the multivariate monitor's own threshold.
@@ -328,10 +331,32 @@ def healthy_distances(steps: Steps, chosen: I64, reference: MultivariateAsset) -
     return distances(reference, tensors["FEATURES"], tensors["LENGTHS"][:, Length.FEATURE_ROWS].astype(np.int64))
 
 
-def _level(merged: F64, alarms: int) -> float:
-    """Largest level that sounds on at most one healthy step in `alarms`."""
-    ordered = np.sort(merged)
-    return float(np.nextafter(ordered[ordered.shape[0] // alarms], 0.0))
+def _sounded(flags: Bool, session: I64) -> int:
+    """Alarms: one holds its successors in a session back for `REARM` steps."""
+    count, last, owner = 0, 0, -1
+    for step in np.flatnonzero(flags).tolist():
+        if session[step] != owner or step - last > REARM:
+            count, last, owner = count + 1, step, int(session[step])
+    return count
+
+
+def _level(merged: F64, session: I64, alarms: int) -> float:
+    """Largest level that sounds at most once in `alarms` healthy steps.
+
+    Args:
+        merged: (n,) p-values of consecutive steps, session by session.
+        session: (n,) whose they are.
+        alarms: healthy steps per false alarm.
+    """
+    ordered, allowed = np.unique(merged), merged.shape[0] // alarms
+    low, high = 0, ordered.shape[0]
+    while low < high:
+        middle = (low + high) // 2
+        if _sounded(merged <= ordered[middle], session) > allowed:
+            high = middle
+        else:
+            low = middle + 1
+    return float(np.nextafter(ordered[low] if low < ordered.shape[0] else 1.0, 0.0))
 
 
 def _fit_reference(parts: list[Steps], provenance: Provenance, options: FitOptions) -> MultivariateAsset:
@@ -403,9 +428,10 @@ def _fit_mask(
     everyone = np.arange(conformal.session.shape[0])
     statistic, parts = combine(bare, standardise(draft, conformal.raw, everyone))
     table = np.sort(_thinned(statistic))
-    merged = 2.0 * p_value(table, statistic)
+    monitor = np.ones(statistic.shape)
     if reference is not None and number & int(Signal.FEATURES):
-        merged = np.minimum(merged, 2.0 * p_value(reference.steps, conformal.distance))
+        monitor = p_value(reference.steps, conformal.distance)
+    merged = merge(p_value(table, statistic), monitor, DEFAULT_POLICY.weight)
     whole = conformal.complete
     components = []
     for columns, part in zip(statistics.SLICES, parts.T, strict=True):
@@ -415,7 +441,7 @@ def _fit_mask(
         steps=table,
         sessions=_maxima(statistic[whole], conformal.session[whole], int(conformal.session.max()) + 1),
         components=tuple(components),
-        level=_level(np.minimum(merged, 1.0), options.alarms),
+        level=_level(merged, conformal.session, options.alarms),
     )
 
 

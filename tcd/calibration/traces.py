@@ -136,7 +136,7 @@ def _label(row: dict[str, Any], steps: int) -> tuple[str, int, int, bool]:
         kind = "temperature" if regime == "tempblow" else "shift"
         return kind, min(until, change), change, False
     if regime == "cooldown":
-        return loop or "control", min(until, change), onset, False
+        return loop or "control", until if change < 0 else min(until, change), onset, False
     greedy = regime == "lowtemp"
     return loop or ("greedy" if greedy else "healthy"), until, onset, not (greedy and loop)
 

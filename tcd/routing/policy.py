@@ -15,7 +15,8 @@ DEFAULT_POLICY: Final = RoutingPolicy(
         source="tcd", n_steps=0, n_sessions=0, horizon=0, software="tcd", demo=False, notes="built-in default"
     ),
     name="default",
-    weight=0.5,
+    # half the level for a monitor that sees little would cost most of the power (docs/detection.md)
+    weight=0.9,
     drift=0.5,
     failed=int(Status.FAILED | Status.NONFINITE | Status.BAD_INPUT),
     tiers=(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tcd.ledger import Ledger
 
 LENGTH = 10
-_SESSIONS = 1999
+_SESSIONS = 1111
 
 
 class NullScorer:

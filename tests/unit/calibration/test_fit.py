@@ -12,7 +12,7 @@ import pytest
 
 from tcd.calibration import default_asset_dir, load_assets, report
 from tcd.calibration.evaluate import auroc, cross_validate, evaluate_fold, folds_of, summarise
-from tcd.calibration.fit import FitOptions, Split, fit_directory, fit_traces, split_prompts, steps_of
+from tcd.calibration.fit import FitOptions, Split, _level, fit_directory, fit_traces, split_prompts, steps_of
 from tcd.calibration.logistic import fit, robust_scale
 from tcd.calibration.traces import load_traces, replay
 from tcd.contract import detector_key
@@ -215,3 +215,17 @@ def test_training_recordings_move_the_weights_and_nothing_else() -> None:
     assert (alone.masks[15].linear != more.masks[15].linear).any()
     with pytest.raises(AssetError, match="prompts are in the data and in the training recordings"):
         fit_traces(mine, split, "s", demo=True, options=replace(options, training=(*other, mine[0])))
+
+
+def test_a_level_counts_alarms_and_not_their_length() -> None:
+    p = np.full(4000, 0.5)
+    # an excursion of 20 steps, one apart, and one more in the next session
+    p[100:120], p[300], p[2050] = 0.001, 0.002, 0.003
+    session = np.repeat([0, 1], 2000)
+    level = _level(p, session, 2000)
+    assert 0.002 <= level < 0.003
+    assert _level(p, session, 1000) < 0.5
+    assert _level(p, session, 4000) == pytest.approx(0.002)
+    assert _level(p, session, 5000) < 0.001
+    # two steps of one excursion that lie in two sessions are two alarms
+    assert _level(p, np.repeat([0, 1], [110, 3890]), 4000) < 0.001

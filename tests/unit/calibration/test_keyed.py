@@ -22,6 +22,7 @@ from tcd.calibration.traces import Key, Sequence, Traces
 from tcd.cli.calibrate import app
 from tcd.contract import SUP_START, Status, detector_key, temperature_bucket, unpack_status
 from tcd.errors import AssetError
+from tcd.routing import DEFAULT_POLICY
 from tcd.rows import ScoreRow
 from tcd.scoring import LibraryScorer
 
@@ -174,7 +175,7 @@ def test_delta_is_shared_by_all_assets_of_a_fit(tmp_path: Path) -> None:
     pins = resolve(assets, key, Shape(3, 0, short=False), alpha=0.05)
     assert (pins.confidence, pins.reasons) == (0.99, ("calibration too small",))
     (own,) = [one for one in found.fitted if one.level == 0 and one.key[2] == "chat"]
-    assert pins.p_floor == min(1.0, 2 * own.p_floor)
+    assert pins.p_floor == min(1.0, own.p_floor / DEFAULT_POLICY.weight)
 
 
 def test_a_log_in_which_no_key_has_enough_is_refused(tmp_path: Path) -> None:

@@ -43,12 +43,12 @@ def test_merge_never_exceeds_one() -> None:
     assert merge(np.array([1.0]), np.array([1.0]), 0.5)[0] == 1.0
 
 
-@pytest.mark.parametrize(("p", "trigger"), [(0.005, 1), (np.nextafter(0.005, 1), 0)])
+@pytest.mark.parametrize(("p", "trigger"), [(0.009, 1), (0.0091, 0)])
 def test_the_trigger_compares_the_merged_p_with_the_level(p: float, trigger: int) -> None:
     out = route(inputs(DETECTOR_P=[[1.0, p]]), ASSETS)
     assert out["TRIGGER"][0, 0] == out["VERDICT"][0, 0] == trigger
     assert out["TIER"][0, 0] == 2 * trigger
-    assert out["P_VALUE"][0, 0] == 2 * p
+    assert out["P_VALUE"][0, 0] == p / DEFAULT_POLICY.weight
 
 
 def test_without_the_controller_nothing_triggers() -> None:
@@ -59,7 +59,7 @@ def test_without_the_controller_nothing_triggers() -> None:
 def test_the_fast_alarm_is_a_verdict_of_the_cautious_tier() -> None:
     out = route(inputs(DETECTOR_P=[[0.001, 1.0]]), ASSETS)
     assert (out["TRIGGER"][0, 0], out["VERDICT"][0, 0], out["TIER"][0, 0]) == (0, 1, 1)
-    assert out["SCORE"][0, 0] == np.float32(1 - 0.002)
+    assert out["SCORE"][0, 0] == np.float32(1 - 0.001 / DEFAULT_POLICY.weight)
     # a greedy loop is taken back to a temperature at which text is healthy
     assert out["ROUTE"][0].tolist() == [np.float32(0.6), np.float32(0.95), 512, 3]
 

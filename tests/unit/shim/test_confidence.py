@@ -16,6 +16,7 @@ from tcd.calibration.conditional import conditional_table, with_confidence
 from tcd.contract import detector_key
 from tcd.errors import AssetError
 from tcd.receipts import KeySet, VerifyPolicy, verify_single
+from tcd.routing import DEFAULT_POLICY
 from tcd.rows import ScoreResult, ScoreRow
 from tcd.scoring import LibraryScorer
 
@@ -75,8 +76,8 @@ async def test_a_served_hypothesis_has_the_adjusted_p_and_says_so(make_client: A
         # a blow-up of the temperature from step 30 on
         trace = -float(rng.exponential(1.0 if t < 30 else 8.0))
         answer = (await client.post({"trace_vector": [trace], "model_id": "m", "step_id": t, "tenant": "t"})).json()
-        # a mask without features has the detector's table alone, at its weight 1/2
-        assert answer["p_floor"] == 2 * adjusted[0]
+        # a mask without features has the detector's table alone, at the policy's weight
+        assert answer["p_floor"] == adjusted[0] / DEFAULT_POLICY.weight
         body = json.loads(answer["receipt_body"])
         assert body["guarantee"] == answer["guarantee"]
         report = verify_single(answer["receipt_body"], head=answer["receipt"], sig=answer["receipt_sig"], policy=policy)
@@ -88,7 +89,7 @@ async def test_a_served_hypothesis_has_the_adjusted_p_and_says_so(make_client: A
             assert answer["guarantee"].startswith("supfdr<=0.05|unit=session|epoch=1|calibration=sha256:")
             assert answer["guarantee"].endswith("|csu|confidence=0.99|ledger=memory")
             count = N - int(np.searchsorted(table, again.sup[0]))
-            assert answer["p_value"] == min(1.0, 2 * adjusted[count])
+            assert answer["p_value"] == min(1.0, adjusted[count] / DEFAULT_POLICY.weight)
             seen.add(answer["p_value"])
     assert len(seen) > 1
 

@@ -145,7 +145,7 @@ async def test_the_guarantee_names_the_claim_in_force(make_client: Any) -> None:
     digest = answer["calibration"]["detector"]
     expected = f"supfdr<=0.05|unit=session|epoch=1|calibration={digest}|prds|marginal|ledger=memory"
     assert answer["guarantee"] == expected
-    assert answer["p_floor"] == 1 / 2000 / 0.5
+    assert answer["p_floor"] == 1 / 1112 / 0.9
 
 
 @pytest.mark.parametrize(
