@@ -165,7 +165,7 @@ def detector(
 @app.command()
 def sessions(
     data: Path = typer.Option(..., "--data", exists=True, file_okay=False, help="directory of judge trajectories"),
-    small: bool = typer.Option(False, "--small", help="Six splits instead of fifty, as CI runs it."),
+    small: bool = typer.Option(False, "--small", help="Six splits instead of twenty, as CI runs it."),
     out: Path | None = typer.Option(None, help="Write sessions.md, sessions.json and the plots to this folder."),
 ) -> None:
     """Measure the session unit on judged trajectories, beside a plain threshold and E-valuator's rules."""

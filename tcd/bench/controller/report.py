@@ -148,7 +148,7 @@ def markdown(report: dict[str, Any], *, images: str = "") -> str:
         "",
         "## Experiment 4: real judge trajectories",
         "",
-        "`tcd bench sessions` measures the session unit on them.",
+        "`tcd bench sessions` measures the session unit on them: [its report](sessions.md).",
         "",
         "## Experiment 5: relations that hold at every event",
         "",
