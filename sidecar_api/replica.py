@@ -63,9 +63,14 @@ class _Watched:
     """Signs of life of the other members, by this shim's own clock and only while the ledger answers."""
 
     seen: dict[int, tuple[str, float]] = field(default_factory=dict)
+    at: float = 0.0
 
     def lost(self, members: Sequence[Member], now: float, ttl: float) -> list[int]:
-        """Members that gave no sign for `ttl` seconds."""
+        """Members that gave no sign for `ttl` seconds, in which this shim looked again and again."""
+        if now - self.at > ttl / 2:
+            # this shim was away itself, and what held it up may have held up the others
+            self.seen.clear()
+        self.at = now
         found = {m.epoch: self.seen.get(m.epoch) for m in members}
         self.seen = {
             m.epoch: old if old is not None and old[0] == m.seen else (m.seen, now)
