@@ -65,8 +65,22 @@ def auroc(positive: F64, negative: F64) -> float:
     return float(below.mean() / 2 / negative.shape[0])
 
 
-def score_sequence(steps: Steps, detector: DetectorAsset, reference: MultivariateAsset | None, mask: int) -> Scored:
+def score_sequence(
+    steps: Steps,
+    detector: DetectorAsset,
+    reference: MultivariateAsset | None,
+    mask: int,
+    *,
+    weight: float = DEFAULT_POLICY.weight,
+) -> Scored:
     """Score every step of a sequence; steps in the warm-up have merged p = 1 and a statistic of -inf.
+
+    Args:
+        steps: the sequence.
+        detector: the detector's asset.
+        reference: the monitor's, None for none.
+        mask: the signals that are used.
+        weight: the detector's in the merge.
 
     Raises:
         KeyError: if the detector asset has no calibration for the mask.
@@ -88,8 +102,8 @@ def score_sequence(steps: Steps, detector: DetectorAsset, reference: Multivariat
     top = float(statistic[:healthy].max(initial=-np.inf))
     found = session_p(calibration.sessions, calibration.adjusted, np.array([top]))
     session = float(found[0]) if np.isfinite(top) else 1.0
-    hypothesis = float(merge(np.array(session), np.array(monitor_p), DEFAULT_POLICY.weight))
-    merged = merge(p, far_p, DEFAULT_POLICY.weight)
+    hypothesis = float(merge(np.array(session), np.array(monitor_p), weight))
+    merged = merge(p, far_p, weight)
     return Scored(steps, statistic, merged, calibration.level, session, p, top, hypothesis)
 
 

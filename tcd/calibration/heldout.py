@@ -19,6 +19,7 @@ from tcd.calibration.evaluate import Scored, fault_delays, healthy_p, score_sequ
 from tcd.calibration.fit import Steps
 from tcd.calibration.traces import Key
 from tcd.errors import AssetError
+from tcd.routing import DEFAULT_POLICY
 
 F64 = NDArray[np.float64]
 SCHEMA: Final = "tcd-evaluation-1"
@@ -53,6 +54,7 @@ def judge(steps: list[Steps], assets: AssetSet, *, asked: Key | None = None) -> 
         AssetError: no asset answers a key or its signals.
     """
     out = []
+    weight = (assets.policy(0) or DEFAULT_POLICY).weight
     for one in steps:
         key = one.sequence.key or asked
         if key is None:
@@ -66,7 +68,7 @@ def judge(steps: list[Steps], assets: AssetSet, *, asked: Key | None = None) -> 
             msg = f"no calibration for {'/'.join(key)} with signal mask {mask}"
             raise AssetError(msg)
         usable = monitor if monitor is not None and monitor.features == one.sequence.features.shape[1] else None
-        out.append(Judged(score_sequence(one, detector, usable, mask), key, match, detector, mask))
+        out.append(Judged(score_sequence(one, detector, usable, mask, weight=weight), key, match, detector, mask))
     return out
 
 

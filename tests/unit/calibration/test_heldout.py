@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tcd.calibration import default_asset_dir, load_assets
 from tcd.calibration.fit import FitOptions, shipped_weights, steps_of
-from tcd.calibration.heldout import SCHEMA, chance, evaluate, ks_limit
+from tcd.calibration.heldout import SCHEMA, chance, evaluate, judge, ks_limit
 from tcd.calibration.keyed import fit_keys, held_back, named
 from tcd.calibration.report import plain
 from tcd.calibration.traces import Key, Sequence, Traces
@@ -107,6 +107,17 @@ def test_a_right_calibration_is_told_from_one_of_another_key(fitted: Path) -> No
     assert 'class="good"' in page
     assert 'class="bad"' in bad
     assert "can be shown" in page
+
+
+def test_the_weight_is_that_of_the_assets_own_policy(fitted: Path) -> None:
+    assets = load_assets(fitted)
+    steps = [steps_of(sequence(np.random.default_rng(1), f"{i}", HOT, 3.0)) for i in range(10)]
+    policy = assets.routing[assets.policies[0]]
+    halved = replace(assets, routing={policy.digest: replace(policy, weight=policy.weight / 2)})
+    one, other = (judge(steps, each) for each in (assets, halved))
+    for a, b in zip(one, other, strict=True):
+        assert b.scored.hypothesis_p == pytest.approx(min(1.0, 2 * a.scored.session_p / policy.weight))
+        assert a.scored.hypothesis_p <= b.scored.hypothesis_p
 
 
 def test_every_key_says_what_answered_it_and_fall_backs_are_no_evidence(fitted: Path) -> None:
