@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from tcd.calibration.evaluate import REARM, Scored, realised
-from tcd.calibration.fit import Steps
+from tcd.calibration.evaluate import Scored, realised
+from tcd.calibration.fit import REARM, Steps
 from tcd.calibration.report import interval
 from tcd.detector.windows import BLOCK
 
