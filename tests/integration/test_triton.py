@@ -296,10 +296,12 @@ async def test_values_that_are_not_numbers_are_answered_with_a_status(client: In
 
 async def test_the_models_own_metrics_are_scraped(triton_server: TritonServer) -> None:
     client = connect(triton_server.http_url)
+    await asyncio.sleep(0.6)
+    await client.infer(pack(rows(0, 1)), timeout=5)  # counts go out with an execution: those of earlier tests too
     before = _metrics(triton_server)
     await client.infer(pack(rows(1, 9)), timeout=5)
     await asyncio.sleep(0.6)
-    await client.infer(pack(rows(2, 1)), timeout=5)  # counts go out with an execution
+    await client.infer(pack(rows(2, 1)), timeout=5)
     await client.close()
     after = _metrics(triton_server)
     for model in ("tcd_detector", "tcd_multivariate", "tcd_routing"):
