@@ -67,7 +67,7 @@ class _Watched:
 
     def lost(self, members: Sequence[Member], now: float, ttl: float) -> list[int]:
         """Members that gave no sign for `ttl` seconds, in which this shim looked again and again."""
-        if now - self.at > ttl / 2:
+        if now - self.at > ttl:
             # this shim was away itself, and what held it up may have held up the others
             self.seen.clear()
         self.at = now
