@@ -27,7 +27,7 @@ from tcd.spotlight.policy import MarkerStrategy, Marking, OnFailure, Policy, Zon
 _TOML: Final = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 PREFIX: Final = "TCD_"
 #: `TCD_*` names that are no settings of the shim but are read elsewhere.
-FOREIGN: Final = frozenset({"TCD_CONFIG_PATH", "TCD_TEST_SKIPS"})
+FOREIGN: Final = frozenset({"TCD_CONFIG_PATH", "TCD_NATIVE", "TCD_NATIVE_LIBRARY", "TCD_TEST_SKIPS"})
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]

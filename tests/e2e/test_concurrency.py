@@ -143,8 +143,8 @@ def score(made: list[Generation], assets: AssetSet, levels: list[float]) -> Iter
 
 
 def calibrate(directory: Path) -> None:
-    """A calibration of 1,000 healthy sessions of the same kind."""
-    healthy = generations(seed=8, tenants=1000 // SESSIONS, bad=0.0)
+    """A calibration of 600 healthy sessions of the same kind: epochs of five at the default weight."""
+    healthy = generations(seed=8, tenants=600 // SESSIONS, bad=0.0)
     *_, last = score(healthy, load_assets(default_asset_dir()), [0.0] * len(healthy))
     sup = np.array([r.sup for r in last])
     write_synthetic(directory, detector_maxima=sup[:, 0], multivariate_maxima=sup[:, 1])

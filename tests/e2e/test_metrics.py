@@ -23,7 +23,9 @@ def scrape(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 
 def total(samples: dict[tuple[str, frozenset[tuple[str, str]]], float], name: str, **labels: str) -> float:
-    return sum(v for (n, held), v in samples.items() if n == name and labels.items() <= dict(held).items())
+    # the parser adds `_total` to the names of counters that lack it
+    names = {name, f"{name}_total"}
+    return sum(v for (n, held), v in samples.items() if n in names and labels.items() <= dict(held).items())
 
 
 async def test_a_decision_shows_in_the_shim_and_in_triton(stack: Stack) -> None:
