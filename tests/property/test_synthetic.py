@@ -19,6 +19,7 @@ from tcd.demo.labels import soft_loop, verbatim_loop
 from tcd.demo.recording.made_up import make_part, make_plan
 from tcd.demo.recording.realism import compare
 from tcd.demo.recording.synthetic import Signals, Tables, blow_up, drift, healthy, loop, missing
+from tcd.routing import DEFAULT_POLICY, merge
 from tcd.scoring import diagnose
 
 ASSETS = load_assets(default_asset_dir())
@@ -173,7 +174,8 @@ def test_p_falls_with_the_score_and_the_running_maximum_never_falls(seed: int) -
         out = diagnose(row, ASSETS)
         assert (out["SUP_OUT"] >= sup).all()
         assert 0.0 < out["P_VALUE"][0, 0] <= min(p_before, 1.0)
-        assert out["SCORE"][0, 0] == pytest.approx(1.0 - min(1.0, *(2 * out["P_STEP"][0])), abs=1e-6)
+        merged = merge(out["P_STEP"][0, 0], out["P_STEP"][0, 1], DEFAULT_POLICY.weight)
+        assert out["SCORE"][0, 0] == pytest.approx(1.0 - merged, abs=1e-6)
         sup, p_before = out["SUP_OUT"], float(out["P_VALUE"][0, 0])
 
 
