@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcd.calibration import report
+from tcd.calibration.alarms import REARM, alarm_count
 from tcd.calibration.assets import DetectorAsset, MultivariateAsset
 from tcd.calibration.conformal import p_value, session_p
-from tcd.calibration.fit import REARM, FitOptions, Split, Steps, fit_traces, healthy_distances, split_prompts, steps_of
+from tcd.calibration.fit import FitOptions, Split, Steps, fit_traces, healthy_distances, split_prompts, steps_of
 from tcd.calibration.report import interval
 from tcd.calibration.traces import Traces
 from tcd.contract import Signal
@@ -140,14 +141,7 @@ def _negatives(scored: list[Scored]) -> F64:
 
 def _sounded(scored: list[Scored], threshold: float, rearm: int) -> int:
     """Alarms on healthy steps; one holds its successors back for `rearm` steps."""
-    count = 0
-    for one in scored:
-        last = -np.inf
-        for step in np.flatnonzero(one.statistic[: one.steps.sequence.healthy] > threshold).tolist():
-            if step - last > rearm:
-                count += 1
-                last = step
-    return count
+    return sum(alarm_count(s.statistic[: s.steps.sequence.healthy] > threshold, rearm) for s in scored)
 
 
 def realised(scored: list[Scored], rearm: int, *, tokens: int = 1000) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tcd import __version__
 from tcd.calibration import logistic
+from tcd.calibration.alarms import alarm_count
 from tcd.calibration.assets import Binding, DetectorAsset, Head, MaskCalibration, MultivariateAsset, Provenance
 from tcd.calibration.conditional import with_confidence
 from tcd.calibration.conformal import p_value, upper_quantile
@@ -45,8 +46,6 @@ _EMPHASIS: Final = {"soft": 0.3, "severe": 2.0, "mild": 2.0}
 _LEAST_STEPS, _LEAST_SCALE = 48, 1e-5
 #: Largest table of steps: an alarm per 2,000 steps is then the 16th largest value.
 _LARGEST_TABLE: Final = 32_768
-#: Steps after an alarm in which another is the same one.
-REARM: Final = 32
 #: Steps after an onset that train a combination with features.
 _AT_ONCE: Final = 64
 ALL_MASKS: Final = tuple(range(1, 16))
@@ -332,12 +331,8 @@ def healthy_distances(steps: Steps, chosen: I64, reference: MultivariateAsset) -
 
 
 def _sounded(flags: Bool, session: I64) -> int:
-    """Alarms: one holds its successors in a session back for `REARM` steps."""
-    count, last, owner = 0, 0, -1
-    for step in np.flatnonzero(flags).tolist():
-        if session[step] != owner or step - last > REARM:
-            count, last, owner = count + 1, step, int(session[step])
-    return count
+    """Alarms among the steps of several sessions, one after the other."""
+    return sum(alarm_count(part) for part in np.split(flags, np.flatnonzero(np.diff(session)) + 1))
 
 
 def _level(merged: F64, session: I64, alarms: int) -> float:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from tcd.calibration.alarms import REARM, alarm_count
 from tcd.calibration.evaluate import Scored, realised
-from tcd.calibration.fit import REARM, Steps
+from tcd.calibration.fit import Steps
 from tcd.calibration.report import interval
 from tcd.detector.windows import BLOCK
 
@@ -44,14 +45,7 @@ def healthy_tokens(steps: Sequence[Steps]) -> int:
 
 def sounded(steps: Sequence[Steps], flags: Sequence[Bool], rearm: int) -> int:
     """Alarms on healthy steps; one holds its successors back for `rearm` steps."""
-    count = 0
-    for one, flag in zip(steps, flags, strict=True):
-        last = -np.inf
-        for step in np.flatnonzero(flag[: one.sequence.healthy]).tolist():
-            if step - last > rearm:
-                count += 1
-                last = step
-    return count
+    return sum(alarm_count(flag[: one.sequence.healthy], rearm) for one, flag in zip(steps, flags, strict=True))
 
 
 def delays(steps: Sequence[Steps], flags: Sequence[Bool], kind: str) -> F64:
