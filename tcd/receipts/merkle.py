@@ -7,6 +7,7 @@ The checks need neither. All are pure and bounded by `MAX_PATH` hashes.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -79,34 +80,18 @@ class CompactRange:
 HashRange = Callable[[int, int], bytes]
 
 
-class MerkleTree:
-    """A tree in memory: all perfect subtrees' roots by level, about 64 bytes a leaf. Proofs cost O(log n)."""
+class ProvableLog(ABC):
+    """Roots and proofs of a log's prefixes, whatever holds the roots of its perfect subtrees."""
 
-    __slots__ = ("_levels",)
+    __slots__ = ()
 
-    def __init__(self, entries: Iterable[bytes] = ()) -> None:
-        """A tree over `entries`."""
-        self._levels: list[list[bytes]] = [[]]
-        for entry in entries:
-            self.append(entry)
-
+    @abstractmethod
     def __len__(self) -> int:
         """Number of leaves."""
-        return len(self._levels[0])
 
-    def append(self, entry: bytes) -> int:
-        """Append an entry and return its index."""
-        index = len(self)
-        node, level = leaf_hash(entry), 0
-        self._levels[0].append(node)
-        position = index
-        while position & 1:
-            node = node_hash(self._levels[level][position - 1], node)
-            level, position = level + 1, position >> 1
-            if level == len(self._levels):
-                self._levels.append([])
-            self._levels[level].append(node)
-        return index
+    @abstractmethod
+    def subtree(self, level: int, number: int) -> bytes:
+        """Root of the perfect subtree `number` of 2^level leaves."""
 
     def root(self, size: int | None = None) -> bytes:
         """Root of the first `size` leaves (None = all).
@@ -141,6 +126,56 @@ class MerkleTree:
             raise ValueError(msg)
         return consistency_path(old, size, self._hash)
 
+    def _size(self, size: int | None) -> int:
+        if size is None:
+            return len(self)
+        if not 0 <= size <= len(self):
+            msg = f"no {size} leaves in {len(self)}"
+            raise ValueError(msg)
+        return size
+
+    def _hash(self, start: int, end: int) -> bytes:
+        """Hash of the leaves of [start, end); `start` is a multiple of the power of two that covers them."""
+        parts = [self.subtree(level, first >> level) for first, level in perfect_subtrees(start, end)]
+        root = parts.pop()
+        while parts:
+            root = node_hash(parts.pop(), root)
+        return root
+
+
+class MerkleTree(ProvableLog):
+    """A tree in memory: all perfect subtrees' roots by level, about 64 bytes a leaf. Proofs cost O(log n)."""
+
+    __slots__ = ("_levels",)
+
+    def __init__(self, entries: Iterable[bytes] = ()) -> None:
+        """A tree over `entries`."""
+        self._levels: list[list[bytes]] = [[]]
+        for entry in entries:
+            self.append(entry)
+
+    def __len__(self) -> int:
+        """Number of leaves."""
+        return len(self._levels[0])
+
+    def append(self, entry: bytes) -> int:
+        """Append an entry and return its index."""
+        index = len(self)
+        node, level = leaf_hash(entry), 0
+        self._levels[0].append(node)
+        position = index
+        while position & 1:
+            node = node_hash(self._levels[level][position - 1], node)
+            level, position = level + 1, position >> 1
+            if level == len(self._levels):
+                self._levels.append([])
+            self._levels[level].append(node)
+        return index
+
+    def subtree(self, level: int, number: int) -> bytes:
+        """See `ProvableLog`."""
+        return self._levels[level][number]
+
     def range_root(self, start: int, end: int) -> bytes:
         """Root of the leaves [start, end) by themselves.
 
@@ -155,22 +190,6 @@ class MerkleTree:
             msg = f"no subtree [{start}, {end}) in {len(self)}"
             raise ValueError(msg)
         return self._hash(start, end)
-
-    def _size(self, size: int | None) -> int:
-        if size is None:
-            return len(self)
-        if not 0 <= size <= len(self):
-            msg = f"no {size} leaves in {len(self)}"
-            raise ValueError(msg)
-        return size
-
-    def _hash(self, start: int, end: int) -> bytes:
-        """Hash of the leaves of [start, end); `start` is a multiple of the power of two that covers them."""
-        parts = [self._levels[level][first >> level] for first, level in perfect_subtrees(start, end)]
-        root = parts.pop()
-        while parts:
-            root = node_hash(parts.pop(), root)
-        return root
 
 
 def inclusion_path(index: int, size: int, hash_range: HashRange) -> tuple[bytes, ...]:

@@ -5,22 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from tcd.receipts.errors import MalformedTile
-from tcd.receipts.merkle import (
-    EMPTY_ROOT,
-    MAX_SIZE,
-    consistency_path,
-    inclusion_path,
-    node_hash,
-    perfect_subtrees,
-)
+from tcd.receipts.merkle import MAX_SIZE, ProvableLog, node_hash
 from tcd.receipts.tiles import WIDTH, Read, Tile, split_tile, tile_for
 
 _HEIGHT: Final = 8
 _CACHED: Final = 64
 
 
-class TileLog:
-    """A log of `size` leaves whose tiles `read` gives. Reads O(log n) tiles per proof."""
+class TileLog(ProvableLog):
+    """A log of `size` leaves whose tiles `read` gives. Reads O(log n) tiles per proof.
+
+    Roots and proofs raise MalformedTile where a tile is missing or not of its width.
+    """
 
     __slots__ = ("_cache", "_read", "size")
 
@@ -42,39 +38,9 @@ class TileLog:
         self._read = read
         self._cache: dict[Tile, list[bytes]] = {}
 
-    def root(self, size: int | None = None) -> bytes:
-        """Root of the first `size` leaves (None = all).
-
-        Raises:
-            MalformedTile: a tile is missing or not of its width.
-        """
-        return self._hash(0, self._bounded(size)) if self._bounded(size) else EMPTY_ROOT
-
-    def inclusion(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
-        """Proof that leaf `index` is among the first `size`, nearest sibling first.
-
-        Raises:
-            MalformedTile: a tile is missing or not of its width.
-            ValueError: no such leaf.
-        """
-        size = self._bounded(size)
-        if not 0 <= index < size:
-            msg = f"no leaf {index} in {size}"
-            raise ValueError(msg)
-        return inclusion_path(index, size, self._hash)
-
-    def consistency(self, old: int, size: int | None = None) -> tuple[bytes, ...]:
-        """Proof that the first `old` leaves are a prefix of the first `size`.
-
-        Raises:
-            MalformedTile: a tile is missing or not of its width.
-            ValueError: `old` beyond `size`.
-        """
-        size = self._bounded(size)
-        if not 0 <= old <= size:
-            msg = f"{old} leaves are no prefix of {size}"
-            raise ValueError(msg)
-        return consistency_path(old, size, self._hash)
+    def __len__(self) -> int:
+        """Number of leaves."""
+        return self.size
 
     def leaf(self, index: int) -> bytes:
         """Hash of a leaf.
@@ -83,21 +49,6 @@ class TileLog:
             MalformedTile: a tile is missing or not of its width.
         """
         return self.subtree(0, index)
-
-    def _bounded(self, size: int | None) -> int:
-        if size is None:
-            return self.size
-        if not 0 <= size <= self.size:
-            msg = f"no {size} leaves in {self.size}"
-            raise ValueError(msg)
-        return size
-
-    def _hash(self, start: int, end: int) -> bytes:
-        parts = [self.subtree(level, first >> level) for first, level in perfect_subtrees(start, end)]
-        root = parts.pop()
-        while parts:
-            root = node_hash(parts.pop(), root)
-        return root
 
     def subtree(self, level: int, number: int) -> bytes:
         """Root of the subtree `number` of 2^level leaves.
