@@ -218,6 +218,7 @@ class Replica:
 
     def appended(self, appended: Appended, events: tuple[Event, ...]) -> None:
         """This shim's events are in the log, and end at `appended.events`."""
+        events = events[appended.known :]
         first = appended.events - len(events)
         if first > self.position:
             if not self._stopping:

@@ -109,11 +109,14 @@ class Appended:
         size: receipts in the ledger, evicted ones included.
         events: events in the ledger, evicted ones included.
         indices: position of each receipt of the batch.
+        known: events that the batch begins with and that were in the log before, see `tcd.ledger.shared.InDoubt`;
+            whatever follows them was appended and ends at `events`.
     """
 
     size: int
     events: int
     indices: tuple[int, ...]
+    known: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from dataclasses import dataclass
 from typing import Any, Final
 
 from tcd.errors import ConfigError, Conflict, Unavailable
@@ -24,6 +25,14 @@ from tcd.risk_av.events import Event
 #: How long a commit in doubt is asked about before the caller is told so.
 _DOUBT_TRIES: Final = 20
 _DOUBT_PAUSE: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """Events whose commit nobody has confirmed; `again`: the next `append` begins with them."""
+
+    events: tuple[Event, ...]
+    again: bool
 
 
 class PostgresLedger(Reader):
@@ -51,7 +60,7 @@ class PostgresLedger(Reader):
         self._claiming = asyncio.Lock()
         self._giving: set[asyncio.Future[None]] = set()
         self._last = Ends(0, 0, 0)
-        self._doubt: Batch | None = None
+        self._doubt: _Doubt | None = None
         self._landed: tuple[Event, ...] = ()
         self.epoch = 0
         self.identity = b""
@@ -170,7 +179,7 @@ class PostgresLedger(Reader):
                 raise Conflict(msg)
             return batch
 
-        return await self._append(whole, now_us)
+        return await self._append(whole, now_us, again=True)
 
     async def transact(self, work: Work, *, now_us: int) -> Appended:
         """See `SharedLedger.transact`."""
@@ -179,9 +188,9 @@ class PostgresLedger(Reader):
             del size
             return await work(root)
 
-        return await self._append(made, now_us)
+        return await self._append(made, now_us, again=False)
 
-    async def _append(self, make: Any, now_us: int) -> Appended:
+    async def _append(self, make: Any, now_us: int, *, again: bool) -> Appended:
         # what was made before `join` is refused after it
         epoch = self.epoch
         async with self._turn:
@@ -194,15 +203,19 @@ class PostgresLedger(Reader):
                     held = await hold(connection, epoch)
                     await self._settle_doubt(connection, held.batch)
                     root = LockedRoot(connection, held.events)
-                    batch = self._without_landed(await make(root, held.size))
+                    batch = await make(root, held.size)
+                    known = self._known(batch) if again else 0
+                    batch = Batch(batch.receipts, batch.events[known:], batch.answers)
                     after = await write(root, held, epoch, batch, now_us)
                 except BaseException:
                     await self._roll_back(transaction)
                     raise
-            await self._commit(transaction, batch)
-            self._last, self._landed = after, ()
+            await self._commit(transaction, _Doubt(batch.events, again))
+            self._last = after
+            if known:
+                self._landed = ()
             first = after.size - len(batch.receipts)
-            return Appended(after.size, after.events, tuple(range(first, after.size)))
+            return Appended(after.size, after.events, tuple(range(first, after.size)), known)
 
     async def _roll_back(self, transaction: Any) -> None:
         try:
@@ -210,14 +223,14 @@ class PostgresLedger(Reader):
         except BaseException:  # noqa: BLE001 - whatever it is: a transaction that cannot be ended ends with its connection
             self._writer.terminate()
 
-    async def _commit(self, transaction: Any, batch: Batch) -> None:
+    async def _commit(self, transaction: Any, doubt: _Doubt) -> None:
         """Commit; where the answer is lost, ask a new connection whether it happened.
 
         Raises:
             InDoubt: there is none to ask.
             Unavailable: it did not happen.
         """
-        self._doubt = batch
+        self._doubt = doubt
         try:
             await transaction.commit()
         except BaseException as error:
@@ -251,15 +264,15 @@ class PostgresLedger(Reader):
         """Under the lock: a batch in doubt is there, or never will be."""
         if self._doubt is not None and batch > self._last.batch:
             self._last = await ends(connection, self.epoch)
-            self._landed = self._doubt.events
+            if self._doubt.again:
+                # after those of an earlier one in doubt, which this one came without
+                self._landed += self._doubt.events
         self._doubt = None
 
-    def _without_landed(self, batch: Batch) -> Batch:
-        """The batch without the events that turned out to be in the log."""
+    def _known(self, batch: Batch) -> int:
+        """Events that the batch begins with and that turned out to be in the log."""
         count = len(self._landed)
-        if count and batch.events[:count] == self._landed:
-            return Batch(batch.receipts, batch.events[count:], batch.answers)
-        return batch
+        return count if batch.events[:count] == self._landed else 0
 
     async def put_checkpoint(self, checkpoint: Checkpoint) -> None:
         """See `Ledger.put_checkpoint`."""

@@ -26,7 +26,8 @@ class Fenced(Unavailable):
 class InDoubt(Unavailable):
     """The connection was lost while a batch was committed: whether it is there is known at the next append.
 
-    Until an append succeeds, each one begins with the same events as the one in doubt.
+    Until an `append` succeeds, each one begins with the same events as the one in doubt. What `transact` makes does
+    not: its work reads from the log whether an earlier one is there.
     """
 
     code = "in_doubt"

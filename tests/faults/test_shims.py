@@ -16,6 +16,7 @@ from tcd.receipts import KeySet, VerifyPolicy, verify_chain
 from tcd.risk_av.events import Drawn
 from tests.faults.shims import Shim, all_events, check_log, shims, start_shim
 from tests.postgres import PostgresServer
+from tests.unit.ledger.lost_answer import LostAnswer
 from tests.unit.shim.conftest import ScriptedScorer
 
 
@@ -69,6 +70,38 @@ async def test_two_shims_share_budgets_and_one_gapless_log(url: str) -> None:
         assert (view.open, view.waiting) == (0, 0)
         assert view.folded == sum(isinstance(e, Drawn) and e.stream == stream for e in await all_events(ledger))
     await ledger.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_commits_in_doubt_under_load_leave_a_log_that_follows(
+    url: str, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Commits of both shims happen or not, and nobody can be asked: each event is there once, and read in its place."""
+    random = np.random.default_rng(seed)
+    monkeypatch.setattr("tcd.ledger.postgres._DOUBT_TRIES", 0)
+    async with shims(url, 2, null_scorer(seed), epoch_length=40, on_failure="static", lease_ttl_s=60.0) as made:
+        for shim in made:
+            whole, lossy = shim.ledger._commit, [LostAnswer(shim.ledger, happens=happens) for happens in (True, False)]
+
+            async def commit(transaction: Any, doubt: Any, whole: Any = whole, lossy: Any = lossy) -> None:
+                await (lossy[int(random.integers(2))] if random.random() < 0.4 else whole)(transaction, doubt)
+
+            monkeypatch.setattr(shim.ledger, "_commit", commit)
+        answers = await load(made, workers=12, sessions=10, tenants=3)
+        assert "degraded" in {answer["cause"] for answer in answers}
+        monkeypatch.undo()
+        for shim in made:
+            await shim.service.judge.flush()
+            await shim.replica._beat()
+            await shim.service.judge.flush()
+        controller = check_log(await all_events(made[0].ledger))
+        for shim in made:
+            await shim.replica._catch_up()
+            assert shim.replica.problem() == ""
+            assert shim.service.budget.controller.digest() == controller.digest()
+        for answer in answers:
+            if answer["cause"] != "degraded":
+                assert await made[0].ledger.get(answer["receipt"]) is not None
 
 
 async def test_chains_of_both_shims_verify(url: str) -> None:

@@ -1,4 +1,4 @@
-"""The PostgreSQL ledger: several writers, fencing, commits in doubt, what it refuses and what it never says."""
+"""The PostgreSQL ledger: several writers, fencing, what it refuses and what it never says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tcd.ledger import Batch, Checkpoint
 from tcd.ledger.postgres import PostgresLedger
 from tcd.ledger.postgres_connect import connect
 from tcd.ledger.postgres_schema import VERSION_TABLE, metadata
-from tcd.ledger.shared import Fenced, InDoubt, Root, SharedLedger
+from tcd.ledger.shared import Fenced, Root, SharedLedger
 from tcd.risk_av import Controller, Event
 from tests.postgres import PASSWORD, PostgresServer
 from tests.unit.ledger.records import answer, records
@@ -216,6 +216,10 @@ async def test_a_claim_that_nobody_waits_for_any_more_is_given_back(url: str) ->
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
+        if not task.cancelled():
+            # it was granted before: whoever got it gives it back
+            assert task.result()
+            await one.unclaim("t", f"k{hops}")
         await asyncio.gather(*one._giving)
         assert await two.claim("t", f"k{hops}")
     await one.close()
@@ -268,69 +272,6 @@ async def test_a_lost_connection_is_made_again(url: str) -> None:
         except Unavailable:
             continue
     assert len((await ledger.events()).events) == 4
-    await ledger.close()
-
-
-class LostAnswer:
-    """A transaction whose commit happens, or not, and whose answer is lost with the connection."""
-
-    def __init__(self, ledger: PostgresLedger, *, happens: bool) -> None:
-        self._ledger = ledger
-        self._happens = happens
-        self._commit = ledger._commit
-
-    async def __call__(self, transaction: Any, batch: Batch) -> None:
-        happens, writer = self._happens, self._ledger._writer
-
-        class Transaction:
-            async def commit(self) -> None:
-                if happens:
-                    await transaction.commit()
-                else:
-                    writer.terminate()
-                raise ConnectionResetError
-
-        await self._commit(Transaction(), batch)
-
-
-@pytest.mark.parametrize("happens", [True, False])
-async def test_a_commit_whose_answer_is_lost(url: str, monkeypatch: pytest.MonkeyPatch, *, happens: bool) -> None:
-    ledger = await PostgresLedger.open(url)
-    made = records("a", 2)
-    batch = Batch((made[0],), some_events(), (answer(),))
-    monkeypatch.setattr(ledger, "_commit", LostAnswer(ledger, happens=happens))
-    if happens:
-        appended = await ledger.append(batch, now_us=0)
-        assert (appended.size, appended.events, appended.indices) == (1, 2, (0,))
-    else:
-        with pytest.raises(Unavailable) as refused:
-            await ledger.append(batch, now_us=0)
-        assert not isinstance(refused.value, InDoubt)
-    monkeypatch.undo()
-    stats = await ledger.stats()
-    assert (stats.receipts, stats.events, stats.answers) == ((1, 2, 1) if happens else (0, 0, 0))
-    await ledger.append(Batch((made[1],)) if happens else batch, now_us=0)
-    await ledger.close()
-
-
-@pytest.mark.parametrize("happens", [True, False])
-async def test_a_commit_that_stays_in_doubt(url: str, monkeypatch: pytest.MonkeyPatch, *, happens: bool) -> None:
-    """Nobody can be asked for a while: the next append begins with the same events, and they are there once."""
-    ledger = await PostgresLedger.open(url)
-    first, more = some_events("a"), some_events("b")
-    monkeypatch.setattr("tcd.ledger.postgres._DOUBT_TRIES", 0)
-    monkeypatch.setattr(ledger, "_commit", LostAnswer(ledger, happens=happens))
-    with pytest.raises(InDoubt):
-        await ledger.append(Batch(events=first), now_us=0)
-    monkeypatch.undo()
-    made = records("a", 2)
-    with pytest.raises(Conflict):
-        await ledger.append(Batch((made[1],), first + more), now_us=0)
-    appended = await ledger.append(Batch((made[0],), first + more), now_us=0)
-    assert appended.events == 4
-    assert (await ledger.events()).events == first + more
-    appended = await ledger.append(Batch(events=first), now_us=0)
-    assert appended.events == 6
     await ledger.close()
 
 
