@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from sidecar_api.stores import open_shared
-from tcd.errors import ConfigError, Conflict, Unavailable
+from tcd.errors import ConfigError, Unavailable
 from tcd.ledger import Batch, Checkpoint
 from tcd.ledger.postgres import PostgresLedger
 from tcd.ledger.postgres_connect import connect
