@@ -67,15 +67,23 @@ typ heads  `heads {count: integer, root: 64 hex digits}`: the newest record of e
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from tcd.contract import DECODERS, TIERS
-from tcd.receipts.errors import LimitExceeded, UnknownVersion
+from tcd.receipts import canonical
+from tcd.receipts.errors import LimitExceeded, SchemaMismatch, UnknownVersion
+from tcd.receipts.fast import read_json
 from tcd.receipts.keys import ALG, HYBRID, PUBLIC_SIZES, SIGNATURE_SIZES
 from tcd.receipts.schema import (
     Check,
+    Shape,
     boolean,
     digest,
+    either,
+    expression_of,
     hexadecimal,
     integer,
     listing,
@@ -103,6 +111,7 @@ CAUSES: Final = ("detector", "av", "policy", "budget", "degraded", "")
 TYPES: Final = ("open", "decision", "gap", "close", "admin", "ack", "rotate", "heads")
 _HEAD: Final = b"tcd/receipt/v2/head\0"
 _SIG: Final = b"tcd/receipt/v2/sig\0"
+_TYP: Final = '"typ":"'
 
 _COUNT: Final = integer()
 _NAME: Final = text(128, 1)
@@ -110,7 +119,7 @@ _SIGNED: Final = integer(-(2**53 - 1))
 _IDS: Final = listing(u64, 3, 3)
 _UNIT: Final = one_of("session", "request", "block", "none")
 _MODEL: Final = record({name: text(128) for name in ("id", "gpu", "task", "lang")})
-_TERMS_BASE: Final = {
+_TERMS_BASE: Final[dict[str, Check]] = {
     **dict.fromkeys(("alpha", "alpha_e", "cusum_arl", "from_spent", "kappa"), real),
     "from_index": _COUNT,
     "rule": one_of(*RULES),
@@ -145,9 +154,12 @@ _SEGMENT: Final = record(
 _SEGMENTS: Final = listing(_SEGMENT, 8)
 
 
-def _terms(value: Any) -> None:
+def _check_terms(value: Any) -> None:
     schedule = value.get("schedule") if type(value) is dict else None
     _chosen(_TERMS_BY_SCHEDULE, schedule, "/schedule")(value)
+
+
+_terms: Final = Shape(_check_terms, either(*_TERMS_BY_SCHEDULE.values()))
 
 
 def _chosen(table: dict[str, Check], name: Any, pointer: str) -> Check:
@@ -173,15 +185,24 @@ _SCOPES: Final = {
 }
 
 
-def _open(value: Any) -> None:
+def _check_open(value: Any) -> None:
     scope = value.get("scope") if type(value) is dict else None
     _chosen(_SCOPES, scope, "/scope")(value)
 
 
-def _segments(value: Any) -> None:
+def _check_segments(value: Any) -> None:
     _SEGMENTS(value)
-    if len({segment["name"] for segment in value}) != len(value):
+    if not _different_names(value):
         raise refuse(why="two segments of one name")
+
+
+def _different_names(segments: Any) -> bool:
+    return len({segment["name"] for segment in segments}) == len(segments)
+
+
+_open: Final = Shape(_check_open, either(*_SCOPES.values()))
+#: That the names differ is no matter of the text: `fits` looks at them.
+_segments: Final = Shape(_check_segments, expression_of(_SEGMENTS))
 
 
 _ROTATE: Final = {
@@ -198,8 +219,11 @@ _ROTATE: Final = {
 }
 
 
-def _rotate(value: Any) -> None:
+def _check_rotate(value: Any) -> None:
     _chosen(_ROTATE, value.get("alg") if type(value) is dict else None, "/alg")(value)
+
+
+_rotate: Final = Shape(_check_rotate, either(*_ROTATE.values()))
 
 
 _DECISION: Final = record(
@@ -299,6 +323,11 @@ def check_body(value: Any) -> None:
             msg = f"{name} {value[name][:40]!r} is not {' or '.join(known)}"
             raise UnknownVersion(msg)
     _chosen(_BY_TYPE, value.get("typ"), "/typ")(value)
+    _check_relations(value)
+
+
+def _check_relations(value: Mapping[str, Any]) -> None:
+    """What members say together."""
     chain = value["chain"]
     if len({chain["seq"] == 0, chain["prev"] == NO_PREV, value["typ"] == "open"}) != 1:
         raise refuse(pointer="/chain", why="seq 0, prev zeros and typ open go together")
@@ -306,6 +335,51 @@ def check_body(value: Any) -> None:
         raise refuse(pointer="/close/count", why="not the number of records of the chain")
     if value["typ"] == "gap" and value["gap"]["from"] > value["gap"]["to"]:
         raise refuse(pointer="/gap", why="from is after to")
+
+
+@lru_cache(maxsize=16)
+def _text_of(typ: str) -> re.Pattern[str]:
+    expression = expression_of(_BY_TYPE[typ])
+    if expression is None:
+        raise AssertionError(typ)
+    return re.compile(expression)
+
+
+def fits(value: Mapping[str, Any], text: str) -> bool:
+    """Whether `check_body` takes a value, told in one match of its text; False also where it cannot tell.
+
+    Args:
+        value: whose `typ` is a string.
+        text: what `canonical.write` makes of it.
+    """
+    typ = value["typ"]
+    return typ in _BY_TYPE and _text_of(typ).fullmatch(text) is not None and _related(value)
+
+
+def _related(value: Mapping[str, Any]) -> bool:
+    try:
+        _check_relations(value)
+    except SchemaMismatch:
+        return False
+    return value["typ"] != "decision" or _different_names(value["witness"])
+
+
+def read_fitting(text: str, raw: bytes) -> dict[str, Any] | None:
+    """The value of a body that is canonical and that `check_body` takes; None for others, and where it cannot tell.
+
+    Much faster than reading and checking step by step, which is left to do only to say what is wrong.
+
+    Args:
+        text: of the body.
+        raw: its UTF-8 bytes.
+    """
+    at = text.rfind(_TYP) + len(_TYP)
+    typ = text[at : text.find('"', at)]
+    if typ not in _BY_TYPE or _text_of(typ).fullmatch(text) is None:
+        return None
+    # the text is known to be one JSON object of this type, without floats, large integers, escapes and white space
+    value: dict[str, Any] = read_json(raw)
+    return value if _related(value) and canonical.write(value) == raw else None
 
 
 def head_of(body: bytes) -> bytes:

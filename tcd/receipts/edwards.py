@@ -17,6 +17,11 @@ _SIGN: Final = 1 << 255
 _Y8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
 #: y of every point whose order divides 8 (either sign of x).
 SMALL_ORDER_Y: Final = frozenset({0, 1, P - 1, _Y8, P - _Y8})
+#: Bytes 1..30 of all encodings that are refused as R, whatever the sign; others need no arithmetic.
+_MIDDLE: Final = slice(1, 31)
+_SUSPECT: Final = frozenset(y.to_bytes(_SIZE, "little")[_MIDDLE] for y in (*SMALL_ORDER_Y, P, _SIGN - 1))
+#: L is a little over 2^252: a number whose highest byte is below this is below L.
+_L_BYTE: Final = L >> 248
 
 
 def point_problem(encoded: bytes) -> str:
@@ -43,6 +48,8 @@ def signature_problem(signature: bytes) -> str:
     """Why 64 bytes cannot be an acceptable signature, or an empty string; the curve equation is not checked."""
     if len(signature) != 2 * _SIZE:
         return "not 64 bytes"
+    if signature[-1] < _L_BYTE and signature[_MIDDLE] not in _SUSPECT:
+        return ""
     if int.from_bytes(signature[_SIZE:], "little") >= L:
         return "S is not below the group order"
     y = int.from_bytes(signature[:_SIZE], "little") & (_SIGN - 1)

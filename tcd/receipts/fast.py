@@ -29,6 +29,8 @@ def stdlib_floats(values: list[float]) -> str:
 
 sorted_json: Callable[[Any], bytes] = stdlib_sorted
 float_list: Callable[[list[float]], str] = stdlib_floats
+#: Value of UTF-8 JSON that is known to have neither floats nor integers beyond 2^53 - 1.
+read_json: Callable[[bytes], Any] = json.loads
 
 if find_spec("orjson") is not None:
     import orjson
@@ -46,3 +48,4 @@ if find_spec("orjson") is not None:
 
     sorted_json = orjson_sorted
     float_list = orjson_floats
+    read_json = orjson.loads

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tcd.errors import VerificationError
 from tcd.receipts import canonical
-from tcd.receipts.body import CONTEXT, VERSION, check_body, check_issued_size, head_of, signature_input
+from tcd.receipts.body import CONTEXT, VERSION, check_body, check_issued_size, fits, head_of, signature_input
 from tcd.receipts.chain import ChainState
 from tcd.receipts.keys import Signer
 from tcd.receipts.keyset import PinnedKey
@@ -54,6 +55,18 @@ class Receipt:
     def next(self) -> ChainState:
         """State of its chain after it."""
         return ChainState(self.chain, self.seq, self.prev).after(head=self.head, typ=self.typ, ts_us=self.ts_us)
+
+
+def _written(value: dict[str, Any]) -> bytes:
+    """Canonical bytes of a body; its schema is checked on them where they tell."""
+    try:
+        body = canonical.write(value)
+    except (TypeError, ValueError, RecursionError, VerificationError):
+        check_body(value)
+        raise
+    if not fits(value, body.decode()):
+        check_body(value)
+    return body
 
 
 class Issuer:
@@ -129,8 +142,7 @@ class Issuer:
             "config": config,
             "policy": policy,
         }
-        check_body(value)
-        body = canonical.write(value)
+        body = _written(value)
         check_issued_size(body)
         head = head_of(body)
         sig = self._key.sign(signature_input(suite=self._key.alg, kid=self._key.kid, head=head), CONTEXT)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from tcd.receipts import canonical, mldsa
@@ -52,6 +52,7 @@ class PinnedKey:
         compromised_after_size: log size from which it is compromised: a receipt must be shown to be among that many
             first leaves, a checkpoint may not be larger and needs a quorum of witnesses. None = not compromised.
         alg: Ed25519, ML-DSA-44 (checkpoints) or Ed25519+ML-DSA-44 (receipts).
+        kid: id of the key.
     """
 
     public: bytes
@@ -62,6 +63,7 @@ class PinnedKey:
     not_after_us: int | None = None
     compromised_after_size: int | None = None
     alg: str = ALG
+    kid: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse unsafe keys and unknown purposes.
@@ -74,11 +76,7 @@ class PinnedKey:
             msg = f"a key of purpose {self.purpose!r} is not of algorithm {self.alg!r}"
             raise ValueError(msg)
         Public(self.alg, self.public)
-
-    @property
-    def kid(self) -> str:
-        """Id of the key."""
-        return key_id(self.public, self.alg)
+        object.__setattr__(self, "kid", key_id(self.public, self.alg))
 
     def valid_at(self, ts_us: int) -> bool:
         """Whether `ts_us` is inside the validity."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from tcd.errors import VerificationError
@@ -151,6 +152,12 @@ class Report:
         raise error(bad.detail or bad.name if bad is not None else self.code)
 
 
+@lru_cache(maxsize=256)
+def _plain(name: str, status: Status) -> CheckResult:
+    """A result without a detail; there are few, and they are made for every receipt."""
+    return CheckResult(name, status, "ok" if status == "pass" else status)
+
+
 @dataclass(slots=True)
 class Checks:
     """Collects results; a check that was requested and could not run counts as a failure."""
@@ -160,7 +167,7 @@ class Checks:
 
     def passed(self, name: str) -> None:
         """Record a pass."""
-        self.results.append(CheckResult(name, "pass", "ok"))
+        self.results.append(_plain(name, "pass"))
 
     def failed(self, name: str, error: VerificationError) -> None:
         """Record a failure with the code of `error`."""
@@ -168,10 +175,11 @@ class Checks:
 
     def missing(self, name: str, detail: str = "") -> None:
         """Record that a check did not run."""
-        if name in self.requested:
-            self.results.append(CheckResult(name, "skipped", "skipped", detail))
-        else:
-            self.results.append(CheckResult(name, "absent", "absent", detail))
+        self.results.append(self._missing(name, detail))
+
+    def _missing(self, name: str, detail: str = "") -> CheckResult:
+        status: Status = "skipped" if name in self.requested else "absent"
+        return CheckResult(name, status, status, detail) if detail else _plain(name, status)
 
     def report(
         self,
@@ -183,11 +191,10 @@ class Checks:
         first_bad: int | None = None,
     ) -> Report:
         """The report, with `missing` for every check of `order` that has no result yet."""
-        done = {result.name for result in self.results}
-        for name in order:
-            if name not in done:
-                self.missing(name)
-        ranked = sorted(self.results, key=lambda result: order.index(result.name))
+        found: dict[str, list[CheckResult]] = {}
+        for result in self.results:
+            found.setdefault(result.name, []).append(result)
+        ranked = [result for name in order for result in found.get(name) or (self._missing(name),)]
         bad = next((c for c in ranked if c.status == "fail"), None)
         bad = bad or next((c for c in ranked if c.status == "skipped"), None)
         code = "ok" if bad is None else bad.code

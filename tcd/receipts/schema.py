@@ -1,9 +1,14 @@
-"""Closures that check one value and fail closed: unknown members and values are refused, null is no value."""
+"""Checks of one value that fail closed: unknown members and values are refused, null is no value.
+
+Each also knows a regular expression of the canonical texts that it takes, so that a whole body is checked in one match.
+The expression never takes more than the check; a text that it does not take is left to the check.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from tcd.receipts.errors import SchemaMismatch
@@ -15,6 +20,47 @@ _KEY: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 #: What `risk_av.exact.unhex64` takes: the exponent of NaN and infinities and the bits of -0 are excluded.
 _REAL: Final = re.compile(r"(?!7ff|fff|8000000000000000)[0-9a-f]{16}")
 _SHOWN: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A check with its expression.
+
+    Attributes:
+        run: raises SchemaMismatch for a value that is refused.
+        expression: of canonical texts (tcd-jcs-1) of values that are not refused; None = none is known.
+    """
+
+    run: Check
+    expression: str | None
+
+    def __call__(self, value: Any) -> None:
+        """Run the check."""
+        self.run(value)
+
+
+def expression_of(check: Check) -> str | None:
+    """The expression of a check, None where it has none."""
+    return check.expression if isinstance(check, Shape) else None
+
+
+def _digits(high: int) -> str:
+    """Decimal numbers in 1..high, longest first."""
+    text = str(high)
+    same = [text]
+    for at, digit in enumerate(text):
+        low = 0 if at else 1
+        if int(digit) > low:
+            same.append(f"{text[:at]}[{low}-{int(digit) - 1}][0-9]{{{len(text) - at - 1}}}")
+    shorter = [f"[1-9][0-9]{{0,{len(text) - 2}}}"] if len(text) > 1 else []
+    return "|".join([*reversed(same), *shorter])
+
+
+def _number(low: int, high: int) -> str | None:
+    """Integers in low..high, where the range is symmetric or begins with 0 or 1."""
+    if low not in {0, 1, -high}:
+        return None
+    return {0: f"(?:0|{_digits(high)})", 1: f"(?:{_digits(high)})"}.get(low, f"(?:0|-?(?:{_digits(high)}))")
 
 
 def refuse(*, why: str, pointer: str = "") -> SchemaMismatch:
@@ -34,19 +80,23 @@ def integer(low: int = 0, high: int = _MAX_INT) -> Check:
         if type(value) is not int or not low <= value <= high:
             raise refuse(why=f"not an integer in {low}..{high}")
 
-    return check
+    return Shape(check, _number(low, high))
 
 
-def boolean(value: Any) -> None:
-    """A bool."""
+def _boolean(value: Any) -> None:
     if type(value) is not bool:
         raise refuse(why="not a boolean")
 
 
-def real(value: Any) -> None:
-    """A hex64 real: finite, not -0."""
+def _real(value: Any) -> None:
     if type(value) is not str or _REAL.fullmatch(value) is None:
         raise refuse(why="not a hex64 real")
+
+
+#: A bool.
+boolean: Final = Shape(_boolean, "(?:true|false)")
+#: A hex64 real: finite, not -0.
+real: Final = Shape(_real, f'"{_REAL.pattern}"')
 
 
 def text(limit: int = 128, low: int = 0) -> Check:
@@ -56,7 +106,8 @@ def text(limit: int = 128, low: int = 0) -> Check:
         if type(value) is not str or not low <= len(value) <= limit:
             raise refuse(why=f"not a string of {low}..{limit} characters")
 
-    return check
+    # those without escapes
+    return Shape(check, rf'"[^"\\\x00-\x1f]{{{low},{limit}}}"')
 
 
 def pattern(expression: str) -> Check:
@@ -67,7 +118,7 @@ def pattern(expression: str) -> Check:
         if type(value) is not str or compiled.fullmatch(value) is None:
             raise refuse(why=f"does not match {expression}")
 
-    return check
+    return Shape(check, f'"(?:{expression})"')
 
 
 def hexadecimal(size: int) -> Check:
@@ -78,10 +129,13 @@ def hexadecimal(size: int) -> Check:
 digest: Final = pattern(r"sha256:[0-9a-f]{64}")
 
 
-def u64(value: Any) -> None:
-    """An unsigned 64-bit number as a decimal string."""
+def _u64(value: Any) -> None:
     if type(value) is not str or _U64.fullmatch(value) is None or int(value) >= 1 << 64:
         raise refuse(why="not a decimal string below 2^64")
+
+
+#: An unsigned 64-bit number as a decimal string.
+u64: Final = Shape(_u64, f'"(?:0|{_digits((1 << 64) - 1)})"')
 
 
 def one_of(*values: str) -> Check:
@@ -92,7 +146,15 @@ def one_of(*values: str) -> Check:
         if type(value) is not str or value not in allowed:
             raise refuse(why=f"not one of {', '.join(values)}"[:_SHOWN])
 
-    return check
+    return Shape(check, f'"(?:{"|".join(map(re.escape, values))})"')
+
+
+def _several(before: str, item: str | None, after: str, low: int, high: int) -> str | None:
+    """low..high items with commas between them."""
+    if item is None:
+        return None
+    some = f"{item}(?:,{item}){{{max(low, 1) - 1},{high - 1}}}"
+    return before + (some if low else f"(?:{some})?") + after
 
 
 def listing(item: Check, high: int, low: int = 0) -> Check:
@@ -108,7 +170,7 @@ def listing(item: Check, high: int, low: int = 0) -> Check:
         except SchemaMismatch as error:
             raise inside(str(index), error) from error
 
-    return check
+    return Shape(check, _several(r"\[", expression_of(item), r"\]", low, high))
 
 
 def mapping(item: Check, high: int) -> Check:
@@ -126,7 +188,9 @@ def mapping(item: Check, high: int) -> Check:
         except SchemaMismatch as error:
             raise inside(key[:_SHOWN], error) from error
 
-    return check
+    inner = expression_of(item)
+    member = None if inner is None else f'"{_KEY.pattern}":{inner}'
+    return Shape(check, _several(r"\{", member, r"\}", 0, high))
 
 
 def _unknown(_: Any) -> None:
@@ -152,4 +216,23 @@ def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
         except SchemaMismatch as error:
             raise inside(name[:_SHOWN], error) from error
 
-    return check
+    return Shape(check, _members(known, names))
+
+
+def _members(known: Mapping[str, Check], required: frozenset[str]) -> str | None:
+    """An object of these members in the order of their names; the first one is required."""
+    parts: list[str] = []
+    for name in sorted(known):
+        inner = expression_of(known[name])
+        if inner is None or (not parts and name not in required):
+            return None
+        member = f'{"," if parts else ""}"{re.escape(name)}":{inner}'
+        parts.append(member if name in required else f"(?:{member})?")
+    return r"\{" + "".join(parts) + r"\}" if parts else None
+
+
+def either(*checks: Check) -> str | None:
+    """The texts that one of the checks takes."""
+    parts = [expression_of(check) for check in checks]
+    known = [part for part in parts if part is not None]
+    return f"(?:{'|'.join(known)})" if len(known) == len(parts) else None

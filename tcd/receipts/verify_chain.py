@@ -152,6 +152,7 @@ def _walk(
 ) -> list[tuple[dict[str, Any], str]]:
     """Records that parse, with their true heads; errors go to `run`. Stops at a record that cannot be read."""
     records: list[tuple[dict[str, Any], str]] = []
+    places: list[int | None] = []
     for index, (body, head) in enumerate(zip(bodies, heads, strict=True)):
         reading = Checks(set())
         raw, value = read_body(reading, body)
@@ -170,10 +171,11 @@ def _walk(
                 run.note("links", index, error)
             if value["ts_us"] < records[-1][0]["ts_us"]:
                 run.note("time", index, TimeOrder("time goes backwards"))
-        place = None if proofs is None else _included(value, raw, proofs[index], policy, run, index)
-        if sigs is not None:
-            _signed(value, head, sigs[index], policy, run, index, place)
+        places.append(None if proofs is None else _included(value, raw, proofs[index], policy, run, index))
         records.append((value, head))
+    # apart from the reading: two loops, each in the processor's caches, take less time than one
+    for index, ((value, head), sig, place) in enumerate(zip(records, sigs or (), places, strict=False)):
+        _signed(value, head, sig, policy, run, index, place)
     return records
 
 

@@ -18,6 +18,7 @@ import rfc8785
 
 from tcd.errors import InvalidRequest, VerificationError
 from tcd.receipts import Issuer, KeySet, MlDsaKey, SigningKey, VerifyPolicy, canonical, jcs, verify_single
+from tcd.receipts.body import check_body, read_fitting
 from tcd.receipts.bundle import read_bundle, verify_bundle, write_bundle
 from tcd.receipts.chain import ChainState, chain_id
 from tcd.receipts.checkpoint import LogHead, TlogProof
@@ -27,11 +28,14 @@ from tcd.receipts.logcheck import log_verifier, open_log
 from tcd.receipts.merkle import MerkleTree
 from tcd.receipts.note import parse_note, write_note
 from tcd.receipts.policy_file import policy_from_json
-from tcd.receipts.records import Model, open_session_members
+from tcd.receipts.records import Model, close_members, open_session_members
+from tcd.receipts.rotation import rotate_members
 from tcd.receipts.signed_keyset import RootKeys, open_keyset, sign_keyset
 from tcd.receipts.tiles import Tile, pack_entries, unpack_entries
 from tcd.receipts.tlog_policy import parse_policy
 from tcd.receipts.witnessing import AddCheckpoint, Witness
+from tcd.risk_av import Terms
+from tests.unit.receipts.conftest import Session
 
 ORIGIN: Final = "tcd.example"
 D: Final = "sha256:" + "d" * 64
@@ -183,8 +187,25 @@ def keyset(data: bytes) -> bool:
     return keys is not None or opened is not None
 
 
+def _checked(data: bytes) -> Any:
+    value = canonical.parse(data)
+    check_body(value)
+    return value
+
+
+def read_both_ways(data: bytes) -> Any:
+    """Value of a body, None where it is refused: in one match and step by step, which must agree."""
+    slowly = _read(lambda: _checked(data))
+    text = _read(lambda: canonical.decode_utf8(data))
+    at_once = None if text is None else read_fitting(text, data)
+    # strings with escapes are left to the steps
+    assert at_once == slowly or (at_once is None and b"\\" in data)
+    return slowly
+
+
 def receipt(data: bytes) -> bool:
-    """Bodies and bundles: only what was issued verifies, whatever head, signature and key come along."""
+    """Bodies: read both ways alike; only what was issued verifies, whatever head, signature and key come along."""
+    read_both_ways(data)
     honest, policy = world().receipt, VerifyPolicy(world().keys)
     report = verify_single(data, head=honest.head_hex, sig=honest.sig_hex, policy=policy)
     assert report.ok is (data == honest.body)
@@ -238,6 +259,28 @@ def tile(data: bytes) -> bool:
     return found is not None or bool(entries)
 
 
+def bodies() -> list[bytes]:
+    """A body of each type; of decisions one with everything and one with little."""
+    made = Session(name="f")
+    made.open()
+    made.fold(0.01)
+    made.decision()
+    made.decision(components={}, witness=[])
+    terms = Terms.of(made.controller.params).to_json()
+    made.issue("gap", {"gap": {"from": 2, "to": 3, "reason": "lost"}})
+    made.issue("admin", {"admin": {"action": "a", "actor": "o", "object": D}})
+    made.issue("ack", {"ack": {"actor": "o", "stream": D, "claim": 1, "terms": terms}})
+    made.issue("heads", {"heads": {"count": 3, "root": "0" * 64}})
+    old = made.issuer.pinned()
+    made.issue("rotate", rotate_members(origin=ORIGIN, old=old, new=SigningKey(bytes(32)), from_us=5))
+    made.close()
+    epoch = Session(name="e")
+    opened = {"scope": "epoch", "stream": D, "epoch": 0, "claim_level": "3fb999999999999a", "terms": terms}
+    epoch.issue("open", {"open": opened})
+    epoch.issue("close", close_members(reason="end", count=2, eproc=made.controller.state("acme").snapshot))
+    return [receipt.body for receipt in (*made.receipts, *epoch.receipts)]
+
+
 def seeds() -> dict[str, list[bytes]]:
     """What mutation alone would take long to find, for each target."""
     made = world()
@@ -252,7 +295,7 @@ def seeds() -> dict[str, list[bytes]]:
         "checkpoint": [parsed.checkpoint, parse_note(parsed.checkpoint)[0].encode()],
         "proof": [made.proof],
         "keyset": [json.dumps(value).encode() for value in (made.keys.to_json(), signed, rule, ROOTS.to_json())],
-        "receipt": [made.receipt.body],
+        "receipt": [made.receipt.body, *bodies()],
         "bundle": [made.bundle],
         "witness": [AddCheckpoint(old, path, parsed.checkpoint).write() for old, path in ((0, ()), (1, parsed.path))],
         "tile": [b"tile/0/x001/234.p/5", b"tile/entries/000", b"\x02\0\x01a\0\0"],
