@@ -96,6 +96,25 @@ def ledger(
 
 
 @app.command()
+def receipts(
+    small: bool = typer.Option(False, "--small", help="Seconds instead of minutes, as CI runs it."),
+    out: Path | None = typer.Option(None, help="Write receipts.md, receipts.json and the plot to this folder."),
+) -> None:
+    """Time issuing and verifying beside raw signing, batches, logs to 10^7 leaves, and verification's memory."""
+    from tcd.bench import receipts as bench
+    from tcd.bench.receipts import report
+
+    found = bench.run(bench.Scale.small() if small else bench.Scale())
+    print(report.markdown(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "receipts.md").write_text(report.markdown(found, images="receipts-"))
+        (out / "receipts.json").write_text(json.dumps(found, indent=1) + "\n")
+        for name, drawing in report.plots(found).items():
+            (out / f"receipts-{name}.svg").write_text(drawing)
+
+
+@app.command()
 def spotlight(
     n: int = typer.Option(1000, min=10, help="Rewritings of each body of 16 KiB."),
     triton: bool = typer.Option(True, help="Also in Triton, beside a model that echoes."),
