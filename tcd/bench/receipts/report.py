@@ -100,7 +100,7 @@ def _batches(found: Mapping[str, Any]) -> list[str]:
 def _log(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     out = [
         (
-            "| leaves | append us | append, roots only | root us | inclusion us | its check | consistency us | its check "
+            "| leaves | append us | roots only: us | root us | inclusion us | its check | consistency us | its check "
             "| hashes | tiles: us a leaf | tiles: inclusion us |"
         ),
         "|---" * 11 + "|",
@@ -167,8 +167,8 @@ def markdown(found: Mapping[str, Any], images: str = "") -> str:
         "## The log by its length",
         "",
         (
-            "CPU time. Appends are per leaf since the size before. Proofs are of random leaves, from the tree in memory, "
-            "and from tiles as files, which are read anew for each proof."
+            "CPU time. Appends are per leaf since the size before. Proofs are of random leaves, from a tree in memory, "
+            "and from files of tiles, which are read anew for each proof."
         ),
         "",
         *_log(found["log"]),
