@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import time
@@ -21,10 +19,11 @@ from sidecar_api.http.runtime import Runtime, Spans
 from sidecar_api.http.surface import ShimApp
 from sidecar_api.idempotency import Idempotency
 from sidecar_api.pins import Assets, Resolver, Shape, resolve
+from sidecar_api.policing import default_ref, policy_digest
 from sidecar_api.receipting import Receipts
 from sidecar_api.recovery import recover
 from sidecar_api.replica import Replica, ReplicaRules, shared_params
-from sidecar_api.rewriting import Rewriter, rewrite_policy, spotlight_key
+from sidecar_api.rewriting import Rewriter, rewrite_rules, spotlight_key
 from sidecar_api.service import Parts, Service
 from sidecar_api.sessions import SessionTable
 from sidecar_api.settle import Judge, JudgeRules
@@ -36,6 +35,7 @@ from sidecar_api.subjects import Subjects, subject_key
 from sidecar_api.verification import Verifier
 from sidecar_api.windows import HoldRules
 from tcd import __version__
+from tcd.bundles import configured
 from tcd.config import Settings
 from tcd.errors import ConfigError
 from tcd.ledger import Ledger
@@ -47,19 +47,6 @@ from tcd.rows import Scorer
 from tcd.telemetry import Exporter, LogWriter
 from tcd.telemetry.logs import QueueHandler
 
-#: Settings that are policy: their digest is what receipts name.
-POLICY_FIELDS: Final = frozenset(
-    {
-        *("alpha", "alpha_e", "unit", "rule", "schedule", "omega", "epoch_length", "epoch_roll", "credit_cap"),
-        "pool_shares",
-        *("mode", "on_failure", "static_action", "sanitize", "hysteresis_on", "hysteresis_off", "cooldown_steps"),
-        *("entropy_floor", "hard_fail_on_floor", "http_rate_cap", "http_rate_refill", "token_cost_divisor"),
-        *("rate_overrides", "session_busy"),
-        *("spotlight_zones", "spotlight_marking", "spotlight_keep_newlines", "spotlight_marker", "spotlight_shadow"),
-        *("spotlight_marker_length", "spotlight_fixed_marker", "spotlight_data_roles", "spotlight_plain_tags"),
-        "spotlight_on_failure",
-    }
-)
 #: Reservations per epoch of the rules that discount, where none are configured.
 _DISCOUNTED_LENGTH: Final = 1000
 
@@ -91,12 +78,6 @@ class Edges:
     spotlight_key: bytes | None = None
     spans: Spans | None = None
     gpu: Callable[[], Mapping[str, float]] | None = None
-
-
-def policy_digest(settings: Settings) -> str:
-    """`sha256:` digest of the settings that are policy."""
-    value = settings.model_dump(mode="json", include=set(POLICY_FIELDS))
-    return "sha256:" + hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def make_exporter(settings: Settings) -> Exporter:
@@ -156,7 +137,7 @@ def _judge_rules(settings: Settings, policy: str, *, durable: bool) -> JudgeRule
         unit=settings.unit,
         rule=settings.rule,
         durable=durable,
-        policy_ref=f"default@1#{policy[7:19]}",
+        policy_ref=default_ref(policy),
         config_hash=settings.config_hash,
     )
 
@@ -235,6 +216,7 @@ class _Shared:
 
 def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -> Runtime:
     logs = LogWriter(level=settings.log_level, limit=settings.log_queue)
+    policies = configured(settings.policies, settings.policies_json)
     ledger = edges.ledger or memory_ledger(settings)
     shared = _Shared(Idempotency(ledger, ttl=settings.idempotency_ttl_s), edges.exporter or make_exporter(settings))
     receipts = _receipts(settings, edges, logs)
@@ -276,7 +258,7 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         state=StateService(service, receipts=receipts, log=loaded),
         verifier=verifier,
         rewriter=Rewriter(
-            rewrite_policy(settings),
+            rewrite_rules(settings, policies),
             key=edges.spotlight_key or spotlight_key(settings, edges.random),
             random=edges.random,
             metrics=shared.exporter.spotlighting,
@@ -290,6 +272,7 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         replica=replica,
         triton=edges.triton,
         config_hash=settings.config_hash.encode(),
+        policies=policies,
         spans=edges.spans,
     )
 
@@ -323,7 +306,7 @@ def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edg
         edges: clock, randomness, ledger, readiness; defaults are the real ones.
 
     Raises:
-        ConfigError: the settings do not fit the assets.
+        ConfigError: the settings do not fit the assets, or the bundle of policies is refused (`BadBundle`).
     """
     runtime = _runtime(settings, scorer, assets, edges or Edges())
 

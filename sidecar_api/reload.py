@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from sidecar_api.decision import Rules
 from sidecar_api.http.runtime import Runtime
+from sidecar_api.policing import default_ref, policy_digest
+from sidecar_api.rewriting import rewrite_rules
 from sidecar_api.windows import HoldRules
 from tcd.config import Settings
 from tcd.errors import TcdError
@@ -58,8 +60,6 @@ class Reloader:
         epoch_length(new, self._runtime.service.resolver)
 
     def _swap(self, new: Settings) -> None:
-        from sidecar_api.app import policy_digest  # noqa: PLC0415 - the app makes this module's users
-
         runtime = self._runtime
         service, digest = runtime.service, policy_digest(new)
         if new.alpha != runtime.settings.alpha:
@@ -77,9 +77,10 @@ class Reloader:
             ),
             hold=HoldRules(new.hysteresis_on, new.hysteresis_off, new.cooldown_steps),
             entropy_floor=new.entropy_floor,
-            policy_ref=f"default@1#{digest[7:19]}",
+            policy_ref=default_ref(digest),
             config_hash=new.config_hash,
         )
+        runtime.rewriter.rules = rewrite_rules(new, runtime.policies)
         receipts = service.judge.receipts
         if receipts is not None:
             receipts.config, receipts.policy = new.config_hash, digest

@@ -7,6 +7,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from sidecar_api.schemas import TEXT_PATTERN
+
+# not hot: the decoder itself may look for control characters here
+Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=TEXT_PATTERN)]
+Label = Annotated[str, Meta(max_length=128, pattern=TEXT_PATTERN)]
+
 
 class RewriteRequest(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """A request for a model, to be forwarded with its untrusted text marked; it may ask for more than the policy."""
@@ -22,6 +28,13 @@ class RewriteRequest(Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tr
     )
     keep_newlines: Annotated[bool | None, Meta(description="instead of the policy's")] = None
     active: Annotated[bool, Meta(description="rewrite although the policy is in shadow mode")] = False
+    model_id: Name = "model0"
+    gpu_id: Label = "gpu0"
+    task: Label = "chat"
+    lang: Label = "en"
+    tenant: Name = "tenant0"
+    user: Name = "user0"
+    session: Name = "sess0"
 
 
 class ZoneRanges(Struct, kw_only=True, frozen=True):
@@ -62,6 +75,7 @@ class RewriteResponse(Struct, kw_only=True, frozen=True):
         str, Meta(description="of this outcome; as context.rewrite of /diagnose it is bound into the receipt")
     ]
     request_id: str
+    policy_ref: str
 
 
 class NonceResponse(Struct, kw_only=True, frozen=True):

@@ -1,4 +1,4 @@
-"""`POST /v1/rewrite`: the settings as a policy, the deadline, what is counted and logged."""
+"""`POST /v1/rewrite`: the policy of the subject, the deadline, what is counted and logged."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from typing import Final
 
 import msgspec
 
+from sidecar_api.policing import default_ref, policy_digest
 from sidecar_api.rewrite_schemas import RewriteRequest, RewriteResponse
 from tcd.config import Settings
 from tcd.errors import RewriteRefused, ScoringTimeout, TcdError, TooLarge
 from tcd.spotlight import Outcome, Policy, nonce, rewrite
 from tcd.telemetry import LogWriter
 from tcd.telemetry.spotlighting import SpotlightMetrics
+from tcd.trust import PolicySet, RewriteRules, Rewriting
+from tcd.trust.policies import SUBJECT
 
 #: A larger body is rewritten in a thread: it would hold up the loop for milliseconds.
 _INLINE: Final = 64 << 10
@@ -51,20 +54,34 @@ def rewrite_policy(settings: Settings) -> Policy:
     )
 
 
+def rewrite_rules(settings: Settings, policies: PolicySet | None = None) -> RewriteRules:
+    """The settings' rewriting policy, and those of a bundle over it."""
+    digest = policy_digest(settings)
+    return RewriteRules(Rewriting(rewrite_policy(settings), default_ref(digest), digest), policies)
+
+
+def _subject(request: RewriteRequest) -> dict[str, str]:
+    return {name: getattr(request, name) for name in SUBJECT}
+
+
 class Rewriter:
-    """Rewrites requests under one policy."""
+    """Rewrites requests, each under its subject's policy.
+
+    Attributes:
+        rules: one version of all policies; a reload puts another in its place.
+    """
 
     def __init__(
         self,
-        policy: Policy,
+        rules: RewriteRules,
         *,
         key: bytes,
         random: Callable[[int], bytes],
         metrics: SpotlightMetrics,
         logs: LogWriter | None,
     ) -> None:
-        """Rewrite under `policy`, with nonces under `key`; without `logs` nothing is logged."""
-        self._policy = policy
+        """Rewrite under `rules`, with nonces under `key`; without `logs` nothing is logged."""
+        self.rules = rules
         self._key = key
         self._random = random
         self._metrics = metrics
@@ -93,11 +110,13 @@ class Rewriter:
         spans = [value for value in (request.boundary, *headers) if value is not None]
         deadline = monotonic() + seconds
         body = bytes(request.body)
+        rules = self.rules.of(_subject(request))
+        wanted = _wanted(rules.policy, request)
 
         def work() -> Outcome:
             return rewrite(
                 body,
-                self._wanted(request),
+                wanted,
                 key=self._key,
                 random=self._random,
                 boundary=",".join(spans) if spans else None,
@@ -111,17 +130,7 @@ class Rewriter:
             reasons = ", ".join(outcome.failures)
             msg = f"the request cannot be rewritten: {reasons}"
             raise _ERRORS.get(outcome.failures[0], RewriteRefused)(msg)
-        return outcome, _answer(outcome, request_id)
-
-    def _wanted(self, request: RewriteRequest) -> Policy:
-        policy = self._policy
-        return replace(
-            policy,
-            body_format=request.body_format,
-            marking=request.marking or policy.marking,
-            keep_newlines=policy.keep_newlines if request.keep_newlines is None else request.keep_newlines,
-            shadow=policy.shadow and not request.active,
-        )
+        return outcome, _answer(outcome, request_id, rules.ref)
 
     def log(self, outcome: Outcome, request_id: str) -> None:
         """Write what was done, without text, marker and nonce."""
@@ -139,10 +148,27 @@ class Rewriter:
             )
 
 
-def _answer(outcome: Outcome, request_id: str) -> bytes:
+def _wanted(policy: Policy, request: RewriteRequest) -> Policy:
+    return replace(
+        policy,
+        body_format=request.body_format,
+        marking=request.marking or policy.marking,
+        keep_newlines=policy.keep_newlines if request.keep_newlines is None else request.keep_newlines,
+        shadow=policy.shadow and not request.active,
+    )
+
+
+def _answer(outcome: Outcome, request_id: str, ref: str) -> bytes:
     told = outcome.to_json()
     told.pop("refused")
     canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
     digest = hashlib.sha256(hashlib.sha256(outcome.body).digest() + canonical).hexdigest()
-    answer = RewriteResponse(**told, body=msgspec.Raw(outcome.body), digest=f"sha256:{digest}", request_id=request_id)
-    return _encode(answer)
+    return _encode(
+        RewriteResponse(
+            **told,
+            body=msgspec.Raw(outcome.body),
+            digest=f"sha256:{digest}",
+            request_id=request_id,
+            policy_ref=ref,
+        )
+    )

@@ -121,6 +121,10 @@ class Settings(BaseSettings):
     cooldown_steps: int = Field(0, ge=0, le=10000, description="calm steps before a held alarm ends; 0 = never held")
     entropy_floor: float | None = Field(None, ge=0, description="newest entropy (nats) under which the alarm sounds")
     hard_fail_on_floor: bool = Field(default=False, description="block, not degrade, under the entropy floor")
+    policies: Path | None = Field(
+        None, description="bundle of policies, docs/policies.md: a TOML file, or a directory of them"
+    )
+    policies_json: str | None = Field(None, description="the same as JSON in the variable itself")
 
     # sessions and idempotency
     session_idle_s: Positive = 600.0
@@ -205,7 +209,6 @@ class Settings(BaseSettings):
     otel_enable: bool = Field(default=False, description="send spans of decisions over OTLP/HTTP; needs tcd[otel]")
     otel_endpoint: str | None = Field(None, description="base URL of the OTLP receiver; empty = the SDK's default")
     otel_sample_ratio: float = Field(1.0, ge=0, le=1, description="of traces that begin here; a caller's is followed")
-    policies_json: str | None = None
     replay_url: str | None = None
 
     @model_validator(mode="before")
@@ -235,14 +238,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        absent = {
-            "policies_json": self.policies_json is not None,
-            "replay_url": self.replay_url is not None,
-        }
-        for name, asked in absent.items():
-            if asked:
-                msg = f"{PREFIX}{name.upper()}: known, but this version cannot do it; unset it"
-                raise ValueError(msg)
+        if self.replay_url is not None:
+            msg = f"{PREFIX}REPLAY_URL: known, but this version cannot do it; unset it"
+            raise ValueError(msg)
+        if self.policies is not None and self.policies_json is not None:
+            msg = f"{PREFIX}POLICIES and {PREFIX}POLICIES_JSON: one of them"
+            raise ValueError(msg)
         if self.deadline_ms > self.deadline_max_ms:
             msg = f"deadline_ms {self.deadline_ms} is above deadline_max_ms {self.deadline_max_ms}"
             raise ValueError(msg)

@@ -20,6 +20,7 @@ from tcd.config import Settings
 from tcd.ledger import Ledger
 from tcd.rate_limit import TokenBuckets
 from tcd.telemetry import Exporter, LogWriter
+from tcd.trust import PolicySet
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Runtime:
         checks: name to a function that says "" when ready, else why not.
         triton: what `/version` says of the server.
         config_hash: as a header value.
+        policies: of the bundle in force; None without one.
         replica: this shim's end of a shared ledger; None where it has the ledger to itself.
         spans: None without OpenTelemetry.
         in_flight: requests in work.
@@ -81,6 +83,7 @@ class Runtime:
     checks: Mapping[str, Callable[[], str]]
     triton: Mapping[str, Any] | None
     config_hash: bytes
+    policies: PolicySet | None = None
     replica: Replica | None = None
     spans: Spans | None = None
     in_flight: int = field(default=0)

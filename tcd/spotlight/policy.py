@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, get_args
 
 ZoneMode = Literal["off", "heuristic", "operator", "both"]
@@ -97,8 +97,8 @@ class Policy:
             raise ValueError(msg)
 
     @classmethod
-    def from_json(cls, value: object) -> Policy:
-        """A policy from a JSON object; members that are absent have their defaults.
+    def from_json(cls, value: object, base: Policy | None = None) -> Policy:
+        """A policy from a JSON object; members that are absent are as in `base`, else have their defaults.
 
         Raises:
             ValueError: a member is unknown, mistyped or out of range; names it.
@@ -122,7 +122,7 @@ class Policy:
                 msg = f"{name} is no {type(known[name]).__name__}"
                 raise ValueError(msg)
             members[name] = member
-        return cls(**members)
+        return replace(base or _DEFAULT, **members)
 
 
 _DEFAULT: Final = Policy()

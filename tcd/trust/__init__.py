@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from tcd.trust.diff import Logged, decisions_that_change, lint, reachable, subjects_that_change
-from tcd.trust.engine import ACTIONS, DEFAULT_TABLE, SEVERITY, Risk, Row, Verdict, decide
+from tcd.trust.engine import ACTIONS, SEVERITY, Defaults, Risk, Row, Verdict, decide
 from tcd.trust.graph import Explanation, Node, Params, TrustGraph, propagate
 from tcd.trust.patches import Event, Objective, Patch, PatchRuntime
 from tcd.trust.policies import BadBundle, Policy, PolicySet, load
+from tcd.trust.rewriting import RewriteRules, Rewriting
 
 __all__ = [
     "ACTIONS",
-    "DEFAULT_TABLE",
     "SEVERITY",
     "BadBundle",
+    "Defaults",
     "Event",
     "Explanation",
     "Logged",
@@ -23,6 +24,8 @@ __all__ = [
     "PatchRuntime",
     "Policy",
     "PolicySet",
+    "RewriteRules",
+    "Rewriting",
     "Risk",
     "Row",
     "TrustGraph",

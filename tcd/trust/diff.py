@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tcd.trust.engine import ACTIONS, DEFAULT_TABLE, SEVERITY, Action, Risk, decide
+from tcd.trust.engine import ACTIONS, SEVERITY, Action, Defaults, Risk, decide
 from tcd.trust.policies import Policy, PolicySet
 
 Subject = Mapping[str, str]
@@ -64,19 +64,25 @@ def subjects_that_change(old: PolicySet, new: PolicySet, subjects: Iterable[Subj
     return out
 
 
-def decisions_that_change(old: PolicySet, new: PolicySet, log: Iterable[Logged]) -> list[Redecided]:
-    """Entries whose action, or what of it is enforced, differs."""
+def decisions_that_change(
+    old: PolicySet, new: PolicySet, log: Iterable[Logged], *, defaults: Defaults | None = None
+) -> list[Redecided]:
+    """Entries whose action, or what of it is enforced, differs; `defaults` are the settings of the shim."""
     out = []
     for index, entry in enumerate(log):
-        before, after = (_decided(policies.of(entry.subject), entry.risk) for policies in (old, new))
+        before, after = (_decided(policies.of(entry.subject), entry.risk, defaults) for policies in (old, new))
         if before != after:
             milder = SEVERITY[after[1]] < SEVERITY[before[1]] or SEVERITY[after[0]] < SEVERITY[before[0]]
             out.append(Redecided(index, before[0], after[0], before[1], after[1], milder))
     return out
 
 
-def _decided(policy: Policy | None, risk: Risk) -> tuple[Action, Action]:
-    verdict = decide(DEFAULT_TABLE if policy is None else policy.table, risk, mode=policy.mode if policy else "enforce")
+def _decided(policy: Policy | None, risk: Risk, defaults: Defaults | None) -> tuple[Action, Action]:
+    settings = defaults or Defaults()
+    if policy is None:
+        verdict = decide(settings.table(), risk, mode=settings.mode)
+    else:
+        verdict = decide(policy.table(settings), risk, mode=policy.over(settings).mode)
     return verdict.action, verdict.enforced
 
 
@@ -90,7 +96,7 @@ def _flat(policy: Policy | None) -> dict[str, Any]:
     flat: dict[str, Any] = {"mode": policy.mode}
     for section, members in policy.sections.items():
         flat |= {f"{section}.{name}": value for name, value in members.items()}
-    return flat | {f"decision.{row.name}": (dict(row.when), row.action, row.cause) for row in policy.table}
+    return flat | {f"decision.{row.name}": (dict(row.when), row.action, row.cause) for row in policy.rows}
 
 
 def _changes(before: Policy | None, after: Policy | None) -> dict[str, tuple[Any, Any]]:
@@ -113,11 +119,11 @@ def lint(policies: PolicySet) -> list[Remark]:
         if key in seen:
             remark("shadowed", f"{seen[key].name} has the same match and goes first")
         seen.setdefault(key, policy)
-        if policy.sections["failure"].get("on_failure") == "open" and policy.mode == "enforce":
+        if policy.sections["failure"].get("on_failure") == "open" and policy.mode != "monitor":
             remark("fails_open", "when a part fails, nothing is enforced")
-        if not any(row.action == "block" and row.when.get("trigger") for row in policy.table):
+        if not any(row.action == "block" and row.when.get("trigger") for row in policy.table()):
             remark("trigger_not_blocked", "a rejected hypothesis does not block")
-        for action in sorted({row.action for row in policy.table if not row.when and row.action != "allow"}):
+        for action in sorted({row.action for row in policy.table() if not row.when and row.action != "allow"}):
             remark("always", f"a row without conditions: every decision is at least {action}")
     if ordered and ordered[-1].match:
         last = ordered[-1]
@@ -127,8 +133,8 @@ def lint(policies: PolicySet) -> list[Remark]:
 
 def reachable(policy: Policy) -> set[Action]:
     """The actions that some risk leads to."""
-    found: set[Action] = {"allow"} if not any(not row.when for row in policy.table) else set()
-    for row in policy.table:
+    found: set[Action] = {"allow"} if not any(not row.when for row in policy.table()) else set()
+    for row in policy.table():
         # the least risk at which the row holds; a severer row may hold there too
-        found.add(decide(policy.table, Risk(**row.when)).action)  # type: ignore[arg-type] # members of Risk
+        found.add(decide(policy.table(), Risk(**row.when)).action)  # type: ignore[arg-type] # members of Risk
     return found & set(ACTIONS)

@@ -89,15 +89,35 @@ class Row:
         return all(not getattr(risk, member) < floor for member, floor in self.when.items())
 
 
-#: What the shim's settings decide, as a table.
-DEFAULT_TABLE: Final = (
-    Row("tier", {"tier": 1}, "degrade", "detector"),
-    Row("alarm", {"alarm": True}, "degrade", "detector"),
-    Row("floor", {"floor": True}, "degrade", "policy"),
-    Row("exhausted", {"exhausted": True}, "degrade", "budget"),
-    Row("failed", {"failed": True}, "block", "degraded"),
-    Row("trigger", {"trigger": True}, "block", "av"),
-)
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What decisions follow from where no policy says otherwise: the shim's settings.
+
+    Attributes:
+        mode: whether actions are enforced.
+        on_failure: what is done when a part does not work: block, decide on what is known, or `static_action`.
+        static_action: also the least that is done when the budget is exhausted.
+        hard_fail_on_floor: block, not degrade, under the entropy floor.
+    """
+
+    mode: Mode = "enforce"
+    on_failure: Literal["closed", "open", "static"] = "closed"
+    static_action: Action = "degrade"
+    hard_fail_on_floor: bool = False
+
+    def table(self) -> tuple[Row, ...]:
+        """As rows, in the order in which causes are named."""
+        failed: Action = {"closed": "block", "open": "allow", "static": self.static_action}[self.on_failure]
+        exhausted = max("degrade", self.static_action, key=SEVERITY.__getitem__)
+        floor: Action = "block" if self.hard_fail_on_floor else "degrade"
+        return (
+            Row("failed", {"failed": True}, failed, "degraded"),
+            Row("trigger", {"trigger": True}, "block", "av"),
+            Row("exhausted", {"exhausted": True}, exhausted, "budget"),  # type: ignore[arg-type] # an action
+            Row("floor", {"floor": True}, floor, "policy"),
+            Row("alarm", {"alarm": True}, "degrade", "detector"),
+            Row("tier", {"tier": 1}, "degrade", "policy"),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,14 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tcd.errors import ConfigError
 from tcd.spotlight.policy import Policy as RewritePolicy
-from tcd.trust.engine import DEFAULT_TABLE, Action, Cause, Mode, Row
+from tcd.trust.engine import Action, Cause, Defaults, Mode, Row
 from tcd.trust.lines import Lines
 
 _TOML: Final = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -140,10 +140,11 @@ class PolicyRule(BaseModel):
     mode: Mode | None = None
     decision: tuple[DecisionRule, ...] = ()
 
-    @model_validator(mode="after")
-    def _rewritable(self) -> PolicyRule:
-        RewritePolicy.from_json(self.rewrite)
-        return self
+    @field_validator("rewrite")
+    @classmethod
+    def _rewritable(cls, value: dict[str, Any]) -> dict[str, Any]:
+        RewritePolicy.from_json(value)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +154,9 @@ class Policy:
     Attributes:
         name, version, priority, match: its own; nothing else is inherited from.
         sections: detector, av, routing, receipt, rewrite, failure: members that are set, the parents' included.
-        mode: whether actions are enforced.
-        table: the decision table: the default rows, the parents', its own.
-        ref: `name@version#hash12`; the hash is of all of it.
+        mode: whether actions are enforced; None = as the settings say.
+        rows: of the decision table, the parents' included, on top of the settings' rows.
+        digest: `sha256:` and the digest of all of it.
         file, line: where it is written.
     """
 
@@ -164,16 +165,32 @@ class Policy:
     priority: int
     match: Mapping[str, str]
     sections: Mapping[str, Mapping[str, Any]]
-    mode: Mode
-    table: tuple[Row, ...]
-    ref: str
+    mode: Mode | None
+    rows: tuple[Row, ...]
+    digest: str
     file: str
     line: int
 
     @property
-    def rewrite(self) -> RewritePolicy:
-        """Its rewriting policy."""
-        return RewritePolicy.from_json(dict(self.sections["rewrite"]))
+    def ref(self) -> str:
+        """`name@version#hash12`, the hash the beginning of `digest`."""
+        return f"{self.name}@{self.version}#{self.digest[7:19]}"
+
+    def rewrite(self, base: RewritePolicy | None = None) -> RewritePolicy:
+        """Its rewriting policy: what it says, over `base`."""
+        return RewritePolicy.from_json(dict(self.sections["rewrite"]), base)
+
+    def over(self, defaults: Defaults) -> Defaults:
+        """The settings' part of decisions, with what the policy says of it."""
+        failure = self.sections["failure"]
+        said = {name: failure[name] for name in ("on_failure", "static_action") if name in failure}
+        return replace(defaults, mode=self.mode or defaults.mode, **said)
+
+    def table(self, defaults: Defaults | None = None) -> tuple[Row, ...]:
+        """The decision table: the settings' rows, those of the policy in place of rows of the same name, or after."""
+        mine = {row.name for row in self.rows}
+        base = self.over(defaults or Defaults()).table()
+        return (*(row for row in base if row.name not in mine), *self.rows)
 
     def applies(self, subject: Mapping[str, str]) -> bool:
         """Whether it is for a subject (members of `SUBJECT`)."""
@@ -229,20 +246,26 @@ class PolicySet:
         return "sha256:" + hashlib.sha256(refs.encode()).hexdigest()
 
 
-def load(files: Mapping[str, str]) -> PolicySet:
+def load(files: Mapping[str, str], *, values: Mapping[str, Any] | None = None) -> PolicySet:
     """Read a bundle: file name to TOML text, each with `[[policy]]` tables.
+
+    Args:
+        files: names and texts.
+        values: name to what such a text would be parsed to, for bundles that come in another form; no lines are known.
 
     Raises:
         BadBundle: anything in it is wrong; nothing of it is taken.
     """
     rules: dict[str, tuple[PolicyRule, str, int]] = {}
-    for file, text in files.items():
-        for rule, line in _read(file, text):
+    read = [(file, *_parsed(file, text)) for file, text in files.items()]
+    read += [(file, value, Lines("")) for file, value in (values or {}).items()]
+    for file, value, lines in read:
+        for rule, line in _rules(file, value, lines):
             if rule.name in rules:
                 _refuse(file, line, f"policy {rule.name} is already in {rules[rule.name][1]}:{rules[rule.name][2]}")
             rules[rule.name] = (rule, file, line)
     if len(rules) > MAX_POLICIES:
-        _refuse(next(iter(files)), 1, f"{len(rules)} policies; at most {MAX_POLICIES}")
+        _refuse(read[0][0], 1, f"{len(rules)} policies; at most {MAX_POLICIES}")
     return PolicySet([_resolved(name, rules) for name in rules])
 
 
@@ -251,7 +274,7 @@ def _refuse(file: str, line: int, reason: str) -> Any:
     raise BadBundle(msg) from None
 
 
-def _read(file: str, text: str) -> list[tuple[PolicyRule, int]]:
+def _parsed(file: str, text: str) -> tuple[Any, Lines]:
     if len(text.encode()) > MAX_BYTES:
         _refuse(file, 1, f"over {MAX_BYTES} bytes")
     try:
@@ -259,7 +282,12 @@ def _read(file: str, text: str) -> list[tuple[PolicyRule, int]]:
     except (_TOML.TOMLDecodeError, RecursionError) as error:
         at = _SYNTAX.search(str(error))
         _refuse(file, int(at[1]) if at else len(text.splitlines()) or 1, _SYNTAX.sub("", str(error)).strip())
-    lines = Lines(text)
+    return value, Lines(text)
+
+
+def _rules(file: str, value: Any, lines: Lines) -> list[tuple[PolicyRule, int]]:
+    if not isinstance(value, dict):
+        _refuse(file, 1, "a bundle is an object")
     for member in value:
         if member != "policy":
             _refuse(file, lines.of((member,)), f"{member} is no member of a bundle")
@@ -272,9 +300,12 @@ def _read(file: str, text: str) -> list[tuple[PolicyRule, int]]:
             rule = PolicyRule.model_validate(_tuples(table))
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            path = tuple(first["loc"])
+            path, why = tuple(first["loc"]), first["msg"].removeprefix("Value error, ")
+            if path == ("rewrite",):
+                # the message begins with the member
+                path = (*path, why.split(" ")[0])
             where = ".".join(str(part) for part in path)
-            _refuse(file, lines.of(("policy", index, *path)), f"{where}: {first['msg']}" if where else first["msg"])
+            _refuse(file, lines.of(("policy", index, *path)), f"{where}: {why}" if where else why)
         found.append((rule, lines.of(("policy", index))))
     return found
 
@@ -302,16 +333,16 @@ def _resolved(name: str, rules: Mapping[str, tuple[PolicyRule, str, int]]) -> Po
         chain.append(rule)
         at = rule.extends
     sections: dict[str, dict[str, Any]] = {section: {} for section in (*_SECTIONS, "rewrite")}
-    table: list[Row] = list(DEFAULT_TABLE)
-    mode: Mode = "enforce"
+    rows: list[Row] = []
+    mode: Mode | None = None
     for rule in reversed(chain):
         for section in _SECTIONS:
             sections[section] |= getattr(rule, section).model_dump(exclude_unset=True)
         sections["rewrite"] |= rule.rewrite
         mode = rule.mode or mode
         mine = {row.name for row in rule.decision}
-        table = [row for row in table if row.name not in mine]
-        table += [Row(row.name, row.when, row.action, row.cause) for row in rule.decision]
+        rows = [row for row in rows if row.name not in mine]
+        rows += [Row(row.name, row.when, row.action, row.cause) for row in rule.decision]
     match = own.match.model_dump(exclude_none=True)
     content = {
         "name": name,
@@ -320,8 +351,8 @@ def _resolved(name: str, rules: Mapping[str, tuple[PolicyRule, str, int]]) -> Po
         "match": match,
         "sections": sections,
         "mode": mode,
-        "table": [[row.name, dict(row.when), row.action, row.cause] for row in table],
+        "rows": [[row.name, dict(row.when), row.action, row.cause] for row in rows],
     }
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=list)
-    ref = f"{name}@{own.version}#{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
-    return Policy(name, own.version, own.priority, match, sections, mode, tuple(table), ref, file, line)
+    digest = "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+    return Policy(name, own.version, own.priority, match, sections, mode, tuple(rows), digest, file, line)

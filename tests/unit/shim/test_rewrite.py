@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -189,3 +190,66 @@ def test_the_settings_are_the_policy() -> None:
     assert policy == Policy(zones="operator", data_roles=frozenset({"x"}), plain_tags=True)
     with pytest.raises(ConfigError, match="fixed_marker"):
         settings(spotlight_fixed_marker="x")
+
+
+BUNDLE = """
+[[policy]]
+name = "base"
+version = 1
+[policy.rewrite]
+marking = "delimit"
+
+[[policy]]
+name = "acme"
+version = 3
+extends = "base"
+[policy.match]
+tenant = "acme"
+[policy.rewrite]
+shadow = false
+"""
+
+
+async def test_each_tenant_is_rewritten_under_its_own_policy(make_client: Any, tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(BUNDLE)
+    for settings_ in ({"policies": tmp_path / "p.toml"}, {"policies": tmp_path}):
+        client = make_client(spotlight_keep_newlines=True, **settings_)
+        for tenant, ref, active in (("acme", "acme@3#", True), ("other", "base@1#", False)):
+            answer = (await rewrite(client, f'{{"body":{BODY},"tenant":"{tenant}","model_id":"m"}}')).json()
+            assert (answer["body_rewritten"], answer["shadow_mode"]) == (active, not active)
+            assert answer["marking"] == "delimit"
+            assert answer["policy_ref"].startswith(ref)
+        # what no policy says is as the settings say
+        rules = client.app.runtime.rewriter.rules
+        assert rules.of({"tenant": "acme"}).policy.keep_newlines
+
+
+async def test_without_a_bundle_the_reference_is_of_the_settings(make_client: Any) -> None:
+    client = make_client()
+    step = await client.step()
+    assert (await rewrite(client, f'{{"body":{BODY}}}')).json()["policy_ref"] == step["policy_ref"]
+
+
+def test_a_bundle_in_the_variable_itself(make_client: Any) -> None:
+    text = json.dumps({"policy": [{"name": "a", "version": 1, "rewrite": {"shadow": False}}]})
+    for inline in (text, json.dumps(json.loads(text)["policy"])):
+        rules = make_client(policies_json=inline).app.runtime.rewriter.rules
+        assert not rules.of({}).policy.shadow
+    for bad, why in (
+        ("{", "TCD_POLICIES_JSON:1: not JSON"),
+        ('{"policy": [{"name": "a"}]}', "TCD_POLICIES_JSON:1: ver"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            make_client(policies_json=bad)
+    with pytest.raises(ConfigError, match="one of them"):
+        settings(policies="x", policies_json="{}")
+
+
+def test_a_bundle_that_is_not_there_is_refused(make_client: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no\.toml:1: No such file"):
+        make_client(policies=tmp_path / "no.toml")
+    with pytest.raises(ConfigError, match=r"0 are here"):
+        make_client(policies=tmp_path)
+    (tmp_path / "a.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"a\.toml:1: not UTF-8"):
+        make_client(policies=tmp_path)
