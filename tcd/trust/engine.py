@@ -107,13 +107,13 @@ class Defaults:
 
     def table(self) -> tuple[Row, ...]:
         """As rows, in the order in which causes are named."""
-        failed: Action = {"closed": "block", "open": "allow", "static": self.static_action}[self.on_failure]
+        failed: Action = {"closed": "block", "open": "allow", "static": self.static_action}[self.on_failure]  # type: ignore[assignment] # all are actions
         exhausted = max("degrade", self.static_action, key=SEVERITY.__getitem__)
         floor: Action = "block" if self.hard_fail_on_floor else "degrade"
         return (
             Row("failed", {"failed": True}, failed, "degraded"),
             Row("trigger", {"trigger": True}, "block", "av"),
-            Row("exhausted", {"exhausted": True}, exhausted, "budget"),  # type: ignore[arg-type] # an action
+            Row("exhausted", {"exhausted": True}, exhausted, "budget"),
             Row("floor", {"floor": True}, floor, "policy"),
             Row("alarm", {"alarm": True}, "degrade", "detector"),
             Row("tier", {"tier": 1}, "degrade", "policy"),
