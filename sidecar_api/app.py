@@ -18,6 +18,9 @@ from sidecar_api.http.auth import Tokens
 from sidecar_api.http.runtime import Runtime, Spans
 from sidecar_api.http.surface import ShimApp
 from sidecar_api.idempotency import Idempotency
+from sidecar_api.log.assemble import make_log, verify_policy, witness_policy
+from sidecar_api.log.keyring import KeyRing
+from sidecar_api.log.service import LogService
 from sidecar_api.pins import Assets, Resolver, Shape, resolve
 from sidecar_api.policing import default_ref, policy_digest
 from sidecar_api.receipting import Receipts
@@ -41,7 +44,8 @@ from tcd.errors import ConfigError
 from tcd.ledger import Ledger
 from tcd.ledger.shared import SharedLedger
 from tcd.rate_limit import Limit, TokenBuckets
-from tcd.receipts import Issuer, KeySet, SigningKey, VerifyPolicy
+from tcd.receipts import SUITE, Issuer
+from tcd.receipts.keys import SEED_SIZES
 from tcd.risk_av import Controller, check_epoch_length
 from tcd.rows import Scorer
 from tcd.telemetry import Exporter, LogWriter
@@ -116,12 +120,22 @@ def epoch_length(settings: Settings, assets: Assets) -> int:
     return settings.epoch_length
 
 
-def _signing_key(settings: Settings, random: Callable[[int], bytes], logs: LogWriter) -> SigningKey:
+def _keyring(settings: Settings, edges: Edges, logs: LogWriter) -> KeyRing | None:
+    """The keys of receipts and of the log, None with receipts off.
+
+    Raises:
+        ConfigError: they cannot be used.
+    """
+    if not settings.receipts_enable:
+        return None
     if settings.attest_sk_hex is not None:
-        return SigningKey.from_hex(settings.attest_sk_hex.get_secret_value())
-    key = SigningKey.generate(random)
-    logs.write("warning", "the receipt key is ephemeral: set TCD_ATTEST_SK_HEX", kid=key.kid)
-    return key
+        seed = bytes.fromhex(settings.attest_sk_hex.get_secret_value())
+    elif settings.keys_dir is not None:
+        seed = b""
+    else:
+        seed = edges.random(SEED_SIZES[SUITE])
+        logs.write("warning", "the receipt key is ephemeral: set TCD_ATTEST_SK_HEX")
+    return KeyRing(settings, seed=seed, now_us=edges.now_us)
 
 
 def _judge_rules(settings: Settings, policy: str, *, durable: bool) -> JudgeRules:
@@ -142,11 +156,11 @@ def _judge_rules(settings: Settings, policy: str, *, durable: bool) -> JudgeRule
     )
 
 
-def _receipts(settings: Settings, edges: Edges, logs: LogWriter) -> Receipts | None:
-    if not settings.receipts_enable:
+def _receipts(settings: Settings, edges: Edges, keyring: KeyRing | None) -> Receipts | None:
+    if keyring is None:
         return None
     return Receipts(
-        issuer=Issuer(_signing_key(settings, edges.random, logs), origin=settings.origin),
+        issuer=Issuer(keyring.keys.receipt, origin=settings.origin),
         config=settings.config_hash,
         policy=policy_digest(settings),
         unit=settings.unit,
@@ -219,7 +233,8 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
     policies = configured(settings.policies, settings.policies_json)
     ledger = edges.ledger or memory_ledger(settings)
     shared = _Shared(Idempotency(ledger, ttl=settings.idempotency_ttl_s), edges.exporter or make_exporter(settings))
-    receipts = _receipts(settings, edges, logs)
+    keyring = _keyring(settings, edges, logs)
+    receipts = _receipts(settings, edges, keyring)
     checks = dict(edges.checks or {})
     several = ledger if isinstance(ledger, SharedLedger) else None
     budget = _budget(settings, assets, edges.controller, shared=several is not None)
@@ -248,8 +263,13 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         checks["ledger"] = replica.problem
 
     verifier: Verifier | None = None
-    if receipts is not None:
-        verifier = Verifier(VerifyPolicy(KeySet([receipts.issuer.pinned()])), now_us=edges.now_us)
+    log: LogService | None = None
+    if keyring is not None:
+        witnesses = witness_policy(settings)
+        verifier = Verifier(verify_policy(keyring.keys, witnesses), now_us=edges.now_us)
+        log = make_log(settings, ledger, keyring, witnesses=witnesses, metrics=shared.exporter.log, now_us=edges.now_us)
+        if log is not None:
+            committer.grew = log.checkpointer.grew
     return Runtime(
         settings=settings,
         ledger=ledger,
@@ -269,6 +289,8 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         tokens=Tokens(settings.api_tokens),
         edge=TokenBuckets(Limit(settings.edge_rate_cap, settings.edge_rate_refill), max_keys=settings.rate_subjects),
         checks=checks,
+        log=log,
+        keyring=keyring,
         replica=replica,
         triton=edges.triton,
         config_hash=settings.config_hash.encode(),
@@ -319,10 +341,14 @@ def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edg
             root.addHandler(handler)
         await _recovered(runtime)
         runtime.service.start()
+        if runtime.log is not None:
+            runtime.log.checkpointer.start()
         try:
             yield
         finally:
             await runtime.service.stop(timeout=settings.drain_timeout_s)
+            if runtime.log is not None:
+                await runtime.log.checkpointer.stop(timeout=settings.drain_timeout_s)
             if runtime.replica is not None:
                 await runtime.replica.stop()
             if runtime.spans is not None:

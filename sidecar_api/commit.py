@@ -40,7 +40,13 @@ class Watcher(Protocol):
 
 
 class Committer:
-    """One writer before a ledger."""
+    """One writer before a ledger.
+
+    Attributes:
+        failures: items that did not become durable.
+        watcher: of a shared log.
+        grew: is told how many receipts the ledger has after an append of some; must not raise.
+    """
 
     def __init__(self, ledger: Ledger, *, now_us: Callable[[], int]) -> None:
         """Write to `ledger`; `now_us` is the wall clock in microseconds."""
@@ -51,6 +57,7 @@ class Committer:
         self._task: asyncio.Task[None] | None = None
         self.failures = 0
         self.watcher: Watcher | None = None
+        self.grew: Callable[[int], None] = lambda _: None
 
     def put(
         self,
@@ -139,6 +146,8 @@ class Committer:
             _LOG.exception("the ledger failed")
             return Unavailable(f"the ledger cannot be written: {type(error).__name__}")
         self._carried = ()
+        if merged.receipts:
+            self.grew(appended.size)
         if self.watcher is not None:
             self.watcher.appended(appended, merged.events)
         return None

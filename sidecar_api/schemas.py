@@ -255,6 +255,10 @@ class AnchorIn(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     head: Annotated[str, Meta(max_length=64)]
 
 
+#: `tlog-proof@v1`: a note of 64 KiB and a path.
+Proof = Annotated[str, Meta(max_length=81_920)]
+
+
 class VerifyRequest(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """One receipt (`receipt_head_hex`, `receipt_body_json`) or a chain (`heads`, `bodies`)."""
 
@@ -266,12 +270,13 @@ class VerifyRequest(Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tru
     comp_obj: dict[str, Json] | None = None
     e_obj: dict[str, Json] | None = None
     witness_segments: Annotated[list[Segment], Meta(max_length=8)] | None = None
-    proof: Annotated[str, Meta(max_length=65_536)] | None = None
+    proof: Proof | None = None
     previous_body_json: Body | None = None
     terms: dict[str, Json] | None = None
     heads: Annotated[list[Hex], Meta(max_length=1024)] | None = None
     bodies: Annotated[list[Body], Meta(max_length=1024)] | None = None
     sigs: Annotated[list[Hex], Meta(max_length=1024)] | None = None
+    proofs: Annotated[list[Proof | None], Meta(max_length=1024)] | None = None
     start: AnchorIn | None = None
     end: AnchorIn | None = None
 

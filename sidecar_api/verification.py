@@ -33,11 +33,15 @@ def canonical_request(value: dict[str, Any]) -> dict[str, Any]:
 
 
 class Verifier:
-    """Verifies against one policy."""
+    """Verifies against one policy, which may be replaced by a newer one.
+
+    Attributes:
+        policy: pinned keys of receipts and of the log, and what is demanded.
+    """
 
     def __init__(self, policy: VerifyPolicy, *, now_us: Callable[[], int]) -> None:
         """Demand `policy`; receipts from the future of `now_us` are refused."""
-        self._policy = policy
+        self.policy = policy
         self._now_us = now_us
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
@@ -64,7 +68,7 @@ class Verifier:
             self._waiting -= 1
 
     def _work(self, request: VerifyRequest) -> Callable[[], Report]:
-        policy = replace(self._policy, now_us=self._now_us())
+        policy = replace(self.policy, now_us=self._now_us())
         chain = request.heads is not None or request.bodies is not None
         single = request.receipt_head_hex is not None or request.receipt_body_json is not None
         if chain is single:
@@ -106,6 +110,7 @@ def _chain(request: VerifyRequest, policy: VerifyPolicy) -> Report:
         request.bodies or [],
         heads=request.heads or [],
         sigs=request.sigs,
+        proofs=request.proofs,
         policy=policy,
         start=_anchor(request.start),
         end=_anchor(request.end),

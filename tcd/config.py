@@ -32,7 +32,7 @@ FOREIGN: Final = frozenset({"TCD_CONFIG_PATH", "TCD_NATIVE", "TCD_NATIVE_LIBRARY
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Scope = Literal["state:read", "state:load", "spotlight:nonce"]
+Scope = Literal["state:read", "state:load", "spotlight:nonce", "receipts:read"]
 
 
 class ApiToken(BaseModel):
@@ -183,6 +183,27 @@ class Settings(BaseSettings):
     origin: str = Field("tcd.localhost", min_length=1, max_length=128, description="log origin named in receipts")
     witness: bool = Field(default=True, description="receipts carry salted digests of the evidence")
     subject_key_hex: SecretStr | None = Field(None, description="key of subject digests; empty = from the receipt key")
+    keys_dir: Path | None = Field(
+        None,
+        description="directory of `tcd keys`: receipts and the log are signed with its keys, and its set is pinned",
+    )
+
+    # the transparency log
+    log_enable: bool = Field(default=True, description="sign checkpoints of the log of all receipts, serve /v1/log")
+    log_interval_s: Positive = Field(5.0, description="seconds between checkpoints of a log that grows, at least")
+    log_dir: Path | None = Field(
+        None, description="where the log is exported as static tlog-tiles files; empty = tiles are in memory"
+    )
+    log_witnesses: Path | None = Field(
+        None, description="C2SP tlog-policy: whom to ask to cosign checkpoints, and how many must"
+    )
+    log_witness_timeout_s: Positive = Field(5.0, le=60, description="seconds that a witness has for each request")
+    log_no_quorum: Literal["publish", "hold"] = Field(
+        "publish", description="a checkpoint that too few witnesses cosigned: publish it and ask again, or hold it back"
+    )
+    log_heads_s: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="seconds between `heads` records of all open chains; 0 = none"
+    )
 
     # rewriting of requests, docs/spotlight.md
     spotlight_zones: ZoneMode = Field(
@@ -235,6 +256,13 @@ class Settings(BaseSettings):
     def _is_marker(cls, value: str) -> str:
         Policy(fixed_marker=value)
         return value
+
+    @model_validator(mode="after")
+    def _held_by_somebody(self) -> Settings:
+        if self.log_witnesses is None and self.log_no_quorum == "hold":
+            msg = "log_no_quorum=hold waits for witnesses: it needs log_witnesses"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

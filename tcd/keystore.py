@@ -84,6 +84,10 @@ def seed_key(text: str, *alg: str) -> Signer:
     return signer(found, bytes.fromhex(text))
 
 
+def _age(aged: tuple[int, PinnedKey]) -> int:
+    return aged[0]
+
+
 @dataclass(frozen=True, slots=True)
 class KeyStore:
     """The keys of a directory.
@@ -209,6 +213,37 @@ class KeyStore:
         """
         key = self._find(self.keyset(), kid)
         return read_seed(self.root / PRIVATE / f"{key.kid}.seed", key.alg)
+
+    def current(self, purpose: Purpose, origin: str, *algorithms: str) -> Signer | None:
+        """The key pair to sign with now: the newest that is valid, not compromised, of all tenants, and here.
+
+        Args:
+            purpose: of the key.
+            origin: of the key.
+            algorithms: that it may be of.
+
+        Returns:
+            The key pair, None where there is none.
+
+        Raises:
+            ConfigError: two are equally new, or a file cannot be read.
+        """
+        now = self.now_us()
+        usable = [
+            key
+            for key in self.keyset().of(purpose, origin)
+            if key.alg in algorithms
+            and key.tenants is None
+            and key.compromised_after_size is None
+            and key.valid_at(now)
+            and (self.root / PRIVATE / f"{key.kid}.seed").exists()
+        ]
+        ages = sorted(((-1 if key.not_before_us is None else key.not_before_us, key) for key in usable), key=_age)
+        if len(ages) > 1 and ages[-1][0] == ages[-2][0]:
+            kids = ", ".join(key.kid for age, key in ages if age == ages[-1][0])
+            msg = f"{self.root} has several {purpose} keys of {origin} ({kids}); remedy: tcd keys retire all but one"
+            raise ConfigError(msg)
+        return self.secret(ages[-1][1].kid) if ages else None
 
     def add_root(self, *, alg: str = "Ed25519", threshold: int | None = None) -> RootKeys:
         """Make a root key; `threshold` of all of them must sign a key set from now on.

@@ -1,4 +1,4 @@
-"""The routes that are not hot, on FastAPI: health, readiness, version, metrics, schema, state."""
+"""The routes that are not hot, on FastAPI: health, readiness, version, metrics, schema, state, log."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from sidecar_api.decode import check_content_type
+from sidecar_api.http import log
 from sidecar_api.http.body import check_length, read_body
 from sidecar_api.http.cold_schemas import Live, Loaded, Ready, StateIn, StateOut
 from sidecar_api.http.openapi import document
@@ -34,6 +35,7 @@ def router(runtime: Runtime) -> APIRouter:
     _documents(routes, runtime)
     _states(routes, runtime)
     _nonces(routes, runtime)
+    log.add_routes(routes, runtime)
     return routes
 
 

@@ -9,6 +9,8 @@ import msgspec
 from sidecar_api.caller_schemas import ReserveRequest, ReserveResponse, SettleRequest
 from sidecar_api.decode import MAX_BATCH_ITEMS
 from sidecar_api.http.cold_schemas import Health, Live, Loaded, Ready, StateIn, StateOut, Version
+from sidecar_api.http.log_openapi import log_paths
+from sidecar_api.http.log_schemas import Consistent, Included, LogKeys, ReceiptOut
 from sidecar_api.rewrite_schemas import NonceResponse, RewriteRequest, RewriteResponse
 from sidecar_api.schemas import BatchResponse, DiagnoseRequest, Problem, RiskResponse, VerifyRequest, VerifyResponse
 from tcd import __version__
@@ -17,7 +19,7 @@ _COMMON: Final = ("400", "413", "429", "500", "503")
 _TEXT: Final = {
     "400": "malformed: not JSON, wrong content type, bad header",
     "403": "no token of the scope",
-    "404": "no such path, no such reservation",
+    "404": "no such path, reservation, receipt, leaf or tile",
     "405": "the path knows other methods",
     "409": "step out of order, session busy, idempotency key of another request",
     "413": "too many bytes",
@@ -106,7 +108,7 @@ def _paths() -> dict[str, Any]:
     out["/state/get"] = {"get": {**state, "parameters": keys, "security": [{"bearer": []}]}}
     load = _post("state_load", "Load a snapshot", StateIn, _json(Loaded, "loaded"), "403", "409", "422")
     out["/state/load"] = {"post": {**load, "security": [{"bearer": []}]}}
-    return out
+    return out | log_paths(problems=_problems)
 
 
 def _rewriting() -> dict[str, Any]:
@@ -127,6 +129,7 @@ def document() -> dict[str, Any]:
         *(ReserveRequest, ReserveResponse, SettleRequest),
         *(RewriteRequest, RewriteResponse, NonceResponse),
         *(Health, Live, Ready, Version, StateIn, StateOut, Loaded),
+        *(Included, Consistent, LogKeys, ReceiptOut),
     ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     return {

@@ -10,6 +10,8 @@ from sidecar_api.callers import Callers
 from sidecar_api.http.auth import Tokens
 from sidecar_api.http.cold_schemas import Health, Version
 from sidecar_api.http.context import RequestContext
+from sidecar_api.log.keyring import KeyRing
+from sidecar_api.log.service import LogService
 from sidecar_api.outcome import Observation
 from sidecar_api.replica import Replica
 from sidecar_api.rewriting import Rewriter
@@ -64,6 +66,8 @@ class Runtime:
         triton: what `/version` says of the server.
         config_hash: as a header value.
         policies: of the bundle in force; None without one.
+        log: the transparency log; None where it is off.
+        keyring: keys of receipts and of the log; None with receipts off.
         replica: this shim's end of a shared ledger; None where it has the ledger to itself.
         spans: None without OpenTelemetry.
         in_flight: requests in work.
@@ -84,6 +88,8 @@ class Runtime:
     triton: Mapping[str, Any] | None
     config_hash: bytes
     policies: PolicySet | None = None
+    log: LogService | None = None
+    keyring: KeyRing | None = None
     replica: Replica | None = None
     spans: Spans | None = None
     in_flight: int = field(default=0)

@@ -34,6 +34,7 @@ _NAMES: Final = {
     "previous_body_json": "previous",
     "terms": "terms",
     "proof": "proof",
+    "receipt_proof": "proof",
 }
 _TEXTS: Final = ("head", "body", "sig", "verify_key", "previous", "proof")
 

@@ -1,8 +1,12 @@
-"""A log as a directory of tlog-tiles files: written so that a reader never sees half a file, the checkpoint last."""
+"""A log as a directory of tlog-tiles files: written so that a reader never sees half a file, the checkpoint last.
+
+Partial tiles of a tile that became full go away when the next checkpoint is out, as C2SP allows.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -38,6 +42,7 @@ class TileDirectory:
     def __init__(self, root: Path) -> None:
         """The directory `root`, which need not be there yet."""
         self.root = root
+        self._filled: list[Tile] = []
 
     def read(self, tile: Tile) -> bytes:
         """Content of a tile; of a partial one that is gone, the beginning of the wider ones.
@@ -119,23 +124,43 @@ class TileDirectory:
         """
         head = LogHead.from_text(parse_note(note)[0])
         builder = TileBuilder.resume(self.size(), self.read)
-        self.root.mkdir(parents=True, exist_ok=True)
         written = 0
         for tile, content in builder.extend(entries):
-            self._put(tile, content)
+            self.put(tile, content)
             written += 1
         if len(builder) != head.size or builder.root() != head.root:
             msg = f"{len(builder)} entries, which are not those of the checkpoint of {head.size}"
             raise InconsistentLog(msg)
         for tile, content in builder.partials():
-            self._put(tile, content)
+            self.put(tile, content)
             written += 1
-        write_whole(self.root / CHECKPOINT, note)
+        self.publish(note)
         return written + 1
 
-    def _put(self, tile: Tile, content: bytes) -> None:
+    def put(self, tile: Tile, content: bytes) -> None:
+        """Write a tile, ahead of the checkpoint that needs it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
         path = self.root / tile.path()
+        if tile.width == WIDTH:
+            self._filled.append(tile)
         if path.is_file() and self._bytes(path) == content:
             return
         _make_directories(self.root, path.parent)
         write_whole(path, content)
+
+    def publish(self, note: bytes) -> None:
+        """Put a checkpoint in place, all of whose tiles are there.
+
+        Raises:
+            OSError: it cannot be written; the old one stays.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_whole(self.root / CHECKPOINT, note)
+        filled, self._filled = self._filled, []
+        for tile in filled:
+            path = self.root / tile.path()
+            shutil.rmtree(path.with_name(path.name + ".p"), ignore_errors=True)

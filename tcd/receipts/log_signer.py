@@ -63,6 +63,11 @@ class LogSigner:
         self.origin = origin
         self._keys = tuple(keys)
 
+    @property
+    def algorithms(self) -> frozenset[str]:
+        """With which the log signs."""
+        return frozenset(key.alg for key in self._keys)
+
     def pinned(self, **restrictions: Any) -> tuple[PinnedKey, ...]:
         """The public keys for a verifier's key set; `restrictions` are options of `PinnedKey`."""
         return tuple(

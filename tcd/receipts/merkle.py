@@ -126,6 +126,21 @@ class ProvableLog(ABC):
             raise ValueError(msg)
         return consistency_path(old, size, self._hash)
 
+    def range_root(self, start: int, end: int) -> bytes:
+        """Root of the leaves [start, end) by themselves.
+
+        Args:
+            start: a multiple of the smallest power of two that is not below `end - start`.
+            end: at most the number of leaves.
+
+        Raises:
+            ValueError: no such range.
+        """
+        if not 0 <= start < end <= len(self) or start % (1 << (end - start - 1).bit_length()):
+            msg = f"no subtree [{start}, {end}) in {len(self)}"
+            raise ValueError(msg)
+        return self._hash(start, end)
+
     def _size(self, size: int | None) -> int:
         if size is None:
             return len(self)
@@ -175,21 +190,6 @@ class MerkleTree(ProvableLog):
     def subtree(self, level: int, number: int) -> bytes:
         """See `ProvableLog`."""
         return self._levels[level][number]
-
-    def range_root(self, start: int, end: int) -> bytes:
-        """Root of the leaves [start, end) by themselves.
-
-        Args:
-            start: a multiple of the smallest power of two that is not below `end - start`.
-            end: at most the number of leaves.
-
-        Raises:
-            ValueError: no such range.
-        """
-        if not 0 <= start < end <= len(self) or start % (1 << (end - start - 1).bit_length()):
-            msg = f"no subtree [{start}, {end}) in {len(self)}"
-            raise ValueError(msg)
-        return self._hash(start, end)
 
 
 def inclusion_path(index: int, size: int, hash_range: HashRange) -> tuple[bytes, ...]:

@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder
 
 from tcd.telemetry.histogram import LotHistogram
 from tcd.telemetry.spotlighting import SpotlightMetrics
+from tcd.telemetry.transparency import LogMetrics
 
 #: Seconds: from a tenth of a millisecond to ten seconds.
 _SECONDS: Final = (
@@ -124,6 +125,7 @@ class Exporter:
         self._logs = self._counter("tcd_log_lines_dropped", "Log lines dropped because the queue was full.")
         self._logs_seen = 0
         self.spotlighting = SpotlightMetrics(self.registry)
+        self.log = LogMetrics(self.registry)
         info = Gauge("tcd_build_info", "Version and settings.", ("version", "config_hash"), registry=self.registry)
         info.labels(version, config_hash).set(1)
         self._info, self._version = info, version

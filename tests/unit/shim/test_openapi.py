@@ -26,7 +26,8 @@ from sidecar_api.schemas import DiagnoseRequest, RiskResponse
 def test_every_route_is_documented(make_client: Any) -> None:
     app = make_client().app
     cold = [r for r in router(app.runtime).routes if isinstance(r, APIRoute)]
-    routes = {(r.path, m.lower()) for r in cold for m in r.methods or ()}
+    # OpenAPI has no word for a parameter that spans segments
+    routes = {(r.path.replace(":path}", "}"), m.lower()) for r in cold for m in r.methods or ()}
     routes |= {(path, "post") for path in app._hot}
     documented = {(path, method) for path, item in document()["paths"].items() for method in item}
     assert routes == documented
