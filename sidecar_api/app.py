@@ -19,6 +19,7 @@ from sidecar_api.http.runtime import Runtime, Spans
 from sidecar_api.http.surface import ShimApp
 from sidecar_api.idempotency import Idempotency
 from sidecar_api.log.assemble import make_log, verify_policy, witness_policy
+from sidecar_api.log.handover import after_restart
 from sidecar_api.log.keyring import KeyRing
 from sidecar_api.log.service import LogService
 from sidecar_api.pins import Assets, Resolver, Shape, resolve
@@ -44,7 +45,7 @@ from tcd.errors import ConfigError
 from tcd.ledger import Ledger
 from tcd.ledger.shared import SharedLedger
 from tcd.rate_limit import Limit, TokenBuckets
-from tcd.receipts import SUITE, Issuer
+from tcd.receipts import SUITE, Issuer, SigningKey
 from tcd.receipts.keys import SEED_SIZES
 from tcd.risk_av import Controller, check_epoch_length
 from tcd.rows import Scorer
@@ -134,7 +135,7 @@ def _keyring(settings: Settings, edges: Edges, logs: LogWriter) -> KeyRing | Non
         seed = b""
     else:
         seed = edges.random(SEED_SIZES[SUITE])
-        logs.write("warning", "the receipt key is ephemeral: set TCD_ATTEST_SK_HEX")
+        logs.write("warning", "the receipt key is ephemeral: set TCD_ATTEST_SK_HEX", kid=SigningKey(seed).kid)
     return KeyRing(settings, seed=seed, now_us=edges.now_us)
 
 
@@ -266,6 +267,7 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
     log: LogService | None = None
     if keyring is not None:
         witnesses = witness_policy(settings)
+        checks["keys"] = keyring.problem
         verifier = Verifier(verify_policy(keyring.keys, witnesses), now_us=edges.now_us)
         log = make_log(settings, ledger, keyring, witnesses=witnesses, metrics=shared.exporter.log, now_us=edges.now_us)
         if log is not None:
@@ -300,7 +302,19 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
 
 
 async def _recovered(runtime: Runtime) -> None:
-    """Go on where the ledger ends."""
+    """Go on where the ledger ends; where another key signed last, it hands over first."""
+    receipts = runtime.service.judge.receipts
+    if runtime.keyring is not None and receipts is not None:
+        said = await after_restart(
+            runtime.ledger,
+            runtime.keyring.keys,
+            config=receipts.config,
+            policy=receipts.policy,
+            now_us=receipts.now_us(),
+            random=receipts.random,
+        )
+        if said:
+            runtime.logs.write("warning", "another receipt key", what=said)
     if runtime.replica is not None:
         found = await runtime.replica.start()
     elif runtime.ledger.durable:

@@ -6,11 +6,14 @@ from dataclasses import replace
 
 from sidecar_api.decision import Rules
 from sidecar_api.http.runtime import Runtime
+from sidecar_api.log.assemble import verify_policy
+from sidecar_api.log.handover import handover, successor
 from sidecar_api.policing import default_ref, policy_digest
 from sidecar_api.rewriting import rewrite_rules
 from sidecar_api.windows import HoldRules
 from tcd.config import Settings
 from tcd.errors import TcdError
+from tcd.receipts import Issuer
 from tcd.reload import Change, Grant, check, shown
 
 
@@ -53,6 +56,40 @@ class Reloader:
             action = "config.break_glass" if used is not None else "config.reload"
             runtime.service.judge.put(receipts.admin(action, new.config_hash), lost=receipts.forget_acts)
         return found
+
+    def keys(self, *, source: str = "admin") -> bool:
+        """Use the keys of the key set as it is now, where it changed; whether they were read anew.
+
+        The old receipt key hands over in a record that both sign, before the new one signs anything.
+
+        Raises:
+            ConfigError: they cannot be used; the old ones stay.
+        """
+        runtime = self._runtime
+        ring, receipts, verifier = runtime.keyring, runtime.service.judge.receipts, runtime.verifier
+        if ring is None or receipts is None or verifier is None or not ring.changed:
+            return False
+        before, after = ring.refresh(), ring.keys
+        if (before.kids, before.pinned.digest) == (after.kids, after.pinned.digest):
+            return False
+        judge = runtime.service.judge
+        both = successor(after, before.receipt.kid)
+        if both is not None:
+            made = handover(
+                *both,
+                config=receipts.config,
+                policy=receipts.policy,
+                now_us=receipts.now_us(),
+                random=receipts.random,
+            )
+            judge.put(made)
+        receipts.issuer = Issuer(after.receipt, origin=runtime.settings.origin)
+        verifier.policy = verify_policy(after, verifier.policy.witnesses)
+        judge.put(receipts.admin("keys.reload", after.pinned.digest), lost=receipts.forget_acts)
+        runtime.logs.write(
+            "warning", "keys reloaded", source=source, receipt_key=after.receipt.kid, keyset=after.pinned.digest
+        )
+        return True
 
     def _check_length(self, new: Settings) -> None:
         from sidecar_api.app import epoch_length  # noqa: PLC0415 - the app makes this module's users

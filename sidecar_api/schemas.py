@@ -276,7 +276,7 @@ class VerifyRequest(Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tru
     heads: Annotated[list[Hex], Meta(max_length=1024)] | None = None
     bodies: Annotated[list[Body], Meta(max_length=1024)] | None = None
     sigs: Annotated[list[Hex], Meta(max_length=1024)] | None = None
-    proofs: Annotated[list[Proof | None], Meta(max_length=1024)] | None = None
+    proofs: Annotated[list[Proof], Meta(max_length=1024)] | None = None
     start: AnchorIn | None = None
     end: AnchorIn | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,12 @@ class Keys:
     log: LogSigner | None
     pinned: KeySet
     retired: Callable[[str], tuple[PinnedKey, Signer] | None]
+
+    @property
+    def kids(self) -> frozenset[str]:
+        """Ids of the keys that sign."""
+        log = () if self.log is None else self.log.pinned()
+        return frozenset({self.receipt.kid, *(key.kid for key in log)})
 
 
 def _nobody(_: str) -> None:
@@ -118,6 +123,7 @@ class KeyRing:
         self._now_us = now_us
         self._stamp = self._seen()
         self.keys = self._read()
+        self._known = self.keys.pinned
 
     def _read(self) -> Keys:
         directory = self._settings.keys_dir
@@ -134,25 +140,52 @@ class KeyRing:
             found = (directory / KEYSET).stat()
         except OSError:
             return None
-        return (found.st_mtime_ns, found.st_size, stat.S_IMODE(found.st_mode))
+        return (found.st_mtime_ns, found.st_size, found.st_ino)
 
     @property
     def changed(self) -> bool:
-        """Whether the key set was written since it was read, or the receipt key is not valid any more."""
-        return self._seen() != self._stamp or self._over()
+        """Whether the key set was written since it was read, or another key's time has come."""
+        return self._seen() != self._stamp or self._due()
 
-    def _over(self) -> bool:
-        key = self.keys.pinned.get(self.keys.receipt.kid)
-        return self._settings.keys_dir is not None and key is not None and not key.valid_at(self._now_us())
+    def _due(self) -> bool:
+        """Whether a pinned key became valid that is newer than those in use, or one in use is over."""
+        if self._settings.keys_dir is None:
+            return False
+        now, keys = self._now_us(), self.keys
+        used = [key for key in keys.pinned if key.kid in keys.kids]
+        if not all(key.valid_at(now) for key in used):
+            return True
+        since = {_role(key): _since(key) for key in used}
+        return any(
+            key.not_before_us is not None and since.get(_role(key), now) < key.not_before_us <= now
+            for key in keys.pinned
+            if key.tenants is None and key.origin == self._settings.origin and key.valid_at(now)
+        )
+
+    def problem(self) -> str:
+        """Why receipts would not verify, or empty."""
+        key = self._known.get(self.keys.receipt.kid)
+        fine = key is not None and key.compromised_after_size is None and key.valid_at(self._now_us())
+        return "" if fine else "the receipt key is not valid any more"
 
     def refresh(self) -> Keys:
-        """Read the keys anew; the keys before. What fails changes nothing.
+        """Read the keys anew; the keys before. Where that fails, the old ones sign on, and `problem` knows the new set.
 
         Raises:
             ConfigError: they cannot be used.
         """
         before = self.keys
-        stamp = self._seen()
+        self._stamp = self._seen()
+        if self._settings.keys_dir is not None:
+            self._known = KeyStore(self._settings.keys_dir, os.urandom, self._now_us).keyset()
         self.keys = self._read()
-        self._stamp = stamp
         return before
+
+
+def _since(key: PinnedKey) -> int:
+    return -1 if key.not_before_us is None else key.not_before_us
+
+
+def _role(key: PinnedKey) -> str:
+    """What one key at a time does: receipts, or one kind of line of a checkpoint."""
+    return key.purpose if key.purpose == "receipt" else key.purpose + key.alg

@@ -1,4 +1,4 @@
-"""Reload of `tcd serve`: on SIGHUP, and when the settings' file or the grant's changes."""
+"""Reload of `tcd serve`: on SIGHUP, and when the settings' file, the grant's or the key set changes."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ class ReloadOn:
         """
         self._complete = complete
         self._reloader, self._settings = reloader, settings
+        self._said = ""
         self._cli, self._environ, self._clock = dict(cli), dict(environ), clock
         named = environ.get("TCD_CONFIG_PATH")
         self._path = path if path is not None else Path(named) if named else None
@@ -66,6 +67,18 @@ class ReloadOn:
         except TcdError as error:
             _LOG.error("reload by %s: %s", source, error.detail)
             return False
+        return self.keys(source)
+
+    def keys(self, source: str) -> bool:
+        """Use the key set as it is now, where it changed; False when it cannot be used, which is logged once."""
+        try:
+            self._reloader.keys(source=source)
+        except TcdError as error:
+            if error.detail != self._said:
+                self._said = error.detail
+                _LOG.error("keys by %s: %s", source, error.detail)
+            return False
+        self._said = ""
         return True
 
     def _grant(self) -> Grant | None:
@@ -80,7 +93,7 @@ class ReloadOn:
             return None
 
     async def watch(self, *, seconds: float = _SECONDS) -> None:
-        """Reload whenever one of the files changes; runs until it is cancelled."""
+        """Reload whenever one of the files or the key set changes; runs until it is cancelled."""
         files = (self._path, self._settings.break_glass_grant)
         last = [_stamp(path) for path in files]
         while True:
@@ -89,3 +102,5 @@ class ReloadOn:
             if seen != last:
                 last = seen
                 self.now("file")
+            else:
+                self.keys("file")

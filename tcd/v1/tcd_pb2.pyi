@@ -318,7 +318,7 @@ class Anchor(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., head: _Optional[str] = ...) -> None: ...
 
 class VerifyRequest(_message.Message):
-    __slots__ = ("receipt_head_hex", "receipt_body_json", "verify_key_hex", "receipt_sig_hex", "req_obj", "comp_obj", "e_obj", "witness_segments", "proof", "previous_body_json", "terms", "heads", "bodies", "sigs", "start", "end")
+    __slots__ = ("receipt_head_hex", "receipt_body_json", "verify_key_hex", "receipt_sig_hex", "req_obj", "comp_obj", "e_obj", "witness_segments", "proof", "previous_body_json", "terms", "heads", "bodies", "sigs", "start", "end", "proofs")
     RECEIPT_HEAD_HEX_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_BODY_JSON_FIELD_NUMBER: _ClassVar[int]
     VERIFY_KEY_HEX_FIELD_NUMBER: _ClassVar[int]
@@ -335,6 +335,7 @@ class VerifyRequest(_message.Message):
     SIGS_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    PROOFS_FIELD_NUMBER: _ClassVar[int]
     receipt_head_hex: str
     receipt_body_json: str
     verify_key_hex: str
@@ -351,7 +352,8 @@ class VerifyRequest(_message.Message):
     sigs: _containers.RepeatedScalarFieldContainer[str]
     start: Anchor
     end: Anchor
-    def __init__(self, receipt_head_hex: _Optional[str] = ..., receipt_body_json: _Optional[str] = ..., verify_key_hex: _Optional[str] = ..., receipt_sig_hex: _Optional[str] = ..., req_obj: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., comp_obj: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., e_obj: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., witness_segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., proof: _Optional[str] = ..., previous_body_json: _Optional[str] = ..., terms: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., heads: _Optional[_Iterable[str]] = ..., bodies: _Optional[_Iterable[str]] = ..., sigs: _Optional[_Iterable[str]] = ..., start: _Optional[_Union[Anchor, _Mapping]] = ..., end: _Optional[_Union[Anchor, _Mapping]] = ...) -> None: ...
+    proofs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, receipt_head_hex: _Optional[str] = ..., receipt_body_json: _Optional[str] = ..., verify_key_hex: _Optional[str] = ..., receipt_sig_hex: _Optional[str] = ..., req_obj: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., comp_obj: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., e_obj: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., witness_segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., proof: _Optional[str] = ..., previous_body_json: _Optional[str] = ..., terms: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., heads: _Optional[_Iterable[str]] = ..., bodies: _Optional[_Iterable[str]] = ..., sigs: _Optional[_Iterable[str]] = ..., start: _Optional[_Union[Anchor, _Mapping]] = ..., end: _Optional[_Union[Anchor, _Mapping]] = ..., proofs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VerifyCheck(_message.Message):
     __slots__ = ("name", "status", "code")
