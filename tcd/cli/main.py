@@ -31,6 +31,7 @@ COMMANDS = {
     "keys": "tcd.cli.keys",
     "verify": "tcd.cli.verify",
     "audit": "tcd.cli.audit",
+    "export": "tcd.cli.export",
     "witness": "tcd.cli.witness",
 }
 

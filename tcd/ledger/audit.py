@@ -113,7 +113,7 @@ def audit_store(path: Path, *, policy: VerifyPolicy, seen: Seen | None = None, o
         tcd.errors.ConfigError: it cannot be read or is no ledger.
     """
     try:
-        with _unused(path), contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        with unused(path), contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
             return _Store(db, policy, origin).run(seen)
     except (sqlite3.Error, OSError) as error:
         msg = f"the ledger {path} cannot be read: {error}"
@@ -121,7 +121,7 @@ def audit_store(path: Path, *, policy: VerifyPolicy, seen: Seen | None = None, o
 
 
 @contextlib.contextmanager
-def _unused(path: Path) -> Iterator[None]:
+def unused(path: Path) -> Iterator[None]:
     """Hold the lock of the ledger, so that no server writes meanwhile. A copy without a lock file needs none."""
     lock = path.with_suffix(".lock")
     if not lock.exists():

@@ -107,8 +107,7 @@ class PostgresLedger(Reader):
                 if connection is not None:
                     with contextlib.suppress(*LOST):
                         await connection.close(timeout=2.0)
-        if self._pool is not None:
-            self._pool.terminate()
+        self.disconnect()
 
     # -- membership ----------------------------------------------------------------------------------------
 

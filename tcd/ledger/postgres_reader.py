@@ -20,7 +20,7 @@ from tcd.ledger.postgres_append import (
     state_of,
     stored_of,
 )
-from tcd.ledger.postgres_connect import failures
+from tcd.ledger.postgres_connect import failures, pool
 from tcd.ledger.shared import Member
 from tcd.receipts.chain import ChainState
 
@@ -32,6 +32,24 @@ class Reader:
         """Nothing can be read before there is a pool."""
         self._pool: Any = None
         self._closed = False
+
+    @classmethod
+    async def reading(cls, url: str) -> Reader:
+        """A reader by itself: no member of the ledger, it writes nothing; `disconnect` ends it.
+
+        Raises:
+            tcd.errors.Unavailable: it cannot be reached.
+        """
+        reader = cls()
+        with failures("read"):
+            reader._pool = await pool(url)
+        return reader
+
+    def disconnect(self) -> None:
+        """Let go of the connections."""
+        self._closed = True
+        if self._pool is not None:
+            self._pool.terminate()
 
     def _check_open(self) -> None:
         if self._closed:

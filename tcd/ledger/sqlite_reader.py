@@ -95,7 +95,7 @@ class Reader:
         rows = self._rows("SELECT head FROM receipt WHERE idx >= ? ORDER BY idx LIMIT ?", first, limit)
         return tuple(row[0] for row in rows)
 
-    def checkpoint(self, covering: int | None) -> Checkpoint | None:
+    def checkpoint(self, covering: int | None = None) -> Checkpoint | None:
         """See `Ledger.checkpoint`."""
         where = "ORDER BY size DESC" if covering is None else "WHERE size > ? ORDER BY size"
         values = () if covering is None else (covering,)

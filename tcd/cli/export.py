@@ -1,0 +1,163 @@
+"""`tcd export`: a log's heads, subtrees and signatures as JSON lines. Exit 0 written, 1 refused, 2 undecidable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+if TYPE_CHECKING:
+    from tcd.ledger.export_sources import Source
+    from tcd.receipts.log_signer import LogSigner
+
+app = typer.Typer(help="Export a log for other pipelines.", no_args_is_help=True)
+#: Where the URL of a PostgreSQL ledger is taken from; on a command line others would see its password.
+URL_VARIABLE = "TCD_LEDGER"
+Keys = Annotated[Path, typer.Option("--keyset", help="Pinned keys: tcd.keyset/1.")]
+Origin = Annotated[str, typer.Option("--origin", help="Name of the log.")]
+Out = Annotated[Path | None, typer.Option("--out", help="File to write, whole or not at all; default: print.")]
+First = Annotated[int, typer.Option("--first", min=0, help="First leaf, a multiple of the width.")]
+Width = Annotated[int, typer.Option("--width", help="Leaves of a subtree, a power of two.")]
+Sign = Annotated[Path | None, typer.Option("--sign", help="Directory with the log's keys, which sign the subtrees.")]
+Quantum = Annotated[bool, typer.Option("--post-quantum", help="Refuse checkpoints without an ML-DSA-44 signature.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Export a log for other pipelines."""
+
+
+def _signer(directory: Path | None, origin: str) -> LogSigner | None:
+    from tcd.errors import ConfigError
+    from tcd.keystore import KeyStore
+    from tcd.receipts.log_signer import LogSigner
+
+    if directory is None:
+        return None
+    store = KeyStore(directory, os.urandom, lambda: 0)
+    keys = [key for key in store.keyset().of("checkpoint", origin) if key.not_after_us is None]
+    try:
+        return LogSigner(origin, [store.secret(key.kid) for key in sorted(keys, key=lambda key: key.alg)])
+    except ValueError as error:
+        msg = f"{directory} has no keys of the log {origin}: {error}"
+        raise ConfigError(msg) from None
+
+
+@contextlib.contextmanager
+def _target(out: Path | None) -> Iterator[BinaryIO]:
+    if out is None:
+        yield sys.stdout.buffer
+        return
+    part = out.with_name(out.name + ".part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _export(
+    source: AbstractContextManager[Source],
+    *,
+    keyset: Path,
+    origin: str,
+    out: Path | None,
+    first: int,
+    width: int,
+    sign: Path | None,
+    quantum: bool,
+) -> None:
+    from tcd.errors import ConfigError, TcdError, VerificationError
+    from tcd.keystore import read_json
+    from tcd.ledger.export_sources import checkpoints, pages
+    from tcd.receipts import KeySet, VerifyPolicy
+    from tcd.receipts.export import Plan, export_lines
+    from tcd.receipts.fast import sorted_json
+
+    try:
+        algorithms = frozenset({"Ed25519", "ML-DSA-44"} if quantum else {"Ed25519"})
+        policy = VerifyPolicy(KeySet.from_json(read_json(keyset)), log_algorithms=algorithms)
+        signer = _signer(sign, origin)
+        with source as opened:
+            newest = opened.checkpoint()
+            if newest is None:
+                msg = "the log has no checkpoint yet: nothing of it is signed"
+                raise ConfigError(msg)
+            plan = Plan(origin, policy, newest.size, first, width, signer)
+            noted = checkpoints(opened, after=first, size=newest.size)
+            with _target(out) as file:
+                for line in export_lines(plan, pages(opened, newest.size), noted):
+                    file.write(sorted_json(line) + b"\n")
+    except VerificationError as error:
+        print(f"tcd export: {error.code}: {error.detail}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except TcdError as error:
+        print(f"tcd export: {error.detail}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        print(f"tcd export: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def store(
+    data_dir: Annotated[Path, typer.Argument(help="Data directory (or its ledger.sqlite) that no server uses now.")],
+    keyset: Keys,
+    origin: Origin,
+    out: Out = None,
+    first: First = 0,
+    width: Width = 256,
+    sign: Sign = None,
+    post_quantum: Quantum = False,
+) -> None:
+    """Export the log of a SQLite ledger."""
+    from tcd.ledger.export_sources import sqlite_source
+    from tcd.ledger.sqlite import FILE
+
+    path = data_dir / FILE if data_dir.is_dir() else data_dir
+    source = sqlite_source(path)
+    _export(source, keyset=keyset, origin=origin, out=out, first=first, width=width, sign=sign, quantum=post_quantum)
+
+
+@app.command()
+def postgresql(
+    keyset: Keys,
+    origin: Origin,
+    out: Out = None,
+    first: First = 0,
+    width: Width = 256,
+    sign: Sign = None,
+    post_quantum: Quantum = False,
+) -> None:
+    """Export the log of the PostgreSQL ledger that TCD_LEDGER names, also while shims write it."""
+    from tcd.ledger.export_postgres import postgres_source
+
+    source = postgres_source(os.environ.get(URL_VARIABLE, ""))
+    _export(source, keyset=keyset, origin=origin, out=out, first=first, width=width, sign=sign, quantum=post_quantum)
+
+
+@app.command()
+def log(
+    directory: Annotated[Path, typer.Argument(help="Directory of tlog-tiles files, also while it grows.")],
+    keyset: Keys,
+    origin: Origin,
+    out: Out = None,
+    first: First = 0,
+    width: Width = 256,
+    sign: Sign = None,
+    post_quantum: Quantum = False,
+) -> None:
+    """Export a log directory."""
+    from tcd.ledger.export_sources import tiles_source
+
+    source = tiles_source(directory)
+    _export(source, keyset=keyset, origin=origin, out=out, first=first, width=width, sign=sign, quantum=post_quantum)
