@@ -86,6 +86,9 @@ class Settings(BaseSettings):
         None, description="http://host:port or grpc://host:port of a running server; empty = start one"
     )
     triton_transport: Literal["http", "grpc"] = "http"
+    triton_model: Literal["tcd_diagnose", "tcd_fused"] = Field(
+        "tcd_diagnose", description="what scores: the ensemble, or the same in one model, which is loaded then too"
+    )
     triton_http_port: int = Field(8000, ge=0, le=65535, description="of the server that is started; 0 = a free port")
     triton_grpc_port: int = Field(8001, ge=0, le=65535)
     triton_metrics_port: int = Field(8002, ge=0, le=65535)

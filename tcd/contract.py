@@ -233,6 +233,12 @@ DIAGNOSE = Model(
         Step(ROUTING.name, _same(ROUTING.inputs), _same(ROUTING.outputs)),
     ),
 )
+FUSED = Model(
+    "tcd_fused",
+    "tcd_diagnose as one model, the same bits: one process where the ensemble has three; not loaded by default",
+    DIAGNOSE.inputs,
+    DIAGNOSE.outputs,
+)
 DIAGNOSE_RAW = Model(
     "tcd_diagnose_raw",
     "the ensemble with tcd_signals in front: logits and hidden states in",
@@ -250,7 +256,7 @@ DIAGNOSE_RAW = Model(
 )
 
 #: Every model of numbers of the repository but the demo LLM, which is documented with its own code.
-MODELS: Final = {m.name: m for m in (SIGNALS, DETECTOR, MULTIVARIATE, ROUTING, DIAGNOSE, DIAGNOSE_RAW)}
+MODELS: Final = {m.name: m for m in (SIGNALS, DETECTOR, MULTIVARIATE, ROUTING, FUSED, DIAGNOSE, DIAGNOSE_RAW)}
 
 
 BODY = Tensor(

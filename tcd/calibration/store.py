@@ -202,6 +202,16 @@ class AssetDirectory:
         #: Why the newest manifest was refused, None while the newest one is in use.
         self.refused: str | None = None
 
+    @property
+    def manifest(self) -> str:
+        """Path of the manifest."""
+        return self._manifest
+
+    @property
+    def stamp(self) -> tuple[int, int, int] | None:
+        """Inode, time in nanoseconds and size of the manifest that was looked at last, None when there was none."""
+        return self._stamp
+
     def _stat(self) -> tuple[int, int, int] | None:
         try:
             stat = os.stat(self._manifest)  # noqa: PTH116 - see above

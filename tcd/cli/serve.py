@@ -142,7 +142,7 @@ async def _triton(settings: Settings, spotlight_key: bytes) -> AsyncIterator[_Tr
     """A running server: the given one, or one that is started here and stopped in the end."""
     from tcd.errors import ConfigError
     from tcd.triton.client import connect
-    from tcd.triton.launcher import LaunchOptions, TritonServer
+    from tcd.triton.launcher import DEFAULT_MODELS, LaunchOptions, TritonServer
 
     async with contextlib.AsyncExitStack() as stack:
         server: TritonServer | None = None
@@ -154,6 +154,7 @@ async def _triton(settings: Settings, spotlight_key: bytes) -> AsyncIterator[_Tr
                 http_port=settings.triton_http_port,
                 grpc_port=settings.triton_grpc_port,
                 metrics_port=settings.triton_metrics_port,
+                models=tuple(dict.fromkeys((*DEFAULT_MODELS, settings.triton_model))),
                 assets=settings.assets,
                 spotlight_key=spotlight_key,
             )
@@ -209,9 +210,9 @@ async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, l
     key = spotlight_key(settings, os.urandom)
     async with _triton(settings, key) as triton:
         server = triton.server
-        batcher = MicroBatcher(triton.client, observer=exporter)
+        batcher = MicroBatcher(triton.client, model=settings.triton_model, observer=exporter)
         heal = None if server is None else lambda: asyncio.to_thread(server.heal)
-        monitor = HealthMonitor(triton.client, heal=heal)
+        monitor = HealthMonitor(triton.client, model=settings.triton_model, heal=heal)
         edges = Edges(
             ledger=ledger,
             exporter=exporter,

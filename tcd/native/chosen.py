@@ -59,6 +59,11 @@ class Lookup:
         found = [known.get(part) or self._look(part, assets, known) for part in parts]
         return Chosen([handle for handle, _, _ in found], [fallback for _, fallback, _ in found])
 
+    def find(self, key: tuple[int, ...], assets: AssetSet) -> tuple[Any, bool]:
+        """The structure for a key of three levels, None for none, and whether it is a fall-back."""
+        raw, known = np.array(key, np.uint64).tobytes(), self._known(assets)
+        return (known.get(raw) or self._look(raw, assets, known))[:2]
+
     def _look(
         self, raw: bytes, assets: AssetSet, known: dict[bytes, tuple[Handle | None, bool, Chosen]]
     ) -> tuple[Handle | None, bool, Chosen]:

@@ -1,58 +1,9 @@
 /* The detector's step for a batch: statistics, z-scores, heads, tables. tcd/detector/step.py says what it is. */
+#include "calls.h"
 #include "statistics.h"
 
-enum { TRACE = 1, ENTROPY = 2, SPECTRUM = 4, FEATURES = 8, MASKS = 16 };
-#define COMPONENTS 4
+enum { TRACE = 1, ENTROPY = 2, SPECTRUM = 4, FEATURES = 8 };
 #define Z_LIMIT 6.0
-
-/* A logistic combination of z-scores. */
-struct head {
-    double intercept;
-    const double *linear, *quadratic;
-};
-
-/* One signal mask of an asset. `loop` has linear == NULL where there is no second head. */
-struct mask {
-    struct head head, loop;
-    struct table steps, components[COMPONENTS], sessions;
-    const double *adjusted;
-    double level;
-};
-
-/* A detector asset. `masks` has a place for each mask, NULL where the asset has no calibration. */
-struct detector {
-    uint64_t id;
-    int64_t features;
-    const double *location, *scale; /* (AGES + 1, STATISTICS) */
-    const struct mask *masks[MASKS];
-};
-
-/* What a build of tcd knows of the statistics: what each needs, columns of components, first tokens of ages. */
-struct catalogue {
-    int64_t needed[STATISTICS][4];
-    int64_t component[COMPONENTS + 1];
-    int64_t headline[COMPONENTS][2];
-    int64_t ages[AGES];
-};
-
-/* One call. Row i is answered by assets[i * step], NULL for none; fallback likewise. */
-struct detector_call {
-    struct windows windows;
-    const int32_t *lengths;
-    int64_t lengths_stride;
-    const double *sup;
-    int64_t sup_stride;
-    const struct catalogue *catalogue;
-    const struct detector *const *assets;
-    const uint8_t *fallback;
-    int64_t step;
-    double *p;         /* (n, 2) */
-    double *sup_out;   /* (n) */
-    float *components; /* (n, COMPONENTS, 3) */
-    double *level;     /* (n) */
-    uint64_t *asset;   /* (n) */
-    int32_t *status;   /* (n) */
-};
 
 INLINE int signal_mask(const struct counts *c) {
     return (c->trace > 0 ? TRACE : 0) | (c->entropy > 0 ? ENTROPY : 0) | (c->spectrum > 0 ? SPECTRUM : 0) |

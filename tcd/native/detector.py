@@ -37,7 +37,8 @@ _SHAPE: Final = (AGES.shape[0] + 1, len(STATISTICS))
 
 
 @lru_cache(maxsize=1)
-def _catalogue() -> int:
+def catalogue() -> int:
+    """Address of `struct catalogue`."""
     return address(_CATALOGUE)
 
 
@@ -112,7 +113,7 @@ class _Detector(layout.Detector):
         )
 
 
-_OUT: Final = layout.Block(
+OUT: Final = layout.Block(
     (
         ("DETECTOR_P", np.float64, (2,)),
         ("DETECTOR_SUP", np.float64, (1,)),
@@ -123,6 +124,11 @@ _OUT: Final = layout.Block(
     )
 )
 _LOOK: Final = Lookup(AssetSet.detector_match, Kept(_Detector, most=32))
+
+
+def find(key: tuple[int, ...], assets: AssetSet) -> tuple[layout.Detector | None, bool]:
+    """The structure of the asset that answers a key of three levels, and whether it is a fall-back."""
+    return _LOOK.find(key, assets)
 
 
 def statistics(library: ctypes.CDLL, windows: tuple[NDArray[np.generic], ...], counts: I64) -> tuple[F64, Bool]:
@@ -158,12 +164,12 @@ def score(library: ctypes.CDLL, inputs: Inputs, assets: AssetSet) -> Outputs:
     windows = [rows_of(inputs[name], np.float32, n) for name in _WINDOWS]
     lengths, sup = exactly(inputs["LENGTHS"], np.int32, (n, len(Length))), exactly(inputs["SUP"], np.float64, (n, 2))
     chosen = _LOOK(exactly(inputs["KEY"], np.uint64, (n, 3)), assets)
-    out, places = _OUT.make(n)
+    out, places = OUT.make(n)
     call = layout.DETECTOR_CALL.pack(
         n,
         *(field for array in windows for field in tensor(array)),
         *(address(lengths), lengths.shape[1], address(sup), sup.shape[1]),
-        _catalogue(),
+        catalogue(),
         *chosen.fields,
         *places,
     )

@@ -44,10 +44,11 @@ class Trusted(dict[str, Array]):
 class Block:
     """Output tensors of a batch in one piece of memory, whose address is asked for once."""
 
-    __slots__ = ("_places", "_row")
+    __slots__ = ("_places", "_row", "tensors")
 
     def __init__(self, outputs: Sequence[tuple[str, type[np.generic], tuple[int, ...]]]) -> None:
         """Lay out (name, type, shape of a row) one after the other, each at a multiple of 8 bytes for any N."""
+        self.tensors = tuple(outputs)
         self._places: list[tuple[str, np.dtype[Any], tuple[int, ...], int]] = []
         self._row = 0
         for name, kind, shape in outputs:
@@ -55,14 +56,22 @@ class Block:
             self._places.append((name, dtype, shape, self._row))
             self._row += -(-dtype.itemsize * math.prod(shape) // _ALIGNMENT) * _ALIGNMENT
 
+    def memory(self, n: int) -> Array:
+        """Uninitialised memory of n >= 1 rows."""
+        return np.empty(self._row * n, np.uint8)
+
     def make(self, n: int) -> tuple[Trusted, list[int]]:
         """Uninitialised tensors of n >= 1 rows, and their addresses in order."""
-        memory = np.empty(self._row * n, np.uint8)
-        start = address(memory)
+        return self.within(self.memory(n), 0, n)
+
+    def within(self, memory: Array, before: int, n: int) -> tuple[Trusted, list[int]]:
+        """Tensors of n >= 1 rows in a piece of `memory` behind that of `before` rows, and their addresses in order."""
+        first = self._row * before
+        start = address(memory) + first
         tensors = Trusted()
-        for name, dtype, shape, before in self._places:
-            tensors[name] = np.ndarray((n, *shape), dtype, memory, before * n)
-        return tensors, [start + before * n for _, _, _, before in self._places]
+        for name, dtype, shape, place in self._places:
+            tensors[name] = np.ndarray((n, *shape), dtype, memory, first + place * n)
+        return tensors, [start + place * n for _, _, _, place in self._places]
 
 
 class Tensor(ctypes.Structure):

@@ -1,35 +1,5 @@
 /* The multivariate monitor's step for a batch; tcd/multivariate/step.py says what it is. */
-#include "kernel.h"
-
-/* A reference. `weights` (TAIL) of the MEWMA, oldest first, NULL for the newest row alone. */
-struct reference {
-    uint64_t id;
-    int64_t features;
-    const double *mean;  /* (features) */
-    const double *white; /* (features, features), upper triangular */
-    const double *weights;
-    double threshold;
-    struct table steps, sessions;
-    const double *adjusted;
-};
-
-/* One call. Row i is answered by assets[i * step], NULL for none; fallback likewise. */
-struct multivariate_call {
-    int64_t n;
-    struct tensor features;
-    const int32_t *lengths;
-    int64_t lengths_stride;
-    const double *sup;
-    int64_t sup_stride;
-    const struct reference *const *assets;
-    const uint8_t *fallback;
-    int64_t step;
-    double *p;       /* (n, 2) */
-    double *sup_out; /* (n) */
-    float *mv;       /* (n, 4) */
-    uint64_t *asset; /* (n) */
-    int32_t *status; /* (n) */
-};
+#include "calls.h"
 
 /* Quantised distance of the newest of `rows` vectors, or of their moving average; `made` has room for 2 vectors. */
 INLINE double distance_of(const struct reference *asset, const float *x, int64_t rows, int64_t d, double *made) {

@@ -42,7 +42,7 @@ class _Reference(layout.Reference):
         )
 
 
-_OUT: Final = layout.Block(
+OUT: Final = layout.Block(
     (
         ("MULTIVARIATE_P", np.float64, (2,)),
         ("MULTIVARIATE_SUP", np.float64, (1,)),
@@ -52,6 +52,11 @@ _OUT: Final = layout.Block(
     )
 )
 _LOOK: Final = Lookup(AssetSet.multivariate_match, Kept(_Reference, most=32))
+
+
+def find(key: tuple[int, ...], assets: AssetSet) -> tuple[layout.Reference | None, bool]:
+    """The structure of the asset that answers a key of three levels, and whether it is a fall-back."""
+    return _LOOK.find(key, assets)
 
 
 def score(library: ctypes.CDLL, inputs: Inputs, assets: AssetSet) -> Outputs:
@@ -64,7 +69,7 @@ def score(library: ctypes.CDLL, inputs: Inputs, assets: AssetSet) -> Outputs:
     features = rows_of(inputs["FEATURES"], np.float32, n)
     lengths, sup = exactly(inputs["LENGTHS"], np.int32, (n, len(Length))), exactly(inputs["SUP"], np.float64, (n, 2))
     chosen = _LOOK(exactly(inputs["KEY"], np.uint64, (n, 3)), assets)
-    out, places = _OUT.make(n)
+    out, places = OUT.make(n)
     call = layout.MULTIVARIATE_CALL.pack(
         *(n, *tensor(features), address(lengths), lengths.shape[1], address(sup) + sup.itemsize, sup.shape[1]),
         *chosen.fields,

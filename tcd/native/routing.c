@@ -1,43 +1,8 @@
 /* The routing step for a batch: p-values, level and policy to trigger, verdict, tier and route.
  * tcd/routing/step.py says what it is. */
-#include "kernel.h"
+#include "calls.h"
 
 enum { CONTROLLER = 1, FLAGS = 7, CAUTIOUS = 1, STRICT = 2, UNKNOWN_POLICY = NO_CALIBRATION };
-
-/* What a tier does to the decoding parameters, where `has_` is set. */
-struct rule {
-    double temperature[2], top_p, max_tokens, decoder;
-    int64_t has_temperature, has_top_p, has_max_tokens;
-};
-
-struct policy {
-    uint64_t id;
-    double weight, drift;
-    int64_t failed;
-    struct rule tiers[3];
-};
-
-/* One call. Row i is answered by policies[i * step]; known likewise. */
-struct routing_call {
-    int64_t n;
-    const double *detector_p, *detector_sup, *detector_level;
-    const uint64_t *detector_asset;
-    const int32_t *detector_status;
-    const double *multivariate_p, *multivariate_sup;
-    const uint64_t *multivariate_asset;
-    const int32_t *multivariate_status;
-    const int32_t *lengths;
-    const double *alpha;
-    const float *base;
-    const struct policy *const *policies;
-    const uint8_t *known;
-    int64_t step;
-    float *score;                              /* (n) */
-    double *p_step, *sup_out, *p_value;        /* (n, 2), (n, 2), (n) */
-    int32_t *trigger, *verdict, *tier, *status; /* (n) */
-    float *route;                              /* (n, 4) */
-    uint64_t *assets;                          /* (n, 3) */
-};
 
 INLINE double merge(double detector, double multivariate, double weight) {
     double p = 1.0;

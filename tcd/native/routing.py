@@ -32,7 +32,7 @@ _INPUTS: Final = (
     ("ALPHA", np.float64, 1),
     ("BASE", np.float32, 4),
 )
-_OUT: Final = layout.Block(
+OUT: Final = layout.Block(
     (
         ("SCORE", np.float32, (1,)),
         ("P_STEP", np.float64, (2,)),
@@ -85,6 +85,13 @@ def _look(value: int, assets: AssetSet, known: _Known) -> tuple[_Policy, bool, C
     return answer
 
 
+def find(key: tuple[int, ...], assets: AssetSet) -> tuple[layout.Policy, bool]:
+    """The structure of the policy that answers an id (the key's first number), and whether it is that policy."""
+    known = _FOUND(assets)
+    policy, same, _ = known.get(key[0]) or _look(key[0], assets, known)
+    return policy, same
+
+
 def _chosen(ids: NDArray[np.generic], assets: AssetSet) -> Chosen:
     known = _FOUND(assets)
     values = ids[:, 0].tolist()
@@ -103,6 +110,6 @@ def route(library: ctypes.CDLL, inputs: Inputs, assets: AssetSet) -> Outputs:
     n = inputs["POLICY"].shape[0]
     arrays = [layout.exactly(inputs[name], dtype, (n, width)) for name, dtype, width in _INPUTS]
     chosen = _chosen(inputs["POLICY"], assets)
-    out, places = _OUT.make(n)
+    out, places = OUT.make(n)
     library.tcd_route(layout.ROUTING_CALL.pack(n, *map(address, arrays), *chosen.fields, *places))
     return out

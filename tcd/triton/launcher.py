@@ -273,10 +273,10 @@ class TritonServer:
         return True if process is None else process.exited.wait(timeout)
 
     def check(self) -> bool:
-        """Whether canaries of the loaded ensembles (or of all models, without an ensemble) are answered."""
+        """Whether canaries of the loaded models that are no steps of another loaded one are answered."""
         models = self._contracted()
-        tops = [m for m in models if m.steps or m.name in TEXT_MODELS]
-        return all(self._answers(m) for m in (tops if any(m.steps for m in tops) else models))
+        steps = {step.model for model in models for step in model.steps}
+        return all(self._answers(m) for m in models if m.name not in steps)
 
     def heal(self) -> Healed:
         """Make it answer again: unload and load the models that do not, else restart the server.

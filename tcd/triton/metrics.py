@@ -56,6 +56,7 @@ class ModelMetrics:
         self._waiting_sizes: list[int] = []
         self._waiting_failures = 0
         self._waiting_status: list[NDArray[np.generic]] = []
+        self._waiting_bits = np.zeros(len(_BITS), np.int64)
         self._due = 0.0
 
     def batch(self, rows: int, status: NDArray[np.generic] | None) -> None:
@@ -65,6 +66,10 @@ class ModelMetrics:
         if status is not None:
             # a copy: the batch that it is a view of can be large
             self._waiting_status.append(status.copy())
+
+    def count_in(self, bits: NDArray[np.int64]) -> None:
+        """Rows by status bit are counted in `bits` by others, who find it zero after each flush."""
+        self._waiting_bits = bits
 
     def failure(self, reason: str) -> None:
         """Count a failure and write its reason to the server's log."""
@@ -94,13 +99,16 @@ class ModelMetrics:
             self._failures.increment(float(self._waiting_failures))
             self._waiting_failures = 0
         if self._waiting_status:
-            self._count_status(np.concatenate(self._waiting_status, axis=None).astype(np.int32))
+            status = np.concatenate(self._waiting_status, axis=None).astype(np.int32)
+            self._waiting_bits += [np.count_nonzero(status & bit) for bit, _ in _BITS]
             self._waiting_status.clear()
+        if self._waiting_bits.any():
+            self._count_status(self._waiting_bits.tolist())
+            self._waiting_bits[:] = 0
 
-    def _count_status(self, status: NDArray[np.int32]) -> None:
+    def _count_status(self, rows: list[int]) -> None:
         """Send how many rows have each status bit."""
-        for bit, name in _BITS:
-            hits = int(np.count_nonzero(status & bit))
+        for (_, name), hits in zip(_BITS, rows, strict=True):
             if hits and name not in self._status:
                 labels = {"model": self._model, "status": name}
                 self._status[name] = self._families["status"].Metric(labels=labels)

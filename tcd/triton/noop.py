@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcd.contract import DETECTOR, DIAGNOSE, MULTIVARIATE, ROUTING, SPOTLIGHT, Model
+from tcd.contract import DETECTOR, DIAGNOSE, FUSED, MULTIVARIATE, ROUTING, SPOTLIGHT, Model
 from tcd.triton import pbtxt
 
 
@@ -32,6 +32,8 @@ def noop_model(model: Model) -> Model:
 #: The no-op of `tcd_diagnose` and its steps, steps first.
 NOOP_MODELS = tuple(noop_model(m) for m in (DETECTOR, MULTIVARIATE, ROUTING, DIAGNOSE))
 NOOP_DIAGNOSE = NOOP_MODELS[-1]
+#: The no-op of `tcd_fused`: one model where the ensemble has three.
+NOOP_FUSED = noop_model(FUSED)
 #: The no-op of `tcd_spotlight`: every output is the first input.
 NOOP_SPOTLIGHT = noop_model(SPOTLIGHT)
 
@@ -42,7 +44,7 @@ def write_repository(repository: Path) -> None:
         f"{NOOP_SPOTLIGHT.name}/config.pbtxt": pbtxt.render(NOOP_SPOTLIGHT),
         f"{NOOP_SPOTLIGHT.name}/1/model.py": pbtxt.render_module("tcd.triton.noop", "Echo"),
     }
-    for model in NOOP_MODELS:
+    for model in (*NOOP_MODELS, NOOP_FUSED):
         files[f"{model.name}/config.pbtxt"] = pbtxt.render(model)
         if model.steps:
             files[f"{model.name}/1/.gitkeep"] = ""

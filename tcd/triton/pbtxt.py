@@ -22,6 +22,7 @@ CLASSES: Final = {
     "tcd_detector": ("tcd.triton.detector", "Detector"),
     "tcd_multivariate": ("tcd.triton.multivariate", "Multivariate"),
     "tcd_routing": ("tcd.triton.routing", "Routing"),
+    "tcd_fused": ("tcd.triton.fused", "Fused"),
     "tcd_spotlight": ("tcd.triton.spotlight", "Spotlight"),
 }
 _PROTO_TYPES: Final = {

@@ -30,8 +30,8 @@ def zero_inputs(model: Model, *, rows: int = 1, width: int = _WIDTH) -> Tensors:
 
 
 def canary_inputs(model: Model) -> Tensors:
-    """The canary row for `tcd_diagnose`, zeros for any other model."""
-    return pack([CANARY]) if model.name == DIAGNOSE.name else zero_inputs(model)
+    """The canary row for `tcd_diagnose` and what has its inputs, zeros for any other model."""
+    return pack([CANARY]) if model.inputs == DIAGNOSE.inputs else zero_inputs(model)
 
 
 def _empty_texts(model: Model, host: str, port: int) -> bytes:

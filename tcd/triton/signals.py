@@ -26,6 +26,7 @@ class Signals(BatchModel):
     exact: ClassVar[tuple[str, ...]] = ("LOGITS", "HIDDEN")
     #: A vocabulary per row: on a GPU they stay there.
     resident: ClassVar[tuple[str, ...]] = exact
+    compiled: ClassVar[bool] = False
 
     def compute(self, inputs: Tensors, assets: AssetSet) -> Mapping[str, Array]:
         """See `tcd.signals.step`."""

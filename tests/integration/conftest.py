@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tcd.triton.launcher import LaunchOptions, TritonServer
+from tcd.contract import FUSED
+from tcd.triton.launcher import DEFAULT_MODELS, LaunchOptions, TritonServer
 from tcd.triton.process import group_members
 
 
@@ -24,7 +25,8 @@ def stub_pid(server: TritonServer, model: str) -> int:
 def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """The shared server (`.http_url`, `.grpc_url`, `.metrics_url`, `.pid`); tests must leave it healthy."""
     log = tmp_path_factory.mktemp("triton") / "triton.log"
-    with TritonServer(LaunchOptions(http_port=0, grpc_port=0, metrics_port=0, log_path=log)) as server:
+    models = (*DEFAULT_MODELS, FUSED.name)
+    with TritonServer(LaunchOptions(http_port=0, grpc_port=0, metrics_port=0, log_path=log, models=models)) as server:
         yield server
 
 

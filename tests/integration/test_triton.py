@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 from tcd import scoring
 from tcd.calibration.assets import AssetSet
 from tcd.calibration.store import default_asset_dir, load_assets
-from tcd.contract import DIAGNOSE, DIAGNOSE_RAW, detector_key
+from tcd.contract import DIAGNOSE, DIAGNOSE_RAW, FUSED, Model, detector_key
 from tcd.errors import ScoringError
 from tcd.rows import ScoreRow, pack, unpack
 from tcd.signals import start
@@ -85,6 +85,14 @@ async def test_a_batch_has_the_bits_of_the_library(client: InferenceClient, asse
     same(scoring.diagnose(tensors, assets), await client.infer(tensors, timeout=20))
 
 
+@pytest.mark.parametrize("n", [1, 7, 200])
+async def test_the_fused_model_has_the_ensembles_bits(client: InferenceClient, assets: AssetSet, n: int) -> None:
+    tensors = pack(rows(n + 1, n))
+    answers = [await client.infer(tensors, model=model, timeout=20) for model in (DIAGNOSE, FUSED)]
+    same(scoring.diagnose(tensors, assets), answers[0])
+    same(answers[0], answers[1])
+
+
 async def test_each_row_has_the_same_bits_alone_and_in_any_batch(client: InferenceClient, assets: AssetSet) -> None:
     batch = rows(11, 200)
     library = scoring.diagnose(pack(batch), assets)
@@ -98,24 +106,25 @@ async def test_each_row_has_the_same_bits_alone_and_in_any_batch(client: Inferen
             assert joined.tobytes() == array[: len(joined)].tobytes(), (size, name)
 
 
+@pytest.mark.parametrize(("model", "step"), [(DIAGNOSE, "tcd_detector"), (FUSED, "tcd_fused")])
 async def test_requests_of_many_widths_meet_in_dynamic_batches_and_keep_their_bits(
-    triton_server: TritonServer, assets: AssetSet
+    triton_server: TritonServer, assets: AssetSet, model: Model, step: str
 ) -> None:
     client = connect(triton_server.http_url, max_connections=64)
     requests = [pack(rows(seed, 1 + seed % 3)) for seed in range(60)]
     assert len({r["TRACE"].shape[1] for r in requests}) == 4
-    before = _executions(triton_server)
-    stub = stub_pid(triton_server, "tcd_detector")
+    before = _executions(triton_server, step)
+    stub = stub_pid(triton_server, step)
     os.kill(stub, signal.SIGSTOP)  # so that they queue
     try:
-        answers = asyncio.gather(*(client.infer(r, timeout=20) for r in requests))
+        answers = asyncio.gather(*(client.infer(r, model=model, timeout=20) for r in requests))
         await asyncio.sleep(0.5)
     finally:
         os.kill(stub, signal.SIGCONT)
     for request, answer in zip(requests, await answers, strict=True):
         same(scoring.diagnose(request, assets), answer)
     await client.close()
-    assert _executions(triton_server) - before <= 6, "ragged requests were batched together"
+    assert _executions(triton_server, step) - before <= 6, "ragged requests were batched together"
 
 
 def call(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
@@ -131,13 +140,16 @@ def call(url: str, body: bytes | None = None, headers: dict[str, str] | None = N
         connection.close()
 
 
-def _executions(server: TritonServer) -> int:
-    _, reply = call(f"{server.http_url}/v2/models/tcd_detector/stats")
+def _executions(server: TritonServer, model: str) -> int:
+    _, reply = call(f"{server.http_url}/v2/models/{model}/stats")
     return int(json.loads(reply)["model_stats"][0]["execution_count"])
 
 
-async def test_the_micro_batcher_gives_each_caller_the_librarys_row(client: InferenceClient, assets: AssetSet) -> None:
-    batcher = MicroBatcher(client)
+@pytest.mark.parametrize("model", [DIAGNOSE.name, FUSED.name])
+async def test_the_micro_batcher_gives_each_caller_the_librarys_row(
+    client: InferenceClient, assets: AssetSet, model: str
+) -> None:
+    batcher = MicroBatcher(client, model=model)
     batch = rows(5, 150)
     results = await asyncio.gather(*(batcher.score(r, timeout=20) for r in batch))
     expected = unpack(scoring.diagnose(pack(batch), assets))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.triton
@@ -29,6 +30,19 @@ app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(command)
 app()
 """
+#: What scoring and routing decide in an answer.
+DECIDED = (
+    "verdict",
+    "score",
+    "trigger",
+    "p_value",
+    "components",
+    "cause",
+    "action",
+    "route",
+    "guarantee",
+    "calibration",
+)
 BODY = {"trace_vector": [-1.2], "entropy": 1.5}
 
 
@@ -158,3 +172,33 @@ def test_an_external_triton_that_is_away_is_not_ready_and_degrades() -> None:
             assert httpx2.get(base + "/readyz").status_code == 503
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_the_fused_model_behind_the_shim_decides_as_the_ensemble_does(transport: str) -> None:
+    rng = np.random.default_rng(5)
+    bodies = [
+        {
+            "session": f"s{i}",
+            "step_id": 0,
+            "window": "full",
+            "trace_vector": (-rng.exponential(1.2 if i % 2 else 0.01, 40 + i)).tolist(),
+            "entropy_window": rng.exponential(1.8 if i % 2 else 0.02, 40 + i).tolist(),
+        }
+        for i in range(8)
+    ]
+    answers = []
+    for model in ("tcd_diagnose", "tcd_fused"):
+        process = start(*("--port", "0", "--triton-port", "0"), TCD_TRITON_MODEL=model, TCD_TRITON_TRANSPORT=transport)
+        with stopped(process):
+            said = until_ready(process)
+            answers.append([post(said["shim"].split()[0] + "/diagnose", body) for body in bodies])
+            metrics = re.search(r"metrics (http://\S+?)\)", said["triton"])
+            assert metrics
+            rows = httpx2.get(metrics[1]).text
+            answered = re.search(r'nv_inference_count\{model="tcd_fused",version="1"\} (\d+)', rows)
+            assert (int(answered[1]) >= len(bodies)) if answered else model == "tcd_diagnose"
+    for (status, ensemble), (other, fused) in zip(*answers, strict=True):
+        assert (status, other) == (200, 200)
+        assert {name: ensemble[name] for name in DECIDED} == {name: fused[name] for name in DECIDED}
+    assert len({answer["score"] for _, answer in answers[1]}) > 2

@@ -11,10 +11,10 @@ import pytest
 
 from tcd.native import build
 
-TESTS = Path(__file__).parent / "test_same_bits.py"
+TESTS = [str(Path(__file__).parent / name) for name in ("test_same_bits.py", "test_entry.py")]
 ROOT = Path(__file__).parents[3]
 OPTIONS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DTCD_ONE_TARGET")
-KINDS = "(any_row and 0.2) or moving or layouts or without_rows"
+KINDS = "(any_row and 0.2) or moving or layouts or without_rows or any_batch or general_way or keys"
 #: Reads far beyond a window: what the sanitizer must see.
 OVERRUN = """
 import sys
@@ -50,7 +50,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_hostile_rows_touch_no_memory_but_their_own(sanitized: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS), "-k", KINDS]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS, "-k", KINDS]
     done = subprocess.run(command, env=preloaded(sanitized), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     assert " passed" in done.stdout

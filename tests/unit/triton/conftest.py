@@ -120,8 +120,9 @@ class FakePb(ModuleType):
 
         self.MetricFamily = MetricFamily
         self.Tensor = Tensor
+        # Triton has copied the outputs before the next execution: models may write over them then
         self.InferenceResponse = lambda output_tensors, error=None: SimpleNamespace(
-            output_tensors=output_tensors, error=error
+            output_tensors=[Tensor(t.name(), t.as_numpy().copy()) for t in output_tensors], error=error
         )
 
         class TritonError:

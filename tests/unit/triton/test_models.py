@@ -19,6 +19,7 @@ from tcd.signals import start, step
 from tcd.triton import base
 from tcd.triton.base import BatchModel, join
 from tcd.triton.detector import Detector
+from tcd.triton.fused import Fused
 from tcd.triton.multivariate import Multivariate
 from tcd.triton.noop import NOOP_MODELS, Noop
 from tcd.triton.routing import Routing
@@ -30,6 +31,7 @@ CLASSES: dict[str, type[BatchModel]] = {
     "tcd_detector": Detector,
     "tcd_multivariate": Multivariate,
     "tcd_routing": Routing,
+    "tcd_fused": Fused,
 }
 
 
@@ -152,6 +154,7 @@ def test_a_batch_that_raises_is_retried_row_by_row_and_only_the_bad_row_fails(
     pb: Any, kind: type[BatchModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = loaded(kind)
+    model.entry = None
     real = model.compute
     calls = []
 
@@ -191,6 +194,7 @@ def _intermediate(tensors: Tensors) -> Tensors:
 
 def test_an_output_that_is_not_finite_counts_as_a_failure(pb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = loaded(Multivariate)
+    model.entry = None
     poisoned = dict(model.failed(pack([ScoreRow()])))
     poisoned["MV"] = np.full((1, 4), np.nan)
     monkeypatch.setattr(model, "compute", lambda *_: poisoned)

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from tcd.contract import MAX_BATCH, TEXT_MODELS, Model, Tensor
+from tcd.contract import FUSED, MAX_BATCH, TEXT_MODELS, Model, Tensor
 from tcd.contract import MODELS as NUMERIC
 from tcd.triton import pbtxt
 from tcd.triton.launcher import DEFAULT_MODELS, DEFAULT_REPOSITORY
@@ -118,7 +118,7 @@ def test_every_tensor_is_documented_above_it(name: str) -> None:
 
 def test_the_repository_is_what_the_contract_renders() -> None:
     assert pbtxt.differences(DEFAULT_REPOSITORY, pbtxt.repository_files()) == []
-    assert set(DEFAULT_MODELS) == set(MODELS)
+    assert {*DEFAULT_MODELS, FUSED.name} == set(MODELS)
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
