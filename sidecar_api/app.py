@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from sidecar_api.bindings import Bindings
 from sidecar_api.budget import Budget, controller_params
 from sidecar_api.callers import Callers
 from sidecar_api.commit import Committer
@@ -139,7 +140,9 @@ def _keyring(settings: Settings, edges: Edges, logs: LogWriter) -> KeyRing | Non
     return KeyRing(settings, seed=seed, now_us=edges.now_us)
 
 
-def _judge_rules(settings: Settings, policy: str, *, durable: bool) -> JudgeRules:
+def judge_rules(settings: Settings, *, durable: bool) -> JudgeRules:
+    """What decisions follow from where no policy says otherwise."""
+    policy = policy_digest(settings)
     return JudgeRules(
         decision=Rules(
             mode=settings.mode,
@@ -153,7 +156,9 @@ def _judge_rules(settings: Settings, policy: str, *, durable: bool) -> JudgeRule
         rule=settings.rule,
         durable=durable,
         policy_ref=default_ref(policy),
+        policy=policy,
         config_hash=settings.config_hash,
+        witness=settings.witness,
     )
 
 
@@ -165,7 +170,6 @@ def _receipts(settings: Settings, edges: Edges, keyring: KeyRing | None) -> Rece
         config=settings.config_hash,
         policy=policy_digest(settings),
         unit=settings.unit,
-        witness=settings.witness,
         now_us=edges.now_us,
         random=edges.random,
     )
@@ -197,7 +201,9 @@ def _budget(settings: Settings, assets: Assets, controller: Controller | None, *
     return Budget(made, auto_length=auto, max_streams=settings.max_streams, shares=shares)
 
 
-def _service(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges, judge: Judge, parts: _Shared) -> Service:
+def _service(
+    settings: Settings, scorer: Scorer, assets: Assets, edges: Edges, judge: Judge, bindings: Bindings, parts: _Shared
+) -> Service:
     return Service(
         Parts(
             settings=settings,
@@ -205,6 +211,7 @@ def _service(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges, j
             resolver=Resolver(assets, alpha=settings.alpha),
             budget=judge.budget,
             judge=judge,
+            bindings=bindings,
             sessions=SessionTable(
                 limit=settings.sessions_max,
                 limit_bytes=settings.sessions_max_bytes,
@@ -240,8 +247,10 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
     several = ledger if isinstance(ledger, SharedLedger) else None
     budget = _budget(settings, assets, edges.controller, shared=several is not None)
     committer = Committer(ledger, now_us=edges.now_us)
+    rules = judge_rules(settings, durable=ledger.durable)
+    bindings = Bindings(rules, policies)
     judge = Judge(
-        _judge_rules(settings, policy_digest(settings), durable=ledger.durable),
+        rules,
         budget=budget,
         receipts=receipts,
         committer=committer,
@@ -252,7 +261,8 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         if ledger.durable and several is None
         else None,
     )
-    service = _service(settings, scorer, assets, edges, judge, shared)
+    judge.pressure.objective = settings.slo_ms / 1000.0
+    service = _service(settings, scorer, assets, edges, judge, bindings, shared)
 
     def loaded(digest: str, sessions: int) -> None:
         logs.write("warning", "state loaded", digest=digest, sessions=sessions)

@@ -158,7 +158,7 @@ class Callers:
             if step.step_id == 0 and session.steps:
                 service.end(session, "end")
                 session.restart()
-            turn = Turn(session, step, call, quota, claim, Stages(), perf_counter())
+            turn = Turn(session, step, call, quota, claim, Stages(), perf_counter(), service.rules(step))
             turn.staged = _staged(request.tokens)
             turn.base = service.base(step)
             bucket = temperature_bucket(request.temperature)
@@ -267,7 +267,7 @@ class Callers:
                 msg = "the hypothesis of this reservation is over"
                 raise Conflict(msg)
             service.order(session, step)
-            turn = Turn(session, step, call, quota, claim, Stages(), perf_counter())
+            turn = Turn(session, step, call, quota, claim, Stages(), perf_counter(), service.rules(step))
             turn.caller = request.inputs
             turn.staged = _staged(max(request.tokens, session.window.tokens + 1))
             turn.base = service.base(step)

@@ -1,17 +1,27 @@
-"""From what is known about a step to an action and a route. Pure, and monotone: more risk is never milder."""
+"""From what is known about a step to an action and a route. Pure, and monotone: more risk is never milder.
+
+`decide` follows the settings; `decide_by` follows the table of a policy, whose rows are data (`tcd.trust`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from sidecar_api.schemas import Action, Cause
 from tcd.calibration.assets import RoutingPolicy
+from tcd.trust import SEVERITY, Risk, Row, engine
+from tcd.trust.engine import Mode
+from tcd.trust.tiers import Routing
 
 RouteTuple = tuple[float, float, float, float]
 ACTIONS: Final[tuple[Action, Action, Action]] = ("allow", "degrade", "block")
 _DEGRADE: Final = 1
 _BLOCK: Final = 2
+#: As receipts carry them.
+_MAX_TAGS: Final = 16
+_MAX_TAG: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,10 @@ class Facts:
         floor: the newest entropy is under the floor.
         exhausted: there is no budget left that could trigger.
         failed: a part that the decision needs did not work.
+        score: of the step.
+        spent: share of the epoch's budget that is spent.
+        distrust: 1 - trust of whoever takes part; 0 without a trust graph.
+        pressure: latency of late over its objective.
     """
 
     tier: int = 0
@@ -47,6 +61,43 @@ class Facts:
     floor: bool = False
     exhausted: bool = False
     failed: bool = False
+    score: float = 0.0
+    spent: float = 0.0
+    distrust: float = 0.0
+    pressure: float = 0.0
+
+    @property
+    def risk(self) -> Risk:
+        """As a table sees it."""
+        return Risk(
+            score=self.score,
+            tier=self.tier,
+            alarm=self.alarm,
+            trigger=self.trigger,
+            floor=self.floor,
+            exhausted=self.exhausted,
+            spent=self.spent,
+            failed=self.failed,
+            distrust=self.distrust,
+            pressure=self.pressure,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What of a policy decisions follow from.
+
+    Attributes:
+        table: rows of the decision table.
+        mode: whether actions are enforced.
+        routing: caps on routes, and the tier of an action.
+        asks: whether a row has an expression.
+    """
+
+    table: tuple[Row, ...]
+    mode: Mode
+    routing: Routing
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +157,14 @@ def _cause(facts: Facts, rank: int) -> Cause:
     return next((cause for there, cause in causes if there), "")
 
 
+def _route(facts: Facts, rank: int, policy: RoutingPolicy, base: RouteTuple) -> RouteTuple:
+    if facts.route is not None and facts.tier == rank:
+        return facts.route
+    if rank == _DEGRADE and facts.held is not None:
+        return facts.held
+    return route_of(policy, rank, base)
+
+
 def decide(rules: Rules, facts: Facts, *, policy: RoutingPolicy, base: RouteTuple) -> Decision:
     """The decision about a step.
 
@@ -116,12 +175,7 @@ def decide(rules: Rules, facts: Facts, *, policy: RoutingPolicy, base: RouteTupl
         base: temperature, top_p, max_tokens as the caller uses them.
     """
     rank = _rank(rules, facts)
-    if facts.route is not None and facts.tier == rank:
-        route = facts.route
-    elif rank == _DEGRADE and facts.held is not None:
-        route = facts.held
-    else:
-        route = route_of(policy, rank, base)
+    route = _route(facts, rank, policy, base)
     action = ACTIONS[rank]
     cause = _cause(facts, rank)
     return Decision(
@@ -133,4 +187,35 @@ def decide(rules: Rules, facts: Facts, *, policy: RoutingPolicy, base: RouteTupl
         tier=rank,
         route=route,
         tags=(action, cause) if rank and cause else (),
+    )
+
+
+def decide_by(
+    bound: Bound, facts: Facts, *, policy: RoutingPolicy, base: RouteTuple, whose: Mapping[str, Any]
+) -> Decision:
+    """The decision about a step by a policy's table.
+
+    The tags say which rows held, severest first.
+
+    Args:
+        bound: of the subject's policy.
+        facts: what is known.
+        policy: for routes that the routing model did not give.
+        base: temperature, top_p, max_tokens as the caller uses them.
+        whose: subject and `context`, for rows with an expression.
+    """
+    verdict = engine.decide(bound.table, facts.risk, mode=bound.mode, whose=whose)
+    tier = bound.routing.tiers[SEVERITY[verdict.action]]
+    cause = "degraded" if facts.failed else verdict.cause
+    said = (verdict.action, cause) if verdict.action != "allow" and cause else ()
+    rows = tuple(f"rule:{name}"[:_MAX_TAG] for name in verdict.because)
+    return Decision(
+        verdict=facts.trigger or facts.alarm or facts.floor,
+        trigger=facts.trigger,
+        action=verdict.action,
+        enforced=verdict.enforced,
+        cause=cause,
+        tier=tier,
+        route=bound.routing.tightened(_route(facts, tier, policy, base), tier),
+        tags=(*said, *bound.routing.tags, *rows)[:_MAX_TAGS],
     )

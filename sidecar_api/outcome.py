@@ -88,6 +88,7 @@ class Observation:
         receipt: issued, failed or disabled; `receipt_bytes` its size.
         seconds: of the whole call; `stages` of its parts.
         step: number of the step.
+        policy: name of the policy that decided.
     """
 
     request_id: str
@@ -112,6 +113,7 @@ class Observation:
     seconds: float
     stages: dict[str, float]
     step: int
+    policy: str = "default"
 
 
 @dataclass(frozen=True, slots=True)

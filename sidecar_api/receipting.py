@@ -38,7 +38,10 @@ class Facts:
         eproc: newest snapshot of the stream.
         guarantee: the claim in force.
         assets: ids that scored the row.
+        policy, config: digests in force for the step.
+        witness: whether the record carries witness segments.
         caller: digest of the inputs that a direct caller sent to the ensemble; empty for the shim's own rows.
+        risk: what the table of a policy saw; None where the settings decided.
     """
 
     request: DiagnoseRequest
@@ -53,7 +56,11 @@ class Facts:
     eproc: EprocSnapshot
     guarantee: str
     assets: Sequence[int]
+    policy: str
+    config: str
+    witness: bool
     caller: str = ""
+    risk: records.Risk | None = None
 
 
 @dataclass(slots=True)
@@ -70,7 +77,6 @@ class Receipts:
         issuer: signs.
         config, policy: digests that every record names.
         unit: of the hypotheses.
-        witness: whether decisions carry witness segments.
         now_us: wall clock in microseconds.
         random: random bytes.
     """
@@ -79,19 +85,20 @@ class Receipts:
     config: str
     policy: str
     unit: str
-    witness: bool
     now_us: Callable[[], int]
     random: Callable[[int], bytes]
     _epochs: dict[str, _EpochChain] = field(default_factory=dict)
     _acts: ChainState | None = None
 
-    def _issue(self, chain: ChainState, typ: str, tenant: str, members: dict[str, Any]) -> Receipt:
+    def _issue(
+        self, chain: ChainState, typ: str, tenant: str, members: dict[str, Any], *, config: str = "", policy: str = ""
+    ) -> Receipt:
         return self.issuer.issue(
             chain=chain,
             typ=typ,
             tenant=tenant,
-            config=self.config,
-            policy=self.policy,
+            config=config or self.config,
+            policy=policy or self.policy,
             members=members,
             ts_us=self.now_us(),
             nonce=self.random(SALT_BYTES),
@@ -231,12 +238,15 @@ class Receipts:
             components=_components(components),
             av=facts.av,
             eproc=facts.eproc,
-            witness=self._witness(facts.staged) if self.witness else (),
+            witness=self._witness(facts.staged) if facts.witness else (),
             guarantee=facts.guarantee,
             assets=facts.assets,
             evidence="caller" if facts.caller else "shim",
+            risk=facts.risk,
         )
-        receipt = self._issue(session.chain, "decision", session.subject[0], members)
+        receipt = self._issue(
+            session.chain, "decision", session.subject[0], members, config=facts.config, policy=facts.policy
+        )
         session.chain = receipt.next()
         return receipt
 

@@ -1,20 +1,36 @@
-"""Swapping the settings of a running app: validated, checked for direction, logged, in the log of operators' acts."""
+"""Swapping settings and policies of a running app: validated, checked for direction, logged, in the log of acts.
+
+Either all of a reload is taken or nothing of it. The swap has no await in it, and a request keeps the rules that it
+began with, so no answer is made by two versions.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
-from sidecar_api.decision import Rules
+from sidecar_api.bindings import Bindings, defaults_of
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.log.assemble import verify_policy
 from sidecar_api.log.handover import handover, successor
-from sidecar_api.policing import default_ref, policy_digest
-from sidecar_api.rewriting import rewrite_rules
-from sidecar_api.windows import HoldRules
+from sidecar_api.policing import policy_digest
+from sidecar_api.rewriting import rewrite_policy, rewrite_rules
+from sidecar_api.settle import JudgeRules
 from tcd.config import Settings
-from tcd.errors import TcdError
+from tcd.errors import Forbidden, TcdError
 from tcd.receipts import Issuer
 from tcd.reload import Change, Grant, check, shown
+from tcd.trust import Base, PolicySet, loosenings
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Next:
+    """What a reload puts in force."""
+
+    settings: Settings
+    policies: PolicySet | None
+    bindings: Bindings
 
 
 class Reloader:
@@ -24,37 +40,62 @@ class Reloader:
         """Reload `runtime`."""
         self._runtime = runtime
 
-    def apply(self, new: Settings, grant: Grant | None = None, *, source: str = "admin") -> list[Change]:
+    def apply(
+        self,
+        new: Settings,
+        grant: Grant | None = None,
+        *,
+        source: str = "admin",
+        policies: PolicySet | None = None,
+    ) -> list[Change]:
         """Use `new` from the next step on; the changes made. A refused reload changes nothing.
 
+        Args:
+            new: settings.
+            grant: allows what loosens, when it is of these settings or of this bundle.
+            source: who asks, for the log.
+            policies: a bundle; None = the one in force stays.
+
         Raises:
-            ConfigError: a change needs a restart.
+            ConfigError: a change needs a restart, or the bundle is refused (`BadBundle`).
             Forbidden: a change loosens and there is no grant for it.
         """
         runtime = self._runtime
+        bundle = policies if policies is not None else runtime.policies
         try:
             found = check(runtime.settings, new, grant)
+            if new.epoch_length != "auto" and new.rule == "rai" and new.schedule == "uniform":
+                self._check_length(new)
+            following = _Next(new, bundle, Bindings(self._rules(new), bundle))
+            loose = self._loosens(following)
+            if loose and (grant is None or bundle is None or grant.config_hash != bundle.digest):
+                digest = "" if bundle is None else bundle.digest
+                msg = f"the policies loosen {'; '.join(loose[:_SHOWN])}: needs a break-glass grant for {digest}"
+                raise Forbidden(msg)
         except TcdError as error:
             runtime.logs.write("error", "config reload refused", source=source, why=error.detail)
             raise
-        if not found:
+        before = runtime.policies
+        rebound = bundle is not before and bundle is not None and (before is None or bundle.digest != before.digest)
+        if not found and not rebound:
             return found
-        if new.epoch_length != "auto" and new.rule == "rai" and new.schedule == "uniform":
-            self._check_length(new)
-        used = grant if any(change.loosens for change in found) else None
-        self._swap(new)
+        used = grant if loose or any(change.loosens for change in found) else None
+        self._swap(following)
         runtime.logs.write(
             "warning",
             "config reloaded",
             source=source,
             changes=[shown(change) for change in found],
             config_hash=new.config_hash,
+            policies=[policy.ref for policy in bundle] if rebound and bundle is not None else [],
             break_glass=used.reason if used is not None else "",
         )
-        receipts = runtime.service.judge.receipts
-        if receipts is not None:
-            action = "config.break_glass" if used is not None else "config.reload"
-            runtime.service.judge.put(receipts.admin(action, new.config_hash), lost=receipts.forget_acts)
+        if found:
+            self._act(
+                "config.break_glass" if any(change.loosens for change in found) else "config.reload", new.config_hash
+            )
+        if rebound and bundle is not None:
+            self._act("policy.break_glass" if loose else "policy.reload", bundle.digest)
         return found
 
     def keys(self, *, source: str = "admin") -> bool:
@@ -91,34 +132,53 @@ class Reloader:
         )
         return True
 
+    def _act(self, action: str, digest: str) -> None:
+        receipts = self._runtime.service.judge.receipts
+        if receipts is not None:
+            self._runtime.service.judge.put(receipts.admin(action, digest), lost=receipts.forget_acts)
+
     def _check_length(self, new: Settings) -> None:
         from sidecar_api.app import epoch_length  # noqa: PLC0415 - the app makes this module's users
 
         epoch_length(new, self._runtime.service.resolver)
 
-    def _swap(self, new: Settings) -> None:
-        runtime = self._runtime
-        service, digest = runtime.service, policy_digest(new)
+    def _rules(self, new: Settings) -> JudgeRules:
+        from sidecar_api.app import judge_rules  # noqa: PLC0415 - the app makes this module's users
+
+        return judge_rules(new, durable=self._runtime.service.judge.rules.durable)
+
+    def _loosens(self, following: _Next) -> list[str]:
+        """What another bundle loosens under the new settings; the settings themselves are looked at elsewhere."""
+        old, new = self._runtime.policies, following.policies
+        if new is old or (old is not None and new is not None and old.digest == new.digest):
+            return []
+        rules = following.bindings.base
+        base = Base(
+            defaults=defaults_of(rules),
+            hysteresis_on=rules.hold.on,
+            hysteresis_off=rules.hold.off,
+            cooldown_steps=rules.hold.cooldown,
+            entropy_floor=rules.entropy_floor,
+            receipt=rules.receipt,
+            witness=rules.witness,
+            rewrite=rewrite_policy(following.settings),
+        )
+        return [f"{found.after or 'the settings'}: {found.what}" for found in loosenings(old, new, base)]
+
+    def _swap(self, following: _Next) -> None:
+        runtime, new = self._runtime, following.settings
+        service = runtime.service
         if new.alpha != runtime.settings.alpha:
             service.resolver.retune(new.alpha)
             service.budget.retune(new.alpha)
         runtime.settings = service.settings = new
         runtime.config_hash = new.config_hash.encode()
-        service.judge.rules = replace(
-            service.judge.rules,
-            decision=Rules(
-                mode=new.mode,
-                on_failure=new.on_failure,
-                static_action=new.static_action,
-                hard_fail_on_floor=new.hard_fail_on_floor,
-            ),
-            hold=HoldRules(new.hysteresis_on, new.hysteresis_off, new.cooldown_steps),
-            entropy_floor=new.entropy_floor,
-            policy_ref=default_ref(digest),
-            config_hash=new.config_hash,
-        )
-        runtime.rewriter.rules = rewrite_rules(new, runtime.policies)
+        runtime.policies = following.policies
+        service.judge.rules = following.bindings.base
+        service.judge.pressure.objective = new.slo_ms / 1000.0
+        service.bindings = following.bindings
+        runtime.rewriter.rules = rewrite_rules(new, following.policies)
         receipts = service.judge.receipts
         if receipts is not None:
-            receipts.config, receipts.policy = new.config_hash, digest
+            receipts.config, receipts.policy = new.config_hash, policy_digest(new)
         runtime.exporter.configured(config_hash=new.config_hash, slo_seconds=new.slo_ms / 1000.0)

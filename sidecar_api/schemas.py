@@ -34,7 +34,7 @@ Scalar = str | SafeInt | float | bool | None
 Decoder = Literal["default", "sample", "greedy", "no_repeat"]
 Tier = Literal["normal", "cautious", "strict"]
 Action = Literal["allow", "degrade", "block", "throttle", "ask_for_review", "escalate_to_human"]
-Cause = Literal["detector", "av", "policy", "budget", "degraded", ""]
+Cause = Literal["detector", "av", "policy", "budget", "degraded", "trust", "slo", ""]
 
 
 class DiagnoseRequest(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import perf_counter
 
 import msgspec
 
+from sidecar_api.bindings import Bindings
 from sidecar_api.blocks import Blocks
 from sidecar_api.budget import Budget
 from sidecar_api.cutoff import Cutoff
@@ -27,7 +29,7 @@ from sidecar_api.outcome import Answer, Call, Observer, Quota, Stages, SubjectQu
 from sidecar_api.pins import Resolver, Shape
 from sidecar_api.schemas import MAX_CONTEXT_MEMBERS, DiagnoseRequest
 from sidecar_api.sessions import Session, SessionTable
-from sidecar_api.settle import Judge, Turn
+from sidecar_api.settle import Judge, JudgeRules, Turn
 from sidecar_api.subjects import Subjects
 from sidecar_api.windows import Staged
 from tcd.background import end
@@ -57,6 +59,7 @@ class Parts:
     resolver: Resolver
     budget: Budget
     judge: Judge
+    bindings: Bindings
     sessions: SessionTable
     idempotency: Idempotency
     subjects: Subjects
@@ -76,6 +79,7 @@ class Service:
         self.sessions = parts.sessions
         self.resolver = parts.resolver
         self.judge = parts.judge
+        self.bindings = parts.bindings
         self.budget = parts.budget
         self.subjects = parts.subjects
         self._parts = parts
@@ -157,6 +161,10 @@ class Service:
                 return await self._turn(request, call, quota, None)
             return await self._once(request, call, quota, key)
 
+    def rules(self, request: DiagnoseRequest) -> JudgeRules:
+        """The rules of a request, as they are now; it keeps them until it is answered."""
+        return self.bindings.of(request)
+
     @contextmanager
     def work(self) -> Iterator[None]:
         """A request in work: a drain waits for it.
@@ -220,9 +228,13 @@ class Service:
         self, request: DiagnoseRequest, call: Call, quota: Quota, claim: Claim | None, *, lost: str = ""
     ) -> Answer:
         started = perf_counter()
+        rules = self.rules(request)
+        if rules.deadline < math.inf:
+            latest = asyncio.get_running_loop().time() + rules.deadline
+            call = replace(call, deadline=min(call.deadline, latest))
         async with self.place(request, call) as session:
             stages = Stages({"decode": call.decode, "queue": perf_counter() - started})
-            turn = Turn(session, self._with_gpu(request), call, quota, claim, stages, started - call.decode)
+            turn = Turn(session, self._with_gpu(request), call, quota, claim, stages, started - call.decode, rules)
             turn.lost = lost
             return await self._step(turn)
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Any
 
 import msgspec
 
@@ -18,7 +20,7 @@ from sidecar_api import answer, claims, evidence
 from sidecar_api.budget import Budget
 from sidecar_api.commit import Committer
 from sidecar_api.cutoff import Cutoff
-from sidecar_api.decision import Decision, Facts, RouteTuple, Rules, decide
+from sidecar_api.decision import Bound, Decision, Facts, RouteTuple, Rules, decide, decide_by
 from sidecar_api.idempotency import Claim, Idempotency
 from sidecar_api.outcome import Answer, Call, Observation, Observer, Quota, Stages
 from sidecar_api.pins import Pins
@@ -32,10 +34,11 @@ from tcd.contract import Status, pack_status
 from tcd.errors import Conflict, NotFound, TcdError, VerificationError
 from tcd.ledger import Idempotent
 from tcd.multivariate import explain
-from tcd.receipts import Receipt
+from tcd.receipts import Receipt, records
 from tcd.receipts.records import av_members, av_off
 from tcd.risk_av import CloseReason, LevelMismatch, Reservation, RuleName, Settlement
 from tcd.rows import ScoreResult, ScoreRow
+from tcd.trust.policies import SUBJECT
 
 _ANY_FAILED = pack_status(int(Status.FAILED), int(Status.FAILED), int(Status.FAILED))
 _encoder = msgspec.json.Encoder()
@@ -45,8 +48,9 @@ _encoder = msgspec.json.Encoder()
 class Turn:
     """One step on its way through the dataplane; the members without a default are known from the start.
 
-    `lost` says why nothing can be reserved for it, or is empty. `caller` is the digest of the inputs that a direct
-    caller sent to the ensemble, empty for the shim's own rows.
+    `rules` are those in force when the step began: a reload in between does not change them. `lost` says why nothing
+    can be reserved for it, or is empty. `caller` is the digest of the inputs that a direct caller sent to the ensemble,
+    empty for the shim's own rows.
     """
 
     session: Session
@@ -56,6 +60,7 @@ class Turn:
     claim: Claim | None
     stages: Stages
     began: float
+    rules: JudgeRules
     staged: Staged = field(init=False)
     pins: Pins = field(init=False)
     base: RouteTuple = field(init=False)
@@ -69,7 +74,18 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class JudgeRules:
-    """The settings that a conclusion follows from."""
+    """What a conclusion follows from: the settings, and the policy of the subject where there is one.
+
+    Attributes:
+        decision: the settings' part of a decision.
+        hold, entropy_floor: how scores become alarms.
+        unit, rule, durable: of the controller.
+        policy_ref, policy: name and digest of the policy.
+        config_hash: digest of the settings.
+        receipt, witness: whether decisions have receipts, and these have witness segments.
+        bound: the table that decides; None = the settings do.
+        deadline: seconds that a decision may take at most by policy.
+    """
 
     decision: Rules
     hold: HoldRules
@@ -78,7 +94,24 @@ class JudgeRules:
     rule: RuleName
     durable: bool
     policy_ref: str
+    policy: str
     config_hash: str
+    receipt: bool = True
+    witness: bool = True
+    bound: Bound | None = None
+    deadline: float = math.inf
+
+
+@dataclass(slots=True)
+class Pressure:
+    """Latency of late over its objective: an average whose memory is about a hundred decisions."""
+
+    objective: float = math.inf
+    value: float = 0.0
+
+    def seen(self, seconds: float) -> None:
+        """A decision took so long."""
+        self.value += 0.01 * (seconds / self.objective - self.value)
 
 
 class Judge:
@@ -105,6 +138,8 @@ class Judge:
         self._observer = observer
         self._now_us = now_us
         self.keeper = keeper
+        self.distrust: Callable[[Turn], float] | None = None
+        self.pressure = Pressure()
 
     # -- evidence ------------------------------------------------------------------------------------------
 
@@ -139,7 +174,7 @@ class Judge:
             session.triggered = session.triggered or settlement.trigger
             turn.first = settlement.first
         session.window.commit(turn.staged)
-        session.hold = session.hold.step(self.rules.hold, score=result.score, alarm=result.verdict, route=result.route)
+        session.hold = session.hold.step(turn.rules.hold, score=result.score, alarm=result.verdict, route=result.route)
         session.steps += 1
         if turn.request.step_id is not None:
             session.last_step = turn.request.step_id
@@ -156,8 +191,8 @@ class Judge:
             failure = self._settle(turn, result)
             result = None if failure else result
         facts = self._facts(turn, result, failure)
-        decision = decide(self.rules.decision, facts, policy=turn.pins.policy, base=turn.base)
-        draft = _Draft(self, turn, row, result, failure, decision, step)
+        decision = _decided(turn, facts)
+        draft = _Draft(self, turn, row, result, failure, decision, step, facts)
         receipt, state = draft.receipt()
         body = draft.encode(receipt, state, "")
         committed = self._commit(turn, receipt, body)
@@ -168,19 +203,21 @@ class Judge:
         turn.stages.add("commit", seconds)
         if lost:
             failure = failure or "ledger"
-            decision = decide(self.rules.decision, replace(facts, failed=True), policy=turn.pins.policy, base=turn.base)
-            draft = _Draft(self, turn, row, result, failure, decision, step)
+            facts = replace(facts, failed=True)
+            decision = _decided(turn, facts)
+            draft = _Draft(self, turn, row, result, failure, decision, step, facts)
             receipt, state = None, "failed"
             body = draft.encode(None, state, lost)
         else:
             self._observer.commit(seconds=seconds)
         seen = draft.observation(receipt, state, perf_counter() - turn.began)
+        self.pressure.seen(seen.seconds)
         return Answer(body, turn.request.session, turn.quota, turn.stages, seen)
 
     def _facts(self, turn: Turn, result: ScoreResult | None, failure: str) -> Facts:
-        session, floor = turn.session, self.rules.entropy_floor
+        session, floor = turn.session, turn.rules.entropy_floor
         entropy = turn.staged.entropy
-        return Facts(
+        known = Facts(
             tier=result.tier if result is not None else 0,
             route=result.route if result is not None else None,
             trigger=session.triggered,
@@ -189,6 +226,16 @@ class Judge:
             floor=floor is not None and entropy.size > 0 and float(entropy[-1]) < floor,
             exhausted=turn.reservation is not None and turn.reservation.exhausted,
             failed=bool(failure),
+        )
+        if turn.rules.bound is None:
+            return known
+        view = self._budget.view(session.stream)
+        return replace(
+            known,
+            score=result.score if result is not None else 0.0,
+            spent=view.spent / view.alpha,
+            distrust=self.distrust(turn) if self.distrust is not None else 0.0,
+            pressure=self.pressure.value,
         )
 
     def _commit(self, turn: Turn, receipts: tuple[Receipt, ...] | None, body: bytes) -> asyncio.Future[None]:
@@ -289,12 +336,35 @@ def _lose_chain(session: Session) -> None:
     session.chain = None
 
 
+def _decided(turn: Turn, facts: Facts) -> Decision:
+    bound = turn.rules.bound
+    if bound is None:
+        return decide(turn.rules.decision, facts, policy=turn.pins.policy, base=turn.base)
+    whose: dict[str, Any] = {}
+    if bound.asks:
+        request = turn.request
+        whose = {**{name: getattr(request, name) for name in SUBJECT}, "context": request.context}
+    return decide_by(bound, facts, policy=turn.pins.policy, base=turn.base, whose=whose)
+
+
+def _risk(facts: Facts) -> records.Risk:
+    return records.Risk(
+        tier=facts.tier,
+        alarm=facts.alarm,
+        floor=facts.floor,
+        failed=facts.failed,
+        spent=facts.spent,
+        distrust=facts.distrust,
+        pressure=facts.pressure,
+    )
+
+
 class _Draft:
     """An answer in the making; encoded once, or twice when the commit fails."""
 
     __slots__ = (
-        *("_claim", "_components", "_decision", "_failure", "_judge", "_result", "_row", "_situation", "_step"),
-        *("_step_facts", "_turn"),
+        *("_claim", "_components", "_decision", "_failure", "_judge", "_known", "_result", "_row", "_situation"),
+        *("_step", "_step_facts", "_turn"),
     )
     _components: Components
     _step_facts: answer.StepFacts
@@ -308,7 +378,9 @@ class _Draft:
         failure: str,
         decision: Decision,
         step: int,
+        known: Facts,
     ) -> None:
+        self._known = known
         self._judge = judge
         self._turn = turn
         self._row = row
@@ -367,7 +439,8 @@ class _Draft:
     def receipt(self) -> tuple[tuple[Receipt, ...] | None, str]:
         """The records of the step, and how that went: issued, failed or disabled."""
         turn, session, writer = self._turn, self._turn.session, self._judge.receipts
-        if writer is None:
+        rules = turn.rules
+        if writer is None or not rules.receipt:
             return None, "disabled"
         view = self._judge.budget.view(session.stream)
         used = self._result.assets if self._result is not None else (0, 0, 0)
@@ -395,7 +468,11 @@ class _Draft:
             eproc=view.snapshot,
             guarantee=self._claim,
             assets=used,
+            policy=rules.policy,
+            config=rules.config_hash,
+            witness=rules.witness,
             caller=turn.caller,
+            risk=None if rules.bound is None else _risk(self._known),
         )
         try:
             opened = () if session.chain is not None else (writer.open(session, session.pins),)
@@ -422,8 +499,8 @@ class _Draft:
         )
         labels = answer.Labels(
             request_id=turn.call.request_id,
-            policy_ref=judge.rules.policy_ref,
-            config_hash=judge.rules.config_hash,
+            policy_ref=turn.rules.policy_ref,
+            config_hash=turn.rules.config_hash,
             guarantee=self._claim,
             step=self._step,
             checks=claims.checks(self._situation, ran),
@@ -440,7 +517,7 @@ class _Draft:
         return _encoder.encode(response)
 
     def _extra(self) -> tuple[Check, ...]:
-        rules = self._judge.rules
+        rules = self._turn.rules
         out: list[Check] = []
         if rules.entropy_floor is not None:
             there = self._turn.staged.entropy.size > 0
@@ -477,4 +554,5 @@ class _Draft:
             seconds=seconds,
             stages=turn.stages.seconds,
             step=self._step,
+            policy=turn.rules.policy_ref.partition("@")[0],
         )

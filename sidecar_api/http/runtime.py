@@ -109,7 +109,7 @@ class Runtime:
             otel=self.spans is not None,
             prom=True,
             receipts=self.settings.receipts_enable,
-            trust_os=False,
+            trust_os=self.policies is not None,
         )
 
     def version(self, version: str) -> Version:

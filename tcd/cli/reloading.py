@@ -1,8 +1,9 @@
-"""Reload of `tcd serve`: on SIGHUP, and when the settings' file, the grant's or the key set changes."""
+"""Reload of `tcd serve`: on SIGHUP, and when a file of settings, policies, grant or key set changes."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tcd.bundles import configured, files_of
 from tcd.config import load
 from tcd.errors import TcdError
 from tcd.reload import Grant, read_grant
@@ -23,10 +25,8 @@ _SECONDS: Final = 1.0
 _Stamp = tuple[int, int, int] | None
 
 
-def _stamp(path: Path | None) -> _Stamp:
+def _stamp(path: Path) -> _Stamp:
     """What changes when a file does, also by a rename over it (config maps, editors)."""
-    if path is None:
-        return None
     try:
         stat = path.stat()
     except OSError:
@@ -35,7 +35,7 @@ def _stamp(path: Path | None) -> _Stamp:
 
 
 class ReloadOn:
-    """Reads the layers again and hands them to the reloader."""
+    """Reads the layers and the bundle of policies again and hands them to the reloader."""
 
     def __init__(
         self,
@@ -63,7 +63,8 @@ class ReloadOn:
         """Reload; whether it was done. What is wrong is logged, and the old settings stay."""
         try:
             new = self._complete(load(self._environ, cli=self._cli, path=self._path).settings)
-            self._reloader.apply(new, self._grant(), source=source)
+            bundle = configured(new.policies, new.policies_json)
+            self._reloader.apply(new, self._grant(), source=source, policies=bundle)
         except TcdError as error:
             _LOG.error("reload by %s: %s", source, error.detail)
             return False
@@ -92,13 +93,20 @@ class ReloadOn:
             _LOG.error("%s: %s", path, error.detail)
             return None
 
+    def _stamps(self) -> dict[Path, _Stamp]:
+        files = {self._path, self._settings.break_glass_grant}
+        bundle = self._settings.policies
+        if bundle is not None:
+            with contextlib.suppress(TcdError):
+                files.update(files_of(bundle))
+        return {path: _stamp(path) for path in files if path is not None}
+
     async def watch(self, *, seconds: float = _SECONDS) -> None:
         """Reload whenever one of the files or the key set changes; runs until it is cancelled."""
-        files = (self._path, self._settings.break_glass_grant)
-        last = [_stamp(path) for path in files]
+        last = self._stamps()
         while True:
             await asyncio.sleep(seconds)
-            seen = [_stamp(path) for path in files]
+            seen = self._stamps()
             if seen != last:
                 last = seen
                 self.now("file")

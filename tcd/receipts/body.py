@@ -34,7 +34,7 @@ typ decision::
     comp        digest of the RFC 8785 form of the answer's `components`
     e           digest of the RFC 8785 form of the answer's e-object (`components.av`)
     decision    {verdict, trigger: boolean, score, threshold: hex64, action, enforced: an action,
-                 cause: detector|av|policy|budget|degraded|"", step: integer, status: integer,
+                 cause: detector|av|policy|budget|degraded|trust|slo|"", step: integer, status: integer,
                  tags: at most 16 strings of 1..64}
                 actions: allow|degrade|block|throttle|ask_for_review|escalate_to_human
     route       {temperature_e6, top_p_e6, max_tokens: integer, decoder, tier: names of `tcd.contract`}
@@ -47,6 +47,8 @@ typ decision::
     guarantee   the claim in force, 1..512 characters
     evidence    "shim" | "caller"
     assets      [u64 x3] ids of the detector, multivariate and policy assets used
+    risk        ? what the policy's table saw beside `decision` and `av`: {tier: 0..2, alarm, floor, failed: boolean,
+                spent, distrust, pressure: hex64}
 
 eproc (`risk_av.views.EprocSnapshot`)::
 
@@ -107,7 +109,7 @@ CONTEXT: Final = b"tcd/receipt/v2"
 MAX_BODY: Final = 16_384
 NO_PREV: Final = "0" * 64
 ACTIONS: Final = ("allow", "degrade", "block", "throttle", "ask_for_review", "escalate_to_human")
-CAUSES: Final = ("detector", "av", "policy", "budget", "degraded", "")
+CAUSES: Final = ("detector", "av", "policy", "budget", "degraded", "trust", "slo", "")
 TYPES: Final = ("open", "decision", "gap", "close", "admin", "ack", "rotate", "heads")
 _HEAD: Final = b"tcd/receipt/v2/head\0"
 _SIG: Final = b"tcd/receipt/v2/sig\0"
@@ -254,6 +256,13 @@ _AV: Final = record(
         "exhausted": boolean,
     }
 )
+_RISK: Final = record(
+    {
+        "tier": integer(0, 2),
+        **dict.fromkeys(("alarm", "floor", "failed"), boolean),
+        **dict.fromkeys(("spent", "distrust", "pressure"), real),
+    }
+)
 _BASE: Final[dict[str, Check]] = {
     "v": one_of(VERSION),
     "typ": one_of(*TYPES),
@@ -283,7 +292,8 @@ _BY_TYPE: Final[dict[str, Check]] = {
             "guarantee": text(512, 1),
             "evidence": one_of("shim", "caller"),
             "assets": _IDS,
-        }
+        },
+        {"risk": _RISK},
     ),
     "gap": record({**_BASE, "gap": record({"from": _COUNT, "to": _COUNT, "reason": _NAME})}),
     "close": record(

@@ -97,6 +97,31 @@ class Component:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """Member `risk`: what a policy's decision table saw beside `decision` and `av`."""
+
+    tier: int
+    alarm: bool
+    floor: bool
+    failed: bool
+    spent: float
+    distrust: float
+    pressure: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Member `risk`."""
+        return {
+            "tier": self.tier,
+            "alarm": self.alarm,
+            "floor": self.floor,
+            "failed": self.failed,
+            "spent": hex64(self.spent),
+            "distrust": hex64(self.distrust),
+            "pressure": hex64(self.pressure),
+        }
+
+
 def hypothesis_digest(stream: str, hypothesis: str) -> str:
     """Public name of a hypothesis."""
     text = f"{len(stream.encode())}:{stream}{hypothesis}"
@@ -160,6 +185,7 @@ def decision_members(
     guarantee: str,
     assets: Sequence[int],
     evidence: str = "shim",
+    risk: Risk | None = None,
 ) -> dict[str, Any]:
     """Members of a `decision` record.
 
@@ -178,8 +204,11 @@ def decision_members(
         guarantee: the claim in force.
         assets: ids of the detector, multivariate and policy assets used.
         evidence: `shim`, or `caller` when the caller queried the ensemble itself.
+        risk: what the table saw, where a policy decided.
     """
+    seen = {} if risk is None else {"risk": risk.to_json()}
     return {
+        **seen,
         "subject": subject,
         "model": model.to_json(),
         "req": req,

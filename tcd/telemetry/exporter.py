@@ -53,6 +53,8 @@ class Seen(Protocol):
     @property
     def enforced(self) -> str: ...  # noqa: D102
     @property
+    def policy(self) -> str: ...  # noqa: D102
+    @property
     def score(self) -> float: ...  # noqa: D102
     @property
     def p_value(self) -> float: ...  # noqa: D102
@@ -87,11 +89,10 @@ class Exporter:
         Args:
             version: of tcd.
             config_hash: of the settings.
-            policy: name of the policy in force.
+            policy: name under which budgets are counted, which belong to no policy of a bundle.
             slo_seconds: a slower answer is a violation of the latency objective.
         """
         self.registry = CollectorRegistry()
-        self._policy = policy
         self._slo = slo_seconds
         self._requests = self._counter(
             "tcd_requests", "Requests by outcome (ok or the problem's code).", "surface", "outcome"
@@ -161,7 +162,7 @@ class Exporter:
         self._lasted(seen.surface).observe(seen.seconds, exemplar)
         for stage, seconds in seen.stages.items():
             self._stage.observe(seconds, stage)
-        self._decision(seen.action, seen.enforced, self._policy).inc()
+        self._decision(seen.action, seen.enforced, seen.policy).inc()
         self._score.observe(seen.score)
         self._p.observe(seen.p_value)
         self._e.observe(seen.e_value_log10)

@@ -8,15 +8,18 @@ from tcd.trust.graph import Explanation, Node, Params, TrustGraph, propagate
 from tcd.trust.patches import Event, Objective, Patch, PatchRuntime
 from tcd.trust.policies import BadBundle, Policy, PolicySet, load
 from tcd.trust.rewriting import RewriteRules, Rewriting
+from tcd.trust.tighten import Base, Loosening, loosenings
 
 __all__ = [
     "ACTIONS",
     "SEVERITY",
     "BadBundle",
+    "Base",
     "Defaults",
     "Event",
     "Explanation",
     "Logged",
+    "Loosening",
     "Node",
     "Objective",
     "Params",
@@ -34,6 +37,7 @@ __all__ = [
     "decisions_that_change",
     "lint",
     "load",
+    "loosenings",
     "propagate",
     "reachable",
     "subjects_that_change",

@@ -96,7 +96,7 @@ def _flat(policy: Policy | None) -> dict[str, Any]:
     flat: dict[str, Any] = {"mode": policy.mode}
     for section, members in policy.sections.items():
         flat |= {f"{section}.{name}": value for name, value in members.items()}
-    return flat | {f"decision.{row.name}": (dict(row.when), row.action, row.cause) for row in policy.rows}
+    return flat | {f"decision.{row.name}": (dict(row.when), row.action, row.cause, row.cel) for row in policy.rows}
 
 
 def _changes(before: Policy | None, after: Policy | None) -> dict[str, tuple[Any, Any]]:

@@ -6,9 +6,9 @@ never gives a milder action, whatever a table says: a table can only be wrong in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Final, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal, get_args
 
 Action = Literal["allow", "degrade", "throttle", "ask_for_review", "escalate_to_human", "block"]
 Cause = Literal["detector", "av", "policy", "budget", "degraded", "trust", "slo"]
@@ -53,6 +53,10 @@ RISKS: Final = tuple(f.name for f in fields(Risk))
 FLAGS: Final = frozenset({"alarm", "trigger", "floor", "exhausted", "failed"})
 
 
+About = Callable[[Mapping[str, Any]], bool | None]
+_NOBODY: Final[Mapping[str, Any]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row: when every risk is at least its floor, the action is at least this one.
@@ -62,12 +66,17 @@ class Row:
         when: floor by member of `Risk`; a flag's floor is true. Without any the row always holds.
         action: at least this.
         cause: what is said.
+        cel: expression of `about`, of the subject and its context; a row for which it is false does not hold. It sees
+            no risk.
+        about: the compiled expression.
     """
 
     name: str
     when: Mapping[str, float | bool]
     action: Action
     cause: Cause
+    cel: str = ""
+    about: About | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what would not be monotone.
@@ -83,10 +92,17 @@ class Row:
                 msg = f"{member} takes {'true' if member in FLAGS else 'a number'}"
                 raise ValueError(msg)
 
-    def holds(self, risk: Risk) -> bool:
-        """Whether every condition is met; NaN counts as the greatest risk."""
+    def holds(self, risk: Risk, whose: Mapping[str, Any] = _NOBODY) -> bool:
+        """Whether every condition is met; NaN counts as the greatest risk.
+
+        Args:
+            risk: what is known.
+            whose: what `about` is asked of; where it cannot say, the row holds.
+        """
         # `not <` and not `>=`: a comparison with NaN is false
-        return all(not getattr(risk, member) < floor for member, floor in self.when.items())
+        if any(getattr(risk, member) < floor for member, floor in self.when.items()):
+            return False
+        return self.about is None or self.about(whose) is not False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +153,16 @@ class Verdict:
     because: tuple[str, ...]
 
 
-def decide(table: Sequence[Row], risk: Risk, *, mode: Mode = "enforce") -> Verdict:
+def decide(table: Sequence[Row], risk: Risk, *, mode: Mode = "enforce", whose: Mapping[str, Any] = _NOBODY) -> Verdict:
     """Decide.
 
     Args:
         table: rows in any order; order only breaks ties of the cause.
         risk: what is known.
         mode: whether the action is enforced.
+        whose: subject and `context`, for rows with an expression.
     """
-    held = sorted((row for row in table if row.holds(risk)), key=lambda row: -SEVERITY[row.action])
+    held = sorted((row for row in table if row.holds(risk, whose)), key=lambda row: -SEVERITY[row.action])
     if not held or held[0].action == "allow":
         return Verdict("allow", "allow", "", tuple(row.name for row in held))
     first = held[0]

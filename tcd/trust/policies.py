@@ -19,8 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tcd.errors import ConfigError
 from tcd.spotlight.policy import Policy as RewritePolicy
+from tcd.trust.cel import Condition
 from tcd.trust.engine import Action, Cause, Defaults, Mode, Row
 from tcd.trust.lines import Lines
+from tcd.trust.tiers import tiers_of
 
 _TOML: Final = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 _SYNTAX: Final = re.compile(r"\(at line (\d+), column \d+\)")
@@ -42,8 +44,17 @@ class BadBundle(ConfigError):
     code = "bad_bundle"
 
 
+#: What an expression of a row may use, and one of a match.
+ROW_NAMES: Final = frozenset({*SUBJECT, "context"})
+MATCH_NAMES: Final = frozenset(SUBJECT)
+_SOMEBODY: Final = dict.fromkeys(SUBJECT, "x")
+
+
 class Match(BaseModel):
-    """Who a policy is for: literal values, or globs in which `*` stands for anything; the whole value must match."""
+    """Who a policy is for: literal values, or globs in which `*` stands for anything; the whole value must match.
+
+    `cel` is an expression of the same members; it has to hold too.
+    """
 
     model_config = _STRICT
 
@@ -54,6 +65,16 @@ class Match(BaseModel):
     gpu_id: Pattern | None = None
     task: Pattern | None = None
     lang: Pattern | None = None
+    cel: str | None = None
+
+    @field_validator("cel")
+    @classmethod
+    def _boolean(cls, value: str | None) -> str | None:
+        # all members are strings: what fails for one subject fails for all
+        if value is not None and Condition(value, MATCH_NAMES)(_SOMEBODY) is None:
+            msg = "not a condition of strings"
+            raise ValueError(msg)
+        return value
 
 
 class DetectorRule(BaseModel):
@@ -94,15 +115,30 @@ class ReceiptRule(BaseModel):
     witness: bool | None = None
 
 
-class RoutingRule(BaseModel):
-    """Tweaks of the route; they only tighten it."""
+class Caps(BaseModel):
+    """Caps on a route; they only tighten it."""
 
     model_config = _STRICT
 
     temperature_max: Annotated[float, Field(ge=0, le=1000)] | None = None
     top_p_max: Unit | None = None
     max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
-    tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = ()
+
+
+class RoutingRule(Caps):
+    """Caps on every route, on those of single tiers, and which tier an action takes."""
+
+    tags: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=8)] = ()
+    normal: Caps = Caps()
+    cautious: Caps = Caps()
+    strict: Caps = Caps()
+    tier_of: dict[Action, Literal["normal", "cautious", "strict"]] = Field(default_factory=dict)
+
+    @field_validator("tier_of")
+    @classmethod
+    def _monotone(cls, value: dict[Action, str]) -> dict[Action, str]:
+        tiers_of(value)
+        return value
 
 
 class DecisionRule(BaseModel):
@@ -114,11 +150,24 @@ class DecisionRule(BaseModel):
     when: dict[str, bool | float] = Field(default_factory=dict)
     action: Action
     cause: Cause = "policy"
+    cel: str | None = None
+
+    @field_validator("cel")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        if value is not None:
+            Condition(value, ROW_NAMES)
+        return value
 
     @model_validator(mode="after")
     def _monotone(self) -> DecisionRule:
-        Row(self.name, self.when, self.action, self.cause)
+        self.row()
         return self
+
+    def row(self) -> Row:
+        """As the engine takes it."""
+        about = None if self.cel is None else Condition(self.cel, ROW_NAMES)
+        return Row(self.name, self.when, self.action, self.cause, self.cel or "", about)
 
 
 class PolicyRule(BaseModel):
@@ -152,7 +201,7 @@ class Policy:
     """A resolved policy.
 
     Attributes:
-        name, version, priority, match: its own; nothing else is inherited from.
+        name, version, priority, match, cel: its own, they are not inherited; `cel` is the compiled `match["cel"]`.
         sections: detector, av, routing, receipt, rewrite, failure: members that are set, the parents' included.
         mode: whether actions are enforced; None = as the settings say.
         rows: of the decision table, the parents' included, on top of the settings' rows.
@@ -164,6 +213,7 @@ class Policy:
     version: int
     priority: int
     match: Mapping[str, str]
+    cel: Condition | None
     sections: Mapping[str, Mapping[str, Any]]
     mode: Mode | None
     rows: tuple[Row, ...]
@@ -194,14 +244,18 @@ class Policy:
 
     def applies(self, subject: Mapping[str, str]) -> bool:
         """Whether it is for a subject (members of `SUBJECT`)."""
-        return all(glob(pattern, subject.get(member, "")) for member, pattern in self.match.items())
+        if not all(glob(pattern, subject.get(member, "")) for member, pattern in self.match.items() if member != "cel"):
+            return False
+        return self.cel is None or self.cel({name: subject.get(name, "") for name in SUBJECT}) is True
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """Sorts the policy that wins first: more literals, more globs, longer globs, priority, then name."""
-        globs = [pattern for pattern in self.match.values() if "*" in pattern]
+        """Sorts what wins first: more literals, an expression, more globs, longer globs, priority, then name."""
+        patterns = [pattern for member, pattern in self.match.items() if member != "cel"]
+        globs = [pattern for pattern in patterns if "*" in pattern]
         fixed = sum(len(pattern.replace("*", "")) for pattern in globs)
-        return (-(len(self.match) - len(globs)), -len(globs), -fixed, -self.priority, self.name)
+        # of two that match alike, the one with an expression is the more specific
+        return (-(len(patterns) - len(globs)), self.cel is None, -len(globs), -fixed, -self.priority, self.name)
 
 
 def glob(pattern: str, value: str) -> bool:
@@ -342,7 +396,7 @@ def _resolved(name: str, rules: Mapping[str, tuple[PolicyRule, str, int]]) -> Po
         mode = rule.mode or mode
         mine = {row.name for row in rule.decision}
         rows = [row for row in rows if row.name not in mine]
-        rows += [Row(row.name, row.when, row.action, row.cause) for row in rule.decision]
+        rows += [row.row() for row in rule.decision]
     match = own.match.model_dump(exclude_none=True)
     content = {
         "name": name,
@@ -351,8 +405,9 @@ def _resolved(name: str, rules: Mapping[str, tuple[PolicyRule, str, int]]) -> Po
         "match": match,
         "sections": sections,
         "mode": mode,
-        "rows": [[row.name, dict(row.when), row.action, row.cause] for row in rows],
+        "rows": [[row.name, dict(row.when), row.action, row.cause, row.cel] for row in rows],
     }
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=list)
     digest = "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
-    return Policy(name, own.version, own.priority, match, sections, mode, tuple(rows), digest, file, line)
+    cel = Condition(match["cel"], MATCH_NAMES) if "cel" in match else None
+    return Policy(name, own.version, own.priority, match, cel, sections, mode, tuple(rows), digest, file, line)

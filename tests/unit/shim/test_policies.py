@@ -1,0 +1,280 @@
+"""Policies in the dataplane: every action over HTTP, one version per answer, reloads whole or not, tightening."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar_api.decision import Bound, Facts, Rules, decide, decide_by
+from sidecar_api.reload import Reloader
+from tcd.bundles import read
+from tcd.errors import ConfigError, Forbidden
+from tcd.reload import Grant
+from tcd.routing.policy import DEFAULT_POLICY
+from tcd.trust import ACTIONS, BadBundle, Defaults, PolicySet, load
+from tcd.trust.tiers import Routing
+
+LADDER = """
+[[policy]]
+name = "ladder"
+version = 7
+[policy.match]
+tenant = "acme"
+[policy.routing]
+tags = ["eu"]
+temperature_max = 0.9
+[policy.routing.strict]
+top_p_max = 0.2
+""" + "".join(
+    f'[[policy.decision]]\nname = "{action}-row"\nwhen = {{ score = 0.{i} }}\naction = "{action}"\n'
+    for i, action in enumerate(ACTIONS[1:], 1)
+)
+MONITOR = '[[policy]]\nname = "watch"\nversion = 1\nmode = "monitor"\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "policies.toml"
+    path.write_text(text)
+    return path
+
+
+def body_of(answer: Any) -> Any:
+    return json.loads(answer["receipt_body"])
+
+
+async def test_every_action_is_reached_over_http_and_explained(make_client: Any, kit: Any, tmp_path: Path) -> None:
+    scorer = kit.ScriptedScorer(p=0.9)
+    client = make_client(scorer, policies=write(tmp_path, LADDER))
+    seen = {}
+    for i, action in enumerate(ACTIONS):
+        scorer.changes = {"score": i / 10 + 0.05}
+        answer = await client.step(tenant="acme", session=f"s{i}", context={"temperature": 1.0})
+        assert answer["action"] == answer["enforced"] == action
+        assert not answer["verdict"], "the verdict is the detector's, whatever is done"
+        rows = [f"rule:{name}-row" for name in reversed(ACTIONS[1 : i + 1])]
+        said = [action, "policy"] if i else []
+        assert answer["route"]["tags"] == [*said, "eu", *rows]
+        body = body_of(answer)
+        assert body["decision"]["tags"] == answer["route"]["tags"]
+        assert (body["decision"]["action"], body["decision"]["cause"]) == (action, answer["cause"])
+        assert answer["route"]["temperature"] <= 0.9
+        seen[action] = answer["route"]["tier"], answer["route"]["top_p"]
+    assert [seen[a][0] for a in ACTIONS] == ["normal", *["cautious"] * 3, *["strict"] * 2]
+    assert all(top_p <= 0.2 for tier, top_p in seen.values() if tier == "strict")
+    page = (await client.get("/metrics")).body.decode()
+    assert 'tcd_decisions_total{action="escalate_to_human",enforced="escalate_to_human",policy="ladder"} 1.0' in page
+
+
+async def test_the_answer_and_the_receipt_name_the_same_policy(make_client: Any, tmp_path: Path) -> None:
+    client = make_client(policies=write(tmp_path, LADDER))
+    mine, other = await client.step(tenant="acme"), await client.step(tenant="other")
+    [policy] = list(client.app.runtime.policies)
+    assert mine["policy_ref"] == policy.ref
+    assert body_of(mine)["policy"] == policy.digest
+    assert policy.digest[7:19] == policy.ref.partition("#")[2]
+    assert other["policy_ref"].startswith("default@1#")
+    assert body_of(other)["policy"][7:19] == other["policy_ref"].partition("#")[2]
+    assert "risk" in body_of(mine)
+    assert "risk" not in body_of(other)
+    assert (await client.get("/healthz")).json()["trust_os"]
+
+
+async def test_monitor_says_what_it_would_do_and_enforces_nothing(make_client: Any, kit: Any, tmp_path: Path) -> None:
+    client = make_client(kit.ScriptedScorer(p=1e-9), policies=write(tmp_path, MONITOR))
+    answer = await client.step()
+    assert (answer["verdict"], answer["action"], answer["enforced"]) == (True, "block", "allow")
+    assert answer["cause"] == "av"
+    decision = body_of(answer)["decision"]
+    assert (decision["action"], decision["enforced"]) == ("block", "allow")
+
+
+async def test_failure_receipts_and_deadline_are_the_policys(make_client: Any, kit: Any, tmp_path: Path) -> None:
+    text = """
+[[policy]]
+name = "quiet"
+version = 1
+[policy.match]
+tenant = "quiet"
+[policy.receipt]
+enable = false
+[[policy]]
+name = "bare"
+version = 1
+[policy.match]
+tenant = "bare"
+[policy.receipt]
+witness = false
+[[policy]]
+name = "open"
+version = 1
+[policy.match]
+tenant = "open"
+[policy.failure]
+on_failure = "open"
+deadline_ms = 1000
+"""
+
+    async def hang(row: Any) -> None:
+        if hanging:
+            await asyncio.sleep(3600)
+
+    hanging = False
+    client = make_client(kit.ScriptedScorer(before=hang), policies=write(tmp_path, text))
+    assert (await client.step(tenant="quiet"))["receipt_body"] is None
+    assert body_of(await client.step(tenant="bare"))["witness"] == []
+    assert body_of(await client.step(tenant="other"))["witness"]
+    hanging = True
+    answer = await client.step(tenant="open")
+    assert (answer["action"], answer["cause"]) == ("allow", "degraded")
+    assert answer["route"]["tags"] == ["rule:failed"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "defaults"),
+    [
+        (Rules(on_failure=f, static_action=s, hard_fail_on_floor=h), Defaults("enforce", f, s, h))  # type: ignore[arg-type]
+        for f in ("closed", "open", "static")
+        for s in ("allow", "degrade", "block")
+        for h in (False, True)
+    ],
+)
+def test_the_settings_as_a_table_decide_what_the_settings_decide(rules: Rules, defaults: Defaults) -> None:
+    bound = Bound(defaults.table(), "enforce", Routing.of({}))
+    for tier, *flags in itertools.product(range(3), *[(False, True)] * 5):
+        names = ("trigger", "alarm", "floor", "exhausted", "failed")
+        facts = Facts(tier=tier, **dict(zip(names, flags, strict=True)))
+        base = (1.0, 1.0, 0.0, 0.0)
+        by_settings = decide(rules, facts, policy=DEFAULT_POLICY, base=base)
+        by_table = decide_by(bound, facts, policy=DEFAULT_POLICY, base=base, whose={})
+        assert by_table.action == by_settings.action
+        assert by_table.route == by_settings.route
+        assert by_table.verdict == by_settings.verdict
+
+
+def version_of(number: int) -> PolicySet:
+    """A version whose every part says its number: the reference, the row, the tag, the cap."""
+    return load(
+        {
+            "v.toml": f"""
+[[policy]]
+name = "v"
+version = {number}
+[policy.routing]
+tags = ["v{number}"]
+temperature_max = 0.{number}
+[[policy.decision]]
+name = "row{number}"
+action = "throttle"
+"""
+        }
+    )
+
+
+def consistent(answer: Any, digests: dict[str, str]) -> int:
+    number = int(answer["policy_ref"].partition("@")[2].partition("#")[0])
+    assert answer["route"]["tags"] == ["throttle", "policy", f"v{number}", f"rule:row{number}"]
+    assert answer["route"]["temperature"] == pytest.approx(number / 10)
+    assert body_of(answer)["policy"] == digests[answer["policy_ref"]]
+    return number
+
+
+async def test_a_request_in_flight_keeps_the_version_it_began_with(make_client: Any, kit: Any, tmp_path: Path) -> None:
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def wait(row: Any) -> None:
+        entered.set()
+        await go.wait()
+
+    first, second = version_of(2), version_of(1)
+    digests = {policy.ref: policy.digest for policies in (first, second) for policy in policies}
+    client = make_client(kit.ScriptedScorer(before=wait))
+    runtime = client.app.runtime
+    Reloader(runtime).apply(runtime.settings, policies=first)
+    old = asyncio.create_task(client.step(session="old", context={"temperature": 1.0}))
+    await entered.wait()
+    grant = Grant(second.digest, 0, "test")
+    Reloader(runtime).apply(runtime.settings, grant, policies=second)
+    go.set()
+    assert consistent(await old, digests) == 2
+    assert consistent(await client.step(session="new", context={"temperature": 1.0}), digests) == 1
+
+
+async def test_no_window_in_which_two_versions_mix(make_client: Any, kit: Any) -> None:
+    """Thousands of swaps between the awaits of overlapping requests; any answer made by two versions would show."""
+    versions = [version_of(number) for number in (1, 2, 3)]
+    digests = {policy.ref: policy.digest for policies in versions for policy in policies}
+    client = make_client(kit.ScriptedScorer(hops=6))
+    runtime = client.app.runtime
+    reloader, done = Reloader(runtime), False
+    reloader.apply(runtime.settings, policies=versions[0])
+
+    async def swap() -> int:
+        count = 0
+        while not done:
+            following = versions[count % 3]
+            reloader.apply(runtime.settings, Grant(following.digest, 0, "test"), policies=following)
+            count += 1
+            await asyncio.sleep(0)
+        return count
+
+    swapping = asyncio.create_task(swap())
+    seen = set()
+    for lot in range(10):
+        steps = [client.step(session=f"{lot}-{i}", context={"temperature": 1.0}) for i in range(30)]
+        seen |= {consistent(answer, digests) for answer in await asyncio.gather(*steps)}
+    done = True
+    assert seen == {1, 2, 3}
+    assert await swapping > 50
+
+
+async def test_a_bad_bundle_is_refused_whole_and_the_old_one_serves(make_client: Any, tmp_path: Path) -> None:
+    path = write(tmp_path, LADDER)
+    client = make_client(policies=path)
+    before = (await client.step(tenant="acme"))["policy_ref"]
+    runtime = client.app.runtime
+    path.write_text(LADDER.replace("version = 7", "version = 8") + '\n[[policy]]\nname = "x"\nversion = 0\n')
+    with pytest.raises(BadBundle, match=r"policies\.toml:\d+: version: "):
+        Reloader(runtime).apply(runtime.settings, policies=read(path))
+    for text, why in (
+        (LADDER + "[policy.av]\nalpha = 0.01\n", "av.alpha: a budget is a tenant's"),
+        (LADDER + "[policy.detector]\nhysteresis_on = 0.1\nhysteresis_off = 0.5\n", "hysteresis_off"),
+    ):
+        path.write_text(text.replace("version = 7", "version = 8"))
+        with pytest.raises(ConfigError, match=why):
+            Reloader(runtime).apply(runtime.settings, policies=read(path))
+    assert (await client.step(tenant="acme"))["policy_ref"] == before
+
+
+async def test_a_reload_tightens_freely_and_loosens_by_a_grant_only(make_client: Any, kit: Any, tmp_path: Path) -> None:
+    path = write(tmp_path, LADDER)
+    client = make_client(kit.ScriptedScorer(p=0.9, changes={"score": 0.35}), policies=path)
+    runtime = client.app.runtime
+    assert (await client.step(tenant="acme"))["action"] == "ask_for_review"
+    tighter = LADDER.replace("score = 0.4", "score = 0.3").replace("version = 7", "version = 8")
+    path.write_text(tighter)
+    Reloader(runtime).apply(runtime.settings, policies=read(path), source="test")
+    answer = await client.step(tenant="acme")
+    assert answer["action"] == "escalate_to_human"
+    assert answer["policy_ref"].startswith("ladder@8#")
+    path.write_text(LADDER.replace("version = 7", "version = 9"))
+    looser = read(path)
+    for grant in (None, Grant("sha256:" + "0" * 64, 0, "of another bundle")):
+        with pytest.raises(Forbidden, match=f"escalate_to_human-row: less than .*grant for {looser.digest}"):
+            Reloader(runtime).apply(runtime.settings, grant, policies=looser)
+    assert (await client.step(tenant="acme"))["policy_ref"] == answer["policy_ref"]
+    Reloader(runtime).apply(runtime.settings, Grant(looser.digest, 0, "drill"), policies=looser)
+    assert (await client.step(tenant="acme"))["action"] == "ask_for_review"
+    acts = []
+    for head in await runtime.ledger.heads():
+        stored = await runtime.ledger.get(head.hex())
+        assert stored is not None
+        assert stored.receipt is not None
+        acts += [json.loads(stored.receipt.body).get("admin", {})]
+    found = [(act["action"], act["object"]) for act in acts if act]
+    assert [action for action, _ in found] == ["policy.reload", "policy.break_glass"]
+    assert found[1][1] == looser.digest
