@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 from sidecar_api.decision import Bound, Facts, Rules, decide, decide_by
 from sidecar_api.reload import Reloader
 from tcd.bundles import read
+from tcd.cli.reloading import ReloadOn
 from tcd.errors import ConfigError, Forbidden
-from tcd.reload import Grant
+from tcd.receipts import SigningKey
+from tcd.reload import Grant, issue
 from tcd.routing.policy import DEFAULT_POLICY
 from tcd.trust import ACTIONS, BadBundle, Defaults, PolicySet, load
 from tcd.trust.tiers import Routing
@@ -137,7 +140,7 @@ deadline_ms = 1000
 @pytest.mark.parametrize(
     ("rules", "defaults"),
     [
-        (Rules(on_failure=f, static_action=s, hard_fail_on_floor=h), Defaults("enforce", f, s, h))  # type: ignore[arg-type]
+        (Rules(on_failure=f, static_action=s, hard_fail_on_floor=h), Defaults("enforce", f, s, h))
         for f in ("closed", "open", "static")
         for s in ("allow", "degrade", "block")
         for h in (False, True)
@@ -145,9 +148,9 @@ deadline_ms = 1000
 )
 def test_the_settings_as_a_table_decide_what_the_settings_decide(rules: Rules, defaults: Defaults) -> None:
     bound = Bound(defaults.table(), "enforce", Routing.of({}))
-    for tier, *flags in itertools.product(range(3), *[(False, True)] * 5):
-        names = ("trigger", "alarm", "floor", "exhausted", "failed")
-        facts = Facts(tier=tier, **dict(zip(names, flags, strict=True)))
+    flag = (False, True)
+    for tier, trigger, alarm, floor, exhausted, failed in itertools.product(range(3), flag, flag, flag, flag, flag):
+        facts = Facts(tier=tier, trigger=trigger, alarm=alarm, floor=floor, exhausted=exhausted, failed=failed)
         base = (1.0, 1.0, 0.0, 0.0)
         by_settings = decide(rules, facts, policy=DEFAULT_POLICY, base=base)
         by_table = decide_by(bound, facts, policy=DEFAULT_POLICY, base=base, whose={})
@@ -278,3 +281,38 @@ async def test_a_reload_tightens_freely_and_loosens_by_a_grant_only(make_client:
     found = [(act["action"], act["object"]) for act in acts if act]
     assert [action for action, _ in found] == ["policy.reload", "policy.break_glass"]
     assert found[1][1] == looser.digest
+
+
+async def test_a_changed_file_and_sighup_reload_the_bundle(make_client: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "a.toml").write_text(LADDER)
+    key = SigningKey(b"k" * 32)
+    client = make_client(policies=folder, break_glass_key_hex=key.public.hex(), break_glass_grant=tmp_path / "grant")
+    runtime = client.app.runtime
+    # what is no setting of this test's environment stays as the app has it
+    given = {name: getattr(runtime.settings, name) for name in type(runtime.settings).model_fields}
+    on = ReloadOn(Reloader(runtime), runtime.settings, cli=given, path=None, environ={})
+    (folder / "b.toml").write_text(MONITOR.replace('"monitor"', '"enforce"'))
+    assert on.now("SIGHUP")
+    assert (await client.step(tenant="other"))["policy_ref"].startswith("watch@1#")
+    watching = asyncio.create_task(on.watch(seconds=0.01))
+    await asyncio.sleep(0.05)
+    (folder / "b.toml").write_text(MONITOR.replace('"monitor"', '"enforce"').replace("version = 1", "version = 22"))
+
+    async def taken() -> None:
+        while not (await client.step(tenant="other"))["policy_ref"].startswith("watch@22#"):  # noqa: ASYNC110 - a file
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(taken(), 60)
+    watching.cancel()
+    # a mistake, then something looser: neither is taken, the second is with a grant for exactly this bundle
+    (folder / "b.toml").write_text("[[policy]]")
+    assert not on.now("file")
+    (folder / "b.toml").write_text(MONITOR)
+    assert not on.now("file")
+    assert (await client.step(tenant="other"))["policy_ref"].startswith("watch@22#")
+    text = issue(key, config_hash=read(folder).digest, until=int(time.time()) + 60, reason="drill")
+    (tmp_path / "grant").write_text(text)
+    assert on.now("file")
+    assert (await client.step(tenant="other"))["policy_ref"].startswith("watch@1#")
