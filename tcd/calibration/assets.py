@@ -20,6 +20,8 @@ F64 = NDArray[np.float64]
 #: Level answered by a lookup that fell through to the manifest's default, and by one that found nothing.
 LEVEL_DEFAULT: Final = 3
 LEVEL_NONE: Final = -1
+#: Heads that a mask may have.
+MOST_HEADS: Final = 4
 _CONFIDENCE_DIGITS: Final = 9
 
 
@@ -70,27 +72,22 @@ class MaskCalibration:
 
     Attributes:
         mask: the signal mask (`tcd.contract.Signal`).
-        intercept: of the logit.
-        linear: (F,) weights on z, 0 for statistics the mask does not carry.
-        quadratic: (F,) weights on z squared, never negative.
+        heads: one to `MOST_HEADS` combinations, each for faults of its own, weights 0 for statistics that the mask does
+            not carry. The statistic is the log of the sum of their odds.
         steps: ascending statistics of healthy steps.
         sessions: ascending session maxima of healthy sessions.
         components: ascending statistics of healthy steps per component.
         level: merged step p (weight of the default policy) at or under which the fast alarm sounds.
-        loop: a second head, for verbatim loops alone: they lower what other faults raise.
         adjusted: (n + 1,) p-values of a hypothesis by the number of session maxima at or above its own; None for the
             marginal ones, (1 + number) / (n + 1).
     """
 
     mask: int
-    intercept: float
-    linear: F64
-    quadratic: F64
+    heads: tuple[Head, ...]
     steps: F64
     sessions: F64
     components: tuple[F64, ...]
     level: float
-    loop: Head | None = None
     adjusted: F64 | None = None
 
     @property

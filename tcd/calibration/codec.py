@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcd.calibration.assets import (
+    MOST_HEADS,
     Asset,
     DetectorAsset,
     Head,
@@ -105,14 +106,11 @@ def _detector_members(asset: DetectorAsset) -> tuple[dict[str, Any], Arrays]:
     arrays: Arrays = {"location": asset.location, "scale": asset.scale}
     masks = []
     for number, mask in sorted(asset.masks.items()):
-        entry = {"mask": number, "intercept": mask.intercept, "level": mask.level}
-        if mask.loop is not None:
-            entry["loop"] = mask.loop.intercept
-            arrays |= {f"loop_linear_{number}": mask.loop.linear, f"loop_quadratic_{number}": mask.loop.quadratic}
+        entry = {"mask": number, "intercepts": [head.intercept for head in mask.heads], "level": mask.level}
         if mask.adjusted is not None:
             arrays[f"adjusted_{number}"] = mask.adjusted
         masks.append(entry)
-        arrays |= {f"linear_{number}": mask.linear, f"quadratic_{number}": mask.quadratic}
+        arrays[f"weights_{number}"] = np.array([(head.linear, head.quadratic) for head in mask.heads])
         arrays |= {f"steps_{number}": mask.steps, f"sessions_{number}": mask.sessions}
         arrays |= {f"component_{number}_{i}": table for i, table in enumerate(mask.components)}
     meta = {"statistics": list(asset.statistics), "features": asset.features, "masks": masks}
@@ -124,15 +122,14 @@ def _delta_member(asset: DetectorAsset | MultivariateAsset) -> dict[str, float]:
     return {"delta": asset.delta} if asset.delta > 0 else {}
 
 
-def _read_loop(reader: _Reader, entry: dict[str, Any], number: int, width: int) -> Head | None:
-    if "loop" not in entry:
-        return None
-    linear = reader.array(f"loop_linear_{number}", ndim=1)
-    head = Head(float(entry["loop"]), linear, reader.array(f"loop_quadratic_{number}", ndim=1))
-    _require(head.linear.shape == head.quadratic.shape == (width,), f"mask {number}: loop weights do not fit")
-    _require((head.quadratic >= 0).all(), f"mask {number}: a negative quadratic weight")
-    _require(np.isfinite(head.intercept), f"mask {number}: loop intercept out of range")
-    return head
+def _read_heads(reader: _Reader, entry: dict[str, Any], number: int, width: int) -> tuple[Head, ...]:
+    intercepts = [float(intercept) for intercept in entry["intercepts"]]
+    weights = reader.array(f"weights_{number}", ndim=3)
+    fits = 0 < len(intercepts) <= MOST_HEADS and weights.shape == (len(intercepts), 2, width)
+    _require(fits, f"mask {number}: weights do not fit")
+    _require((weights[:, 1] >= 0).all(), f"mask {number}: a negative quadratic weight")
+    _require(np.isfinite(intercepts).all(), f"mask {number}: intercept out of range")
+    return tuple(Head(one, *parts) for one, parts in zip(intercepts, weights, strict=True))
 
 
 def _delta(meta: dict[str, Any]) -> float:
@@ -157,21 +154,16 @@ def _read_mask(reader: _Reader, entry: dict[str, Any], width: int) -> MaskCalibr
     sessions = reader.array(f"sessions_{number}", ndim=1, ascending=True)
     mask = MaskCalibration(
         mask=number,
-        intercept=float(entry["intercept"]),
-        linear=reader.array(f"linear_{number}", ndim=1),
-        quadratic=reader.array(f"quadratic_{number}", ndim=1),
+        heads=_read_heads(reader, entry, number, width),
         steps=reader.array(f"steps_{number}", ndim=1, ascending=True),
         sessions=sessions,
         components=tuple(
             reader.array(f"component_{number}_{i}", ndim=1, ascending=True) for i in range(len(COMPONENTS))
         ),
         level=float(entry["level"]),
-        loop=_read_loop(reader, entry, number, width),
         adjusted=_read_adjusted(reader, f"adjusted_{number}", sessions.shape[0], _delta(reader.meta)),
     )
-    _require(mask.linear.shape == mask.quadratic.shape == (width,), f"mask {number}: weights do not fit")
-    _require((mask.quadratic >= 0).all(), f"mask {number}: a negative quadratic weight")
-    _require(0 <= mask.level <= 1 and np.isfinite(mask.intercept), f"mask {number}: level or intercept out of range")
+    _require(0 <= mask.level <= 1, f"mask {number}: level out of range")
     return mask
 
 

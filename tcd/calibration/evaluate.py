@@ -13,8 +13,10 @@ from tcd.calibration import report
 from tcd.calibration.alarms import REARM, alarm_count
 from tcd.calibration.assets import DetectorAsset, MultivariateAsset
 from tcd.calibration.conformal import p_value, session_p
-from tcd.calibration.fit import FitOptions, Split, Steps, fit_traces, healthy_distances, split_prompts, steps_of
+from tcd.calibration.fit import Split, fit_traces, healthy_distances, split_prompts
+from tcd.calibration.options import FitOptions
 from tcd.calibration.report import interval
+from tcd.calibration.steps import Steps, steps_of
 from tcd.calibration.traces import Traces
 from tcd.contract import Signal
 from tcd.detector.step import combine, standardise

@@ -16,18 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcd import __version__
-from tcd.calibration import logistic
 from tcd.calibration.alarms import alarm_count
-from tcd.calibration.assets import Binding, DetectorAsset, Head, MaskCalibration, MultivariateAsset, Provenance
+from tcd.calibration.assets import Binding, DetectorAsset, MaskCalibration, MultivariateAsset, Provenance
 from tcd.calibration.conditional import with_confidence
 from tcd.calibration.conformal import p_value, upper_quantile
+from tcd.calibration.heads import Training, heads_of, more_of, training_of
+from tcd.calibration.options import FitOptions
+from tcd.calibration.steps import Steps, ready, scales, stack, steps_of
 from tcd.calibration.store import default_asset_dir, load_assets, write_asset, write_manifest
-from tcd.calibration.traces import Sequence, Traces, load_traces, replay
+from tcd.calibration.traces import Traces, load_traces, replay
 from tcd.contract import Length, Signal
 from tcd.detector import statistics
-from tcd.detector.catalogue import AGES
 from tcd.detector.step import combine, standardise
-from tcd.detector.windows import BLOCK, counts_of
+from tcd.detector.windows import BLOCK
 from tcd.errors import AssetError
 from tcd.multivariate import cholesky, ledoit_wolf
 from tcd.multivariate.step import distances
@@ -38,68 +39,11 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-_CHUNK: Final = 256
 _DRAFT: Final = "sha256:" + "0" * 64
-#: Weight of a kind of fault in training against that of the others.
-_EMPHASIS: Final = {"soft": 0.3, "severe": 2.0, "mild": 2.0}
-#: What an age needs to have scales of its own.
-_LEAST_STEPS, _LEAST_SCALE = 48, 1e-5
 #: Largest table of steps: an alarm per 2,000 steps is then the 16th largest value.
 _LARGEST_TABLE: Final = 32_768
 #: Steps after an onset that train a combination with features.
 _AT_ONCE: Final = 64
-ALL_MASKS: Final = tuple(range(1, 16))
-
-
-@dataclass(frozen=True, slots=True)
-class FitOptions:
-    """Choices of a fit.
-
-    Attributes:
-        ridge: penalty of the logistic combination.
-        stride: every n-th step of a sequence trains the combination (neighbours are nearly equal).
-        alarms: healthy conformal steps per false alarm (after one, 32 steps raise no other); twice the budget of one
-            in 1,000, because a level that is fitted on few prompts sounds more often on others.
-        smoothing: r of the multivariate monitor's MEWMA, 1 = the newest row alone.
-        robust: whether its reference is centred on the median instead of the mean.
-        threshold_alpha: level of the multivariate monitor's own threshold.
-        thin: every n-th healthy step enters the components' tables, which need no fine tail.
-        least: fewest sessions that a conformal part must have.
-        first: first step after the onset at which a fault counts as visible in training.
-        last: last such step; 64 where the features are there: what they show, they show at once.
-        masks: signal masks to fit; rows of another mask answer UNKNOWN_MASK.
-        weights: combinations by mask for recordings that hold healthy generations only.
-        learn: whether faults in the data train the combination; with False `weights` are taken.
-        training: recordings of other prompts that train the combination too, standardised by scales of their own.
-        delta: probability that the calibration is too lucky for p-values that hold given it
-            (`tcd.calibration.conditional`); 0 for the marginal ones.
-    """
-
-    ridge: float = 1e-3
-    stride: int = 4
-    alarms: int = 2000
-    smoothing: float = 1.0
-    robust: bool = False
-    threshold_alpha: float = 0.01
-    thin: int = 8
-    least: int = 4
-    first: int = 4
-    last: int = 96
-    masks: tuple[int, ...] = ALL_MASKS
-    weights: Mapping[int, MaskCalibration] = field(default_factory=dict)
-    training: tuple[Steps, ...] = ()
-    learn: bool = True
-    delta: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """Raw statistics of all steps of one sequence past the warm-up of the caller's windows."""
-
-    sequence: Sequence
-    raw: statistics.Raw
-    windows: F64
-    rows: I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,151 +66,6 @@ def split_prompts(
     # the slack keeps a share of 2/3 what whole numbers make of it
     middle = min(max(1, int(len(names) * share + 1e-9)), len(names) - 1) if len(names) > 1 else 0
     return Split(frozenset(names[:middle]), frozenset(names[middle:]), kept_out)
-
-
-def steps_of(sequence: Sequence) -> Steps:
-    """Raw statistics of every step of a sequence, made by the serving code from the windows a caller would send."""
-    values, valid, ages = [], [], []
-    for start in range(0, sequence.steps, _CHUNK):
-        tensors = replay(sequence, start, min(start + _CHUNK, sequence.steps))
-        names = ("TRACE", "ENTROPY", "SPECTRUM", "FEATURES")
-        trace, entropy, spectrum, features = (tensors[name] for name in names)
-        widths = {name.lower(): tensors[name].shape[1] for name in names}
-        raw = statistics.compute(trace, entropy, spectrum, features, counts_of(tensors["LENGTHS"], **widths))
-        values.append(raw.values)
-        valid.append(raw.valid)
-        ages.append(raw.age)
-    everything = statistics.Raw(
-        np.concatenate(values), np.concatenate(valid), np.zeros(sequence.steps, np.bool_), np.concatenate(ages)
-    )
-    windows = sequence.features.astype(np.float64)
-    return Steps(sequence, everything, windows, np.arange(1, sequence.steps + 1))
-
-
-def _ready(steps: Steps) -> I64:
-    """Indices of healthy steps after the warm-up."""
-    return np.arange(min(BLOCK - 1, steps.sequence.healthy), steps.sequence.healthy)
-
-
-def _stack(parts: list[Steps], chosen: list[I64]) -> statistics.Raw:
-    return statistics.Raw(
-        np.concatenate([s.raw.values[i] for s, i in zip(parts, chosen, strict=True)]),
-        np.concatenate([s.raw.valid[i] for s, i in zip(parts, chosen, strict=True)]),
-        np.zeros(sum(i.shape[0] for i in chosen), np.bool_),
-        np.concatenate([s.raw.age[i] for s, i in zip(parts, chosen, strict=True)]),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Training:
-    """Training steps.
-
-    Attributes:
-        z: (n, F) z-scores.
-        kind: (n,) kind of fault, "" for healthy.
-        after: (n,) steps since the onset, 0 for healthy.
-        known: (F,) statistics that all of them have.
-    """
-
-    z: F64
-    kind: NDArray[np.str_]
-    after: I64
-    known: Bool
-
-    def weight(self) -> F64:
-        """Healthy steps weigh a half together, kinds of faults share the other half."""
-        out = np.zeros(self.kind.shape[0])
-        faults = {str(kind): _EMPHASIS.get(str(kind), 1.0) for kind in set(self.kind.tolist()) - {""}}
-        for kind in ("", *sorted(faults)):
-            here = self.kind == kind
-            out[here] = 0.5 / here.sum() * (1.0 if kind == "" else faults[kind] / sum(faults.values()))
-        return out
-
-    def only(self, kind: str) -> _Training:
-        """The healthy steps and those of one fault."""
-        return self._at((self.kind == "") | (self.kind == kind))
-
-    def with_(self, other: _Training) -> _Training:
-        """Both."""
-        z = np.concatenate((self.z, other.z))
-        kind: NDArray[np.str_] = np.concatenate((self.kind, other.kind))
-        after = np.concatenate((self.after, other.after))
-        return _Training(z, kind, after, self.known & other.known)
-
-    def until(self, last: int) -> _Training:
-        """Without what comes later than `last` steps after an onset."""
-        return self._at(self.after < last)
-
-    def _at(self, chosen: Bool) -> _Training:
-        return _Training(self.z[chosen], self.kind[chosen], self.after[chosen], self.known)
-
-    def fit(self, usable: Bool, ridge: float) -> Head:
-        """Weights of the usable statistics; zeros elsewhere."""
-        usable = usable & self.known
-        found = logistic.fit(self.z[:, usable], self.kind != "", self.weight(), ridge=ridge)
-        linear, quadratic = np.zeros(usable.shape[0]), np.zeros(usable.shape[0])
-        linear[usable], quadratic[usable] = found[1], found[2]
-        return Head(found[0], linear, quadratic)
-
-
-def _training(parts: list[Steps], draft: DetectorAsset, options: FitOptions) -> _Training:
-    """Healthy steps of the fit part, and those after the onset of each fault."""
-    owners: list[Steps] = []
-    chosen: list[I64] = []
-    kinds: list[str] = []
-    onsets: list[int] = []
-    for steps in parts:
-        sequence = steps.sequence
-        owners.append(steps)
-        chosen.append(_ready(steps)[:: options.stride])
-        kinds.append("")
-        onsets.append(-1)
-        if sequence.onset >= 0 and sequence.kind not in {"control", "healthy", "greedy"}:
-            first = max(sequence.onset + options.first, BLOCK - 1)
-            owners.append(steps)
-            chosen.append(np.arange(first, min(sequence.onset + options.last, sequence.steps), options.stride))
-            kinds.append(sequence.kind)
-            onsets.append(sequence.onset)
-    labels = np.concatenate([np.full(i.shape[0], kind) for i, kind in zip(chosen, kinds, strict=True)])
-    z = standardise(draft, _stack(owners, chosen), np.arange(labels.shape[0]))
-    after = np.concatenate([(i - onset) * (onset >= 0) for i, onset in zip(chosen, onsets, strict=True)])
-    return _Training(z, labels, after, ~statistics.NUCLEUS | all(s.sequence.nucleus for s in parts))
-
-
-def _more(steps: list[Steps], draft: DetectorAsset, options: FitOptions) -> _Training:
-    """The steps of the training recordings by their own scales.
-
-    Raises:
-        AssetError: if a prompt of theirs is among those of the data.
-    """
-    both = {s.sequence.prompt_id for s in steps} & {s.sequence.prompt_id for s in options.training}
-    if both:
-        msg = f"{len(both)} prompts are in the data and in the training recordings, e.g. {min(both)}"
-        raise AssetError(msg)
-    healthy = [s for s in options.training if s.sequence.healthy >= BLOCK]
-    location, scale = _scales(_stack(healthy, [_ready(s) for s in healthy]))
-    return _training(list(options.training), replace(draft, location=location, scale=scale), options)
-
-
-def training_steps(directories: Iterable[Path]) -> tuple[Steps, ...]:
-    """The steps of directories of recordings, for `FitOptions.training`.
-
-    Raises:
-        AssetError: if one cannot be read.
-    """
-    return tuple(steps_of(s) for directory in directories for s in load_traces(directory).sequences)
-
-
-def _scales(raw: statistics.Raw) -> tuple[F64, F64]:
-    """Medians and 1.4826 MAD by age, (A, F); those of all ages where there is little to go by."""
-    everyone = logistic.robust_scale(raw.values, raw.valid)
-    location, scale = (np.tile(one, (AGES.shape[0] + 1, 1)) for one in everyone)
-    for age in range(location.shape[0]):
-        valid = raw.valid & (raw.age == age)[:, None]
-        here = logistic.robust_scale(raw.values, valid)
-        known = (valid.sum(axis=0) >= _LEAST_STEPS) & (here[1] > _LEAST_SCALE)
-        location[age, known], scale[age, known] = here[0][known], here[1][known]
-    return location, scale
 
 
 def _sizes(parts: list[Steps]) -> tuple[int, int]:
@@ -309,11 +108,11 @@ class _Conformal:
 
 def _conformal(parts: list[Steps], reference: MultivariateAsset | None) -> _Conformal:
     used = [s for s in parts if s.sequence.healthy >= BLOCK]
-    chosen = [_ready(s) for s in used]
+    chosen = [ready(s) for s in used]
     session = np.concatenate([np.full(i.shape[0], n) for n, i in enumerate(chosen)])
     complete = np.concatenate([np.full(i.shape[0], s.sequence.complete) for s, i in zip(used, chosen, strict=True)])
     return _Conformal(
-        raw=_stack(used, chosen),
+        raw=stack(used, chosen),
         session=session,
         complete=complete,
         sessions=sum(s.sequence.complete for s in used),
@@ -393,23 +192,10 @@ def _with_tables(draft: MultivariateAsset, conformal: _Conformal, provenance: Pr
     )
 
 
-def _heads(number: int, training: _Training, usable: Bool, options: FitOptions) -> tuple[Head, Head | None]:
-    """The head of all faults and that of loops; the shipped ones where the recordings hold no faults."""
-    if not options.learn or not (training.kind != "").any():
-        shipped = options.weights.get(number)
-        if shipped is None:
-            msg = f"the recordings hold no faults to learn from, and no weights are given for mask {number}"
-            raise AssetError(msg)
-        head = Head(shipped.intercept, shipped.linear, shipped.quadratic)
-        return head.only(training.known), shipped.loop and shipped.loop.only(training.known)
-    loop = training.only("loop").fit(usable, options.ridge) if (training.kind == "loop").any() else None
-    return training.fit(usable, options.ridge), loop
-
-
 def _fit_mask(
     number: int,
     draft: DetectorAsset,
-    training: _Training,
+    training: Training,
     conformal: _Conformal,
     reference: MultivariateAsset | None,
     options: FitOptions,
@@ -417,9 +203,8 @@ def _fit_mask(
     usable = statistics.usable(number)
     if number & int(Signal.FEATURES):
         training = training.until(_AT_ONCE)
-    head, loop = _heads(number, training, usable, options)
     empty = np.zeros(0)
-    bare = MaskCalibration(number, head.intercept, head.linear, head.quadratic, empty, empty, (), 0.0, loop)
+    bare = MaskCalibration(number, heads_of(number, training, usable, options), empty, empty, (), 0.0)
     everyone = np.arange(conformal.session.shape[0])
     statistic, parts = combine(bare, standardise(draft, conformal.raw, everyone))
     table = np.sort(_thinned(statistic))
@@ -468,12 +253,11 @@ def fit_traces(
         source, conformal.session.shape[0], conformal.sessions, conformal.horizon, f"tcd {__version__}", demo, notes
     )
     reference = _with_tables(draft_reference, conformal, provenance) if draft_reference is not None else None
-    scales = _stack(healthy, [_ready(s) for s in healthy])
-    location, scale = _scales(scales)
+    location, scale = scales(stack(healthy, [ready(s) for s in healthy]))
     draft = DetectorAsset(_DRAFT, provenance, statistics.NAMES, location, scale, features, {})
-    training = _training(fitting, draft, options)
+    training = training_of(fitting, draft, options)
     if options.training:
-        training = training.with_(_more(steps, draft, options))
+        training = training.with_(more_of(steps, draft, options))
     masks = [n for n in options.masks if n & signals == n]
     fitted = {n: _fit_mask(n, draft, training, conformal, reference, options) for n in masks}
     detector = replace(draft, masks=fitted)
@@ -548,6 +332,4 @@ __all__ = [
     "healthy_distances",
     "shipped_weights",
     "split_prompts",
-    "steps_of",
-    "training_steps",
 ]

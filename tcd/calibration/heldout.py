@@ -16,7 +16,7 @@ from tcd.calibration.assets import AssetSet, DetectorAsset, Match
 from tcd.calibration.conditional import conditional_table, smoothed_p, weighted_p
 from tcd.calibration.conformal import p_value, session_p
 from tcd.calibration.evaluate import Scored, fault_delays, healthy_p, score_sequence, summarise
-from tcd.calibration.fit import Steps
+from tcd.calibration.steps import Steps
 from tcd.calibration.traces import Key
 from tcd.errors import AssetError
 from tcd.routing import DEFAULT_POLICY

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from tcd.calibration.assets import Binding, DetectorAsset, MultivariateAsset
-from tcd.calibration.fit import FitOptions, Split, Steps, fit_traces, split_prompts, steps_of
+from tcd.calibration.fit import Split, fit_traces, split_prompts
+from tcd.calibration.options import FitOptions
+from tcd.calibration.steps import Steps, steps_of
 from tcd.calibration.store import load_assets, write_asset, write_manifest
 from tcd.calibration.traces import Key, Sequence, Traces
 from tcd.detector.windows import BLOCK

@@ -94,9 +94,11 @@ def fit(
     ] = None,
 ) -> None:
     """Fit assets and point OUT's manifest at them: one set per key of a log, or one for a key that is named."""
-    from tcd.calibration.fit import FitOptions, fit_directory, shipped_weights, training_steps
+    from tcd.calibration.fit import fit_directory, shipped_weights
     from tcd.calibration.keyed import LEAST, Asked, fit_keys, named, of_key
     from tcd.calibration.log import load
+    from tcd.calibration.options import FitOptions
+    from tcd.calibration.steps import training_steps
 
     traces = load(data)
     asked = Asked(model_id, gpu_id, task, lang, temperature)
@@ -151,8 +153,8 @@ def _judge(
     asked: Key | None = None,
 ) -> None:
     """Evaluate new assets on the prompts that were held out, where there are any."""
-    from tcd.calibration.fit import steps_of
     from tcd.calibration.heldout import evaluate as run
+    from tcd.calibration.steps import steps_of
     from tcd.calibration.store import load_assets
 
     if not held_out:
@@ -205,10 +207,10 @@ def evaluate(
 ) -> None:
     """What assets do on sessions they have not seen, or, by cross-validation, what a fit would do. JSON."""
     from tcd.calibration.evaluate import cross_validate
-    from tcd.calibration.fit import steps_of
     from tcd.calibration.heldout import evaluate as run
     from tcd.calibration.keyed import Asked
     from tcd.calibration.log import load
+    from tcd.calibration.steps import steps_of
     from tcd.calibration.store import load_assets
 
     traces = load(data)

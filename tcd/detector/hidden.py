@@ -18,15 +18,15 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-_FLOOR: Final = 1e-6
+FLOOR: Final = 1e-6
 _FEATURE_COLUMNS: Final = slice(INDEX["feature_norm"], INDEX["recurrence_features_8"] + 1)
 #: Numbers of feature tables that are worked through together, so that they stay in the second-level cache.
 _CHUNK: Final = 2**16
 #: Feature windows whose largest value is outside are scaled by a power of two: their squares must be normal FP32.
-_SMALL, _LARGE = 2.0**-2, 2.0**24
+SMALL, LARGE = 2.0**-2, 2.0**24
 #: What a spread and a power are at least, the former relative to the largest squared norm.
-_LEAST_SPREAD: Final = np.float32(1e-9)
-_LEAST: Final = 1e-30
+LEAST_SPREAD: Final = np.float32(1e-9)
+LEAST: Final = 1e-30
 _SIXTEENTH: Final = np.float32(1.0 / BLOCK)
 _HALF: Final = np.float32(0.5 / BLOCK)
 #: Vectors before the newest two blocks.
@@ -54,8 +54,8 @@ def spectrum(out: F64, wrong: Bool, values: NDArray[np.generic], counts: Counts)
         wrong |= negative
         np.abs(sigma, out=sigma)
     sigma = _largest(sigma)
-    logs = exact.log(sigma + _FLOOR)
-    share = sigma / np.maximum(exact.tree(sigma), _FLOOR)[:, None]
+    logs = exact.log(sigma + FLOOR)
+    share = sigma / np.maximum(exact.tree(sigma), FLOOR)[:, None]
     out[:, INDEX["log_sigma_1"]] = logs[:, 0]
     out[:, INDEX["log_sigma_16"]] = logs[:, -1]
     np.subtract(logs[:, 0], logs[:, -1], out=out[:, INDEX["spread"]])
@@ -78,11 +78,11 @@ def _scaled(tails: F32, wrong: Bool) -> F32:
     """
     largest = np.maximum.reduce(np.abs(tails).reshape(tails.shape[0], -1), axis=1)
     # a NaN fails both
-    if np.minimum.reduce(largest) >= _SMALL and np.maximum.reduce(largest) <= _LARGE:
+    if np.minimum.reduce(largest) >= SMALL and np.maximum.reduce(largest) <= LARGE:
         return tails
     finite = np.isfinite(largest)
     wrong |= ~finite
-    odd = finite & ((largest < _SMALL) | (largest > _LARGE))
+    odd = finite & ((largest < SMALL) | (largest > LARGE))
     _, exponent = np.frexp(largest)
     return np.ldexp(tails, np.where(odd, -exponent, 0)[:, None, None])
 
@@ -102,8 +102,8 @@ def _shift(newest: F32 | None, past: F32, squares: F32, length: I64, block: int)
     away: F64 = mean if newest is None else newest * np.float32(1.0 / block) - mean
     shifted = exact.ordered(np.multiply(away, away), axis=1)
     spread = exact.laned(squares, BLOCK) / m - exact.ordered(np.multiply(mean, mean), axis=1)
-    floor = (np.maximum.reduce(squares, axis=1) * _LEAST_SPREAD).astype(np.float64)
-    shifted = shifted / np.maximum(np.maximum(spread, floor), _LEAST) / (1.0 + block / m)
+    floor = (np.maximum.reduce(squares, axis=1) * LEAST_SPREAD).astype(np.float64)
+    shifted = shifted / np.maximum(np.maximum(spread, floor), LEAST) / (1.0 + block / m)
     return np.asarray(np.sqrt(shifted) * (length >= BLOCK))
 
 
@@ -128,13 +128,13 @@ def _rank(recent: F32, sums: F32) -> F64:
         exact.tree(exact.ordered(part, axis=1))
         for part in (squares[:, :BLOCK, :BLOCK], squares[:, :BLOCK, BLOCK:], squares[:, BLOCK:, BLOCK:])
     )
-    return np.asarray(total * total / np.maximum((upper + 2.0 * corner) + lower, _LEAST))
+    return np.asarray(total * total / np.maximum((upper + 2.0 * corner) + lower, LEAST))
 
 
 def _norm(block: F64) -> F64:
     """Logarithm of the mean Euclidean norm of (N, BLOCK, cols); (N,)."""
     norms = np.sqrt(exact.ordered(block * block, axis=2))
-    return exact.log(exact.tree(norms) * (1.0 / BLOCK) + _FLOOR)
+    return exact.log(exact.tree(norms) * (1.0 / BLOCK) + FLOOR)
 
 
 def _vectors(out: F64, wrong: Bool, share: F32, tails: F32, rows: I64) -> None:

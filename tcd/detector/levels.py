@@ -19,15 +19,15 @@ I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 #: Newest values whose means are taken; the last is the whole tail.
-_BLOCKS: Final = (4, 16, 32, 64, TAIL)
-_LONG: Final = 32
-_LOWEST: Final = 4
+BLOCKS: Final = (4, 16, 32, 64, TAIL)
+LONG: Final = 32
+LOWEST: Final = 4
 #: Keeps the logarithm of a small entropy finite, and its weight moderate.
-_FLOOR: Final = 0.05
-_LANES: Final = 4
+FLOOR: Final = 0.05
+LANES: Final = 4
 #: Rows of four values of a tail, newest first, after which a sum is that of a block.
-_AFTER: Final = [k // _LANES - 1 for k in _BLOCKS]
-_SIZES: Final = np.array(_BLOCKS)
+AFTER: Final = [k // LANES - 1 for k in BLOCKS]
+_SIZES: Final = np.array(BLOCKS)
 _AGE: Final = np.arange(TAIL, 0, -1)
 #: Columns of a series.
 _4, _16, _32, _64, _ALL = range(5)
@@ -35,8 +35,8 @@ _4, _16, _32, _64, _ALL = range(5)
 
 def _newest(tail: F64) -> F64:
     """Sums over the newest 4, 16, 32, 64 and all values of (N, TAIL): four lanes, newest first; (N, 5)."""
-    running = np.add.accumulate(tail.reshape(-1, TAIL // _LANES, _LANES)[:, ::-1], axis=1)
-    return exact.tree(running[:, _AFTER])
+    running = np.add.accumulate(tail.reshape(-1, TAIL // LANES, LANES)[:, ::-1], axis=1)
+    return exact.tree(running[:, AFTER])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Series:
 
     def shift(self, column: int, past: F64 | None = None) -> F64:
         """Level of a newest block against the past: all of it where its sum without the newest 16 is given."""
-        block = _BLOCKS[column]
+        block = BLOCKS[column]
         if past is None:
             before, length = self.sums[:, _ALL] - self.sums[:, column], np.minimum(self.counts, TAIL) - block
         else:
@@ -75,7 +75,7 @@ def _deviation(tail: F64, mean: F64, counts: I64) -> F64:
     """Standard deviation of the newest 32 values, or of as many as there are; (N,)."""
     centred = tail - mean[:, None]
     squares = _newest(_inside(np.multiply(centred, centred), counts))[:, _32]
-    return np.asarray(np.sqrt(squares / np.minimum(np.maximum(counts, 1), _LONG)))
+    return np.asarray(np.sqrt(squares / np.minimum(np.maximum(counts, 1), LONG)))
 
 
 def _put(out: F64, values: dict[str, F64]) -> None:
@@ -89,9 +89,9 @@ def _trace(out: F64, tail: F64, counts: I64, past: F64) -> Series:
     lowest = tail[:, -BLOCK:].copy()
     lowest.sort(axis=1)
     likely = Series.of(_inside(exact.exp(np.minimum(tail, 0.0)), counts), counts)
-    values = {f"surprisal_{k}": surprisal[:, i] for i, k in enumerate(_BLOCKS[:_ALL])}
+    values = {f"surprisal_{k}": surprisal[:, i] for i, k in enumerate(BLOCKS[:_ALL])}
     values |= {
-        "trace_low": exact.ordered(lowest[:, :_LOWEST], axis=1) * (1.0 / _LOWEST),
+        "trace_low": exact.ordered(lowest[:, :LOWEST], axis=1) * (1.0 / LOWEST),
         "surprisal_self": -series.shift(_16, past),
         "surprisal_self_32": -series.shift(_32, past),
         "surprisal_self_64": -series.shift(_64, past),
@@ -105,8 +105,8 @@ def _trace(out: F64, tail: F64, counts: I64, past: F64) -> Series:
 
 def _entropy(out: F64, tail: F64, counts: I64, past: F64) -> Series:
     series = Series.of(tail, counts)
-    logs = Series.of(_inside(exact.log(np.maximum(tail, 0.0) + _FLOOR), counts), counts)
-    values = {f"entropy_{k}": series.means[:, i] for i, k in enumerate(_BLOCKS[:_ALL])}
+    logs = Series.of(_inside(exact.log(np.maximum(tail, 0.0) + FLOOR), counts), counts)
+    values = {f"entropy_{k}": series.means[:, i] for i, k in enumerate(BLOCKS[:_ALL])}
     values |= {
         "entropy_sd": _deviation(tail, series.means[:, _32], counts),
         "entropy_self": series.shift(_16, past),
@@ -122,7 +122,7 @@ def _entropy(out: F64, tail: F64, counts: I64, past: F64) -> Series:
 
 def _residual(out: F64, trace: F64, entropy: F64, counts: I64) -> None:
     """What surprisal exceeds entropy by, and the size of the difference token by token."""
-    for k in _BLOCKS[:_ALL]:
+    for k in BLOCKS[:_ALL]:
         np.subtract(out[:, INDEX[f"surprisal_{k}"]], out[:, INDEX[f"entropy_{k}"]], out=out[:, INDEX[f"residual_{k}"]])
     for k in (32, 64):
         surprisal, other = out[:, INDEX[f"surprisal_self_{k}"]], out[:, INDEX[f"entropy_self_{k}"]]

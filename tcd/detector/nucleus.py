@@ -20,7 +20,7 @@ I64 = NDArray[np.int64]
 
 _BACK: Final = np.arange(-TAIL, 0)
 #: Column of a series -> the statistics of that block: its level, and against the window's past.
-_NAMES: Final = (
+SERIES: Final = (
     (0, "nucleus_4", None),
     (1, "nucleus_16", "nucleus_self"),
     (2, "nucleus_32", "nucleus_self_32"),
@@ -52,7 +52,7 @@ def nucleus(out: F64, flat: NDArray[np.generic], counts: Counts) -> None:
         return
     with np.errstate(invalid="ignore"):
         series = Series.of(_tail(flat, counts), counts.rows)
-        for column, level, shift in _NAMES:
+        for column, level, shift in SERIES:
             out[:, INDEX[level]] = series.means[:, column]
             if shift is not None:
                 out[:, INDEX[shift]] = series.shift(column)

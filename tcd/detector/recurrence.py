@@ -23,13 +23,13 @@ I64 = NDArray[np.int64]
 #: The shorter block over which distances are averaged: half of them are known after half the delay.
 HALF: Final = BLOCK // 2
 #: A mean distance under this counts as this: a constant window is a perfect recurrence.
-_TINY: Final = np.float32(1e-9)
+TINY: Final = np.float32(1e-9)
 #: Lags of the columns of a distance table: column k is lag MAX_LAG - k.
 _LAGS: Final = MAX_LAG - np.arange(MAX_LAG)
-_LANES: Final = 16
+LANES: Final = 16
 _ITEM: Final = 4
 #: Makes sums of 96 x 16 differences of FP32 numbers of any size finite.
-_SHRINK: Final = np.float32(2.0**-16)
+SHRINK: Final = np.float32(2.0**-16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Recurrence:
 
 def _mean(distance: F32, known: NDArray[np.bool_], counts: I64) -> F32:
     """Mean over the known lags; (N, K, MAX_LAG) to (N, K)."""
-    total = laned(np.where(known, distance, np.float32(0.0)), _LANES)
+    total = laned(np.where(known, distance, np.float32(0.0)), LANES)
     return total * (1.0 / np.minimum(np.maximum(counts - BLOCK, 1), MAX_LAG)).astype(np.float32)[:, None]
 
 
@@ -57,7 +57,7 @@ def _joined(share: F32, counts: I64) -> tuple[F32, F32]:
     mean = _mean(share, known, counts)
     least = np.minimum.reduce(np.where(known, share, np.float32(np.inf)), axis=2)
     least[~known[:, 0, -1]] = 0.0
-    return np.float32(1.0) - least / np.maximum(mean, _TINY), mean
+    return np.float32(1.0) - least / np.maximum(mean, TINY), mean
 
 
 def joined(share: F32, counts: I64) -> F32:
@@ -73,7 +73,7 @@ def joined(share: F32, counts: I64) -> F32:
 def _recurrence(distance: F32, counts: I64) -> tuple[Recurrence, F32]:
     """Recurrence of (N, 2, MAX_LAG) distances, and their means (N, 2)."""
     ratio, mean = _joined(distance, counts)
-    distance /= np.maximum(mean, _TINY)[:, :, None]
+    distance /= np.maximum(mean, TINY)[:, :, None]
     return Recurrence(ratio, distance), mean
 
 
@@ -113,7 +113,7 @@ def scalar(newest: F32, counts: I64) -> Recurrence:
     out, mean = _scalar(newest, counts)
     wild = ~np.isfinite(mean[:, 0])
     if wild.any():
-        again, _ = _scalar(newest[wild] * _SHRINK, counts[wild])
+        again, _ = _scalar(newest[wild] * SHRINK, counts[wild])
         out.ratio[wild], out.share[wild] = again.ratio, again.share
     return out
 

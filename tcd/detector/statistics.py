@@ -67,7 +67,7 @@ def compute(
     library = kernels.loaded().library
     if library is not None:
         values, wrong = native.statistics(library, (trace, entropy, spectrum, features), counts.table)
-        return Raw(values, _valid(counts), wrong, _age(counts))
+        return Raw(values, valid(counts), wrong, age(counts))
     out = np.zeros((counts.bad.shape[0], len(STATISTICS)))
     wrong = np.zeros(out.shape[0], np.bool_)
     found = levels(out, wrong, trace, entropy, counts)
@@ -78,7 +78,7 @@ def compute(
         _joint(out, {name: one.share for name, one in found.items()}, share, counts)
     if wrong.any():
         out[wrong] = 0.0
-    return Raw(out, _valid(counts), wrong, _age(counts))
+    return Raw(out, valid(counts), wrong, age(counts))
 
 
 def _joint(out: F64, found: dict[str, recurrence.F32], share: recurrence.F32, counts: Counts) -> None:
@@ -94,7 +94,7 @@ def _joint(out: F64, found: dict[str, recurrence.F32], share: recurrence.F32, co
         out[:, INDEX["recurrence_joint"]], out[:, INDEX["recurrence_joint_8"]] = both[:, 0], both[:, 1]
 
 
-def _age(counts: Counts) -> I64:
+def age(counts: Counts) -> I64:
     """(N,): index of the age by the longest of the row's windows."""
     longest = np.maximum(np.maximum(counts.trace, counts.entropy), counts.rows)
     return np.asarray(np.searchsorted(AGES, longest, side="right"))
@@ -106,7 +106,7 @@ def _valid_row(have: tuple[int, int, int, int]) -> Bool:
     return np.asarray(np.logical_and.reduce(np.array(have) >= NEEDED, axis=1)[None])
 
 
-def _valid(counts: Counts) -> Bool:
+def valid(counts: Counts) -> Bool:
     """(N, F): which statistics each row's windows are long enough for."""
     if counts.common is not None:
         trace, entropy, spectrum, rows, _ = (min(count, _MOST) for count in counts.common)

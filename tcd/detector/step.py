@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tcd.calibration.assets import AssetSet, DetectorAsset, MaskCalibration
+from tcd.calibration.assets import AssetSet, DetectorAsset, Head, MaskCalibration
 from tcd.calibration.conformal import STATISTIC_LIMIT, quantise, session_p
 from tcd.calibration.lookup import Kept, Rows, by_asset, chosen
 from tcd.contract import COMPONENTS, MAX_FEATURE_VALUES, SPECTRUM_RANK, SUP_START, Length, Signal, Status
@@ -36,7 +36,7 @@ _WARMUP, _UNKNOWN_MASK, _FALLBACK = int(Status.WARMUP), int(Status.UNKNOWN_MASK)
 _BAD_INPUT, _NONFINITE, _ABSENT = int(Status.BAD_INPUT), int(Status.NONFINITE), int(Status.ABSENT)
 _NO_CALIBRATION: Final = int(Status.NO_CALIBRATION)
 #: Statuses after which a step has no evidence at all, not even that of earlier steps.
-_VOID: Final = _NO_CALIBRATION | _NONFINITE | _BAD_INPUT | _UNKNOWN_MASK | _ABSENT
+VOID: Final = _NO_CALIBRATION | _NONFINITE | _BAD_INPUT | _UNKNOWN_MASK | _ABSENT
 _NO_P: Final = np.ones((1, 2))
 _NO_COMPONENTS: Final = np.tile(np.array([0, 1, 0], np.float32), (1, len(COMPONENTS), 1))
 _ZERO: Final = np.zeros(1)
@@ -88,14 +88,14 @@ def signal_mask(counts: Counts) -> I64:
     return np.asarray(mask + (counts.spectrum > 0) * _SPECTRUM + (counts.rows > 0) * _FEATURES)
 
 
-def _known_signals(features: int, counts: Counts, present: I64) -> I64:
+def known_signals(features: int, counts: Counts, present: I64) -> I64:
     """Masks without the signals whose size an asset for `features` columns does not know."""
     foreign = (counts.rows > 0) & (counts.cols != features)
     short = (counts.spectrum > 0) & (counts.spectrum < SPECTRUM_RANK)
     return np.asarray(present - foreign * _FEATURES - short * _SPECTRUM)
 
 
-def _tokens(counts: Counts, mask: I64) -> I64:
+def tokens(counts: Counts, mask: I64) -> I64:
     """Tokens that every windowed signal of the mask has seen, at most what its window may hold."""
     # a window that holds under 16 rows is warm when it is full
     full = counts.rows >= np.minimum(MAX_FEATURE_VALUES // np.maximum(counts.cols, 1), BLOCK)
@@ -120,27 +120,29 @@ def standardise(asset: DetectorAsset, raw: statistics.Raw, rows: Rows) -> F64:
 def combine(mask: MaskCalibration, z: F64) -> tuple[F64, F64]:
     """The statistic of (R, F) z-scores, quantised, (R,); and the components' shares of it, (R, C).
 
-    With a second head the statistic is the log of the sum of both odds, the shares are those of the larger one.
+    The statistic is the log of the sum of all heads' odds, the shares are those of the head with the largest.
     """
-    parts = _head(mask.intercept, mask.linear, mask.quadratic, z)
-    if mask.loop is not None:
-        other = _head(mask.loop.intercept, mask.loop.linear, mask.loop.quadratic, z)
-        total = log_sum_exp(parts[:, 0], other[:, 0])
-        parts = np.where((other[:, 0] > parts[:, 0])[:, None], other, parts)
-        parts[:, 0] = total
+    first, *others = (_head(head, z) for head in mask.heads)
+    parts, largest = first, first[:, 0]
+    total = largest
+    for other in others:
+        total = log_sum_exp(total, other[:, 0])
+        above = other[:, 0] > largest
+        parts, largest = np.where(above[:, None], other, parts), np.where(above, other[:, 0], largest)
+    parts[:, 0] = total
     parts = quantise(parts)
     return parts[:, 0], parts[:, 1:]
 
 
-def _head(intercept: float, linear: F64, quadratic: F64, z: F64) -> F64:
+def _head(head: Head, z: F64) -> F64:
     """Logit (column 0) and the components' shares of it; (R, 1 + C)."""
-    shares = z * quadratic
-    shares += linear
+    shares = z * head.quadratic
+    shares += head.linear
     shares *= z
     parts = np.empty((z.shape[0], 1 + len(COMPONENTS)))
     for i, columns in enumerate(statistics.SLICES):
         parts[:, 1 + i] = ordered(shares[:, columns], axis=1)
-    parts[:, 0] = ordered(parts[:, 1:], axis=1) + intercept
+    parts[:, 0] = ordered(parts[:, 1:], axis=1) + head.intercept
     return parts
 
 
@@ -184,8 +186,8 @@ def _sight(common: tuple[int, int, int, int, int], features: int) -> tuple[int, 
     """Signal mask of a row, what an asset for this feature width knows of it, whether that is still warming up."""
     counts = Counts(np.array([common]), np.zeros(1, np.bool_))
     present = signal_mask(counts)
-    mask = _known_signals(features, counts, present)
-    return int(present[0]), int(mask[0]), bool(_tokens(counts, mask)[0] < BLOCK)
+    mask = known_signals(features, counts, present)
+    return int(present[0]), int(mask[0]), bool(tokens(counts, mask)[0] < BLOCK)
 
 
 def _by_mask(
@@ -207,11 +209,11 @@ def _by_mask(
             yield number, rows, cold
         return
     all_present = signal_mask(counts)
-    mask = _known_signals(asset.features, counts, all_present)
+    mask = known_signals(asset.features, counts, all_present)
     reduced = mask != all_present
     if reduced.any():
         out.status[chosen(rows, reduced)] |= _FALLBACK
-    young = _tokens(counts, mask) < BLOCK
+    young = tokens(counts, mask) < BLOCK
     for number in sorted(set(mask[rows].tolist())):
         yield number, chosen(rows, mask == number), young
 
@@ -264,7 +266,7 @@ def _step(inputs: Inputs, assets: AssetSet) -> Outputs:
         if group.fallback:
             out.status[rows] |= _FALLBACK
         if void:
-            rows = chosen(rows, (out.status & _VOID) == 0)
+            rows = chosen(rows, (out.status & VOID) == 0)
         _group(out, group.asset, counts, raw, rows)
     return out.tensors()
 

@@ -6,6 +6,7 @@
 
 #define MASKS 16
 #define COMPONENTS 4
+#define HEADS 4
 
 /* ---- the detector ---- */
 
@@ -15,9 +16,10 @@ struct head {
     const double *linear, *quadratic;
 };
 
-/* One signal mask of an asset. `loop` has linear == NULL where there is no second head. */
+/* One signal mask of an asset, `count` heads of it in use. */
 struct mask {
-    struct head head, loop;
+    struct head heads[HEADS];
+    int64_t count;
     struct table steps, components[COMPONENTS], sessions;
     const double *adjusted;
     double level;

@@ -55,14 +55,15 @@ INLINE void apply(const struct head *head, const struct catalogue *catalogue, co
 /* The statistic and the components' shares of it, quantised. */
 INLINE void combine(const struct mask *mask, const struct catalogue *catalogue, const double *z, double *parts) {
     double other[1 + COMPONENTS];
-    apply(&mask->head, catalogue, z, parts);
-    if (mask->loop.linear) {
-        apply(&mask->loop, catalogue, z, other);
-        double larger = other[0] > parts[0] ? other[0] : parts[0];
-        double total = larger + log_of(1.0 + exp_of(-fabs(parts[0] - other[0])));
+    apply(&mask->heads[0], catalogue, z, parts);
+    double total = parts[0];
+    for (int64_t k = 1; k < mask->count; k++) {
+        apply(&mask->heads[k], catalogue, z, other);
+        double larger = other[0] > total ? other[0] : total;
+        total = larger + log_of(1.0 + exp_of(-fabs(total - other[0])));
         if (other[0] > parts[0]) memcpy(parts, other, sizeof other);
-        parts[0] = total;
     }
+    parts[0] = total;
     for (int i = 0; i <= COMPONENTS; i++) parts[i] = quantise(parts[i]);
 }
 

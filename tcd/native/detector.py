@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tcd.calibration.assets import AssetSet, DetectorAsset, Head, MaskCalibration
+from tcd.calibration.assets import MOST_HEADS, AssetSet, DetectorAsset, Head, MaskCalibration
 from tcd.calibration.lookup import Kept
 from tcd.contract import COMPONENTS, Length
 from tcd.detector.catalogue import AGES, HEADLINES, NEEDED, SLICES, STATISTICS
@@ -65,9 +65,21 @@ def adjusted(values: F64 | None, sessions: F64, keep: list[F64]) -> int | None:
     return None if values is None else _held(values, (sessions.shape[0] + 1,), keep)
 
 
-def _head(head: Head | MaskCalibration, keep: list[F64]) -> tuple[float, int, int]:
+def _head(head: Head, keep: list[F64]) -> tuple[float, int, int]:
     shape = _SHAPE[1:]
     return head.intercept, _held(head.linear, shape, keep), _held(head.quadratic, shape, keep)
+
+
+def _heads(heads: tuple[Head, ...], keep: list[F64]) -> tuple[tuple[float, int | None, int | None], ...]:
+    """`heads` of `struct mask`.
+
+    Raises:
+        ValueError: there is none, or there are more than the kernels know.
+    """
+    if not 0 < len(heads) <= MOST_HEADS:
+        msg = f"{len(heads)} heads"
+        raise ValueError(msg)
+    return (*(_head(head, keep) for head in heads), *((0.0, None, None),) * (MOST_HEADS - len(heads)))
 
 
 class _Mask(layout.Mask):
@@ -79,8 +91,8 @@ class _Mask(layout.Mask):
             msg = f"{len(mask.components)} tables of components"
             raise ValueError(msg)
         super().__init__(
-            _head(mask, self.keep),
-            (0.0, None, None) if mask.loop is None else _head(mask.loop, self.keep),
+            _heads(mask.heads, self.keep),
+            len(mask.heads),
             table(mask.steps, self.keep),
             tuple(table(values, self.keep) for values in mask.components),
             table(mask.sessions, self.keep),

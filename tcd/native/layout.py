@@ -14,6 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tcd.calibration.assets import MOST_HEADS
+
 Array = NDArray[Any]
 _I64, _F64, _PTR = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 #: numpy 1.26 does not say that its arrays are buffers.
@@ -102,7 +104,7 @@ class Mask(ctypes.Structure):
     """`struct mask`."""
 
     _fields_ = (
-        *(("head", Head), ("loop", Head)),
+        *(("heads", Head * MOST_HEADS), ("count", _I64)),
         *(("steps", Table), ("components", Table * COMPONENTS), ("sessions", Table)),
         *(("adjusted", _PTR), ("level", _F64)),
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tcd.calibration.alarms import REARM
 from tcd.calibration.evaluate import Scored, realised, summarise
-from tcd.calibration.fit import Steps, steps_of
+from tcd.calibration.steps import Steps, steps_of
 from tcd.calibration.traces import load_traces
 from tcd.detector.statistics import INDEX
 

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tcd.calibration import default_asset_dir, load_assets
-from tcd.calibration.fit import FitOptions, fit_directory
+from tcd.calibration.fit import fit_directory
+from tcd.calibration.options import FitOptions
 from tcd.calibration.traces import Sequence, load_traces, replay
 from tcd.cli.synth import command
 from tcd.contract import COMPONENTS, SUP_START, Signal, Status, detector_key, unpack_status

@@ -12,7 +12,7 @@ import numpy as np
 
 from tcd.bench.controller.null import target
 from tcd.bench.controller.rate import Rate
-from tcd.calibration.assets import AssetSet, Binding, DetectorAsset, MaskCalibration, Provenance
+from tcd.calibration.assets import AssetSet, Binding, DetectorAsset, Head, MaskCalibration, Provenance
 from tcd.config import Settings
 from tcd.contract import COMPONENTS, detector_key
 from tcd.rows import ScoreResult, ScoreRow
@@ -68,7 +68,7 @@ def synthetic_assets() -> AssetSet:
     """A labelled synthetic calibration that carries epochs of ten."""
     table = np.linspace(0.0, 1.0, _SESSIONS)
     none = np.zeros(0)
-    mask = MaskCalibration(1, 0.0, none, none, table, table, (none,) * len(COMPONENTS), 1e-3)
+    mask = MaskCalibration(1, (Head(0.0, none, none),), table, table, (none,) * len(COMPONENTS), 1e-3)
     digest = "sha256:" + "5" * 64
     provenance = Provenance("synthetic", _SESSIONS, _SESSIONS, 4096, "bench", demo=False)
     detector = DetectorAsset(digest, provenance, (), none, none, 2, {1: mask})

@@ -17,8 +17,9 @@ from tcd.bench.detector import ablation, budget, drift, peers, rows, validity, v
 from tcd.bench.detector.recordings import Recordings, load
 from tcd.bench.detector.report import markdown, plots
 from tcd.calibration.evaluate import Scored
-from tcd.calibration.fit import FitOptions, training_steps
 from tcd.calibration.fit import shipped_weights as weights_of_package
+from tcd.calibration.options import FitOptions
+from tcd.calibration.steps import training_steps
 from tcd.calibration.store import load_assets
 from tcd.errors import AssetError, ConfigError
 

@@ -7,7 +7,8 @@ from typing import Final
 
 from tcd.bench.detector.recordings import Recordings
 from tcd.calibration.evaluate import Scored, evaluate_fold, folds_of
-from tcd.calibration.fit import FitOptions, Steps
+from tcd.calibration.options import FitOptions
+from tcd.calibration.steps import Steps
 from tcd.contract import COMPONENTS
 from tcd.detector.catalogue import SLICES
 

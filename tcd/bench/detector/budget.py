@@ -15,8 +15,8 @@ from scipy.stats import binom
 
 from tcd.calibration.alarms import REARM, alarm_count
 from tcd.calibration.evaluate import Scored, realised
-from tcd.calibration.fit import Steps
 from tcd.calibration.report import interval
+from tcd.calibration.steps import Steps
 from tcd.detector.windows import BLOCK
 
 F64 = NDArray[np.float64]

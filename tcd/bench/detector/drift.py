@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tcd.bench.detector import budget, peers
 from tcd.bench.detector.recordings import Recordings
-from tcd.calibration.fit import Steps
+from tcd.calibration.steps import Steps
 from tcd.detector.windows import BLOCK
 
 F64 = NDArray[np.float64]

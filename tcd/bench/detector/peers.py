@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tcd.bench.detector.budget import bare
 from tcd.bench.detector.recordings import Recordings
 from tcd.calibration.evaluate import Scored, folds_of
-from tcd.calibration.fit import FitOptions, Steps
+from tcd.calibration.options import FitOptions
+from tcd.calibration.steps import Steps
 from tcd.detector.windows import BLOCK
 
 F64 = NDArray[np.float64]

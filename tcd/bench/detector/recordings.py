@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tcd.calibration.fit import Steps, steps_of
+from tcd.calibration.steps import Steps, steps_of
 from tcd.calibration.traces import Sequence, load_traces
 
 #: Signals that the calibration does not read; the logits' own and the token ids.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tcd import scoring
 from tcd.calibration.assets import AssetSet
 from tcd.calibration.evaluate import Scored
-from tcd.calibration.fit import Steps
+from tcd.calibration.steps import Steps
 from tcd.calibration.traces import Sequence, replay
 from tcd.contract import SUP_START, Length, Signal, Status, detector_key
 from tcd.errors import AssetError

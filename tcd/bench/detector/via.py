@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tcd.bench import shim
 from tcd.bench.detector.rows import Tensors, Terms, as_scored, chunks, joined, library, of_one_hypothesis, terms
 from tcd.calibration.evaluate import Scored
-from tcd.calibration.fit import Steps
+from tcd.calibration.steps import Steps
 from tcd.calibration.store import load_assets
 from tcd.calibration.traces import Sequence
 from tcd.contract import COMPONENTS

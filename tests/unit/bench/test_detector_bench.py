@@ -16,7 +16,7 @@ from tcd.bench import detector
 from tcd.bench.detector import ablation, budget, peers, recordings, rows, validity, via
 from tcd.calibration import evaluate
 from tcd.calibration.evaluate import Scored
-from tcd.calibration.fit import steps_of
+from tcd.calibration.steps import steps_of
 from tcd.calibration.store import default_asset_dir, load_assets, write_manifest
 from tcd.cli.bench import app
 from tcd.contract import COMPONENTS

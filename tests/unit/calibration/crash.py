@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from tcd.calibration.codec import digest_of
-from tcd.calibration.fit import FitOptions, shipped_weights, steps_of
+from tcd.calibration.fit import shipped_weights
 from tcd.calibration.keyed import fit_keys
+from tcd.calibration.options import FitOptions
 from tcd.calibration.promote import history, promote
+from tcd.calibration.steps import steps_of
 from tcd.calibration.store import MANIFEST, load_assets
 from tcd.calibration.traces import Key, Sequence, Traces
 

@@ -12,8 +12,11 @@ import pytest
 
 from tcd.calibration import default_asset_dir, load_assets, report
 from tcd.calibration.evaluate import auroc, cross_validate, evaluate_fold, folds_of, summarise
-from tcd.calibration.fit import FitOptions, Split, _level, fit_directory, fit_traces, split_prompts, steps_of
+from tcd.calibration.fit import Split, _level, fit_directory, fit_traces, split_prompts
+from tcd.calibration.heads import GROUPS
 from tcd.calibration.logistic import fit, robust_scale
+from tcd.calibration.options import FitOptions
+from tcd.calibration.steps import steps_of
 from tcd.calibration.traces import load_traces, replay
 from tcd.contract import detector_key
 from tcd.errors import AssetError
@@ -110,7 +113,8 @@ def test_a_fit_is_reproducible(fitted: Path, tmp_path: Path) -> None:
     assert one is not None
     assert other is not None
     for number, mask in one.masks.items():
-        assert mask.linear == pytest.approx(other.masks[number].linear, abs=1e-6)
+        for head, again in zip(mask.heads, other.masks[number].heads, strict=True):
+            assert head.linear == pytest.approx(again.linear, abs=1e-6)
 
 
 def test_too_few_sessions_are_refused(tmp_path: Path) -> None:
@@ -169,8 +173,8 @@ def test_healthy_generations_alone_take_the_given_weights() -> None:
     assert shipped.detector is not None
     weights = load_assets(default_asset_dir()).detectors[shipped.detector].masks
     detector, _ = fit_traces(steps, split, "s", demo=True, options=replace(options, weights=weights))
-    assert detector.masks[3].linear.tolist() == weights[3].linear.tolist()
-    assert detector.masks[3].loop is not None
+    assert [h.linear.tolist() for h in detector.masks[3].heads] == [h.linear.tolist() for h in weights[3].heads]
+    assert len(weights[3].heads) == len(GROUPS)
     assert detector.masks[3].steps.shape[0] > 100
 
 
@@ -212,7 +216,7 @@ def test_training_recordings_move_the_weights_and_nothing_else() -> None:
     assert reference is not None
     assert same is not None
     assert (reference.steps == same.steps).all()
-    assert (alone.masks[15].linear != more.masks[15].linear).any()
+    assert (alone.masks[15].heads[0].linear != more.masks[15].heads[0].linear).any()
     with pytest.raises(AssetError, match="prompts are in the data and in the training recordings"):
         fit_traces(mine, split, "s", demo=True, options=replace(options, training=(*other, mine[0])))
 

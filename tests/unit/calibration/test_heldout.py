@@ -13,10 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from tcd.calibration import default_asset_dir, load_assets
-from tcd.calibration.fit import FitOptions, shipped_weights, steps_of
+from tcd.calibration.fit import shipped_weights
 from tcd.calibration.heldout import SCHEMA, chance, evaluate, judge, ks_limit
 from tcd.calibration.keyed import fit_keys, held_back, named
+from tcd.calibration.options import FitOptions
 from tcd.calibration.report import plain
+from tcd.calibration.steps import steps_of
 from tcd.calibration.traces import Key, Sequence, Traces
 from tcd.cli.calibrate import app
 from tcd.errors import AssetError

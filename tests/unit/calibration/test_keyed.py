@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 from sidecar_api.pins import Shape, resolve
 from tcd.calibration import load_assets
 from tcd.calibration.evaluate import score_sequence
-from tcd.calibration.fit import FitOptions, shipped_weights, steps_of
+from tcd.calibration.fit import shipped_weights
 from tcd.calibration.keyed import Asked, KeyedFit, fit_keys, of_key
 from tcd.calibration.log import load
+from tcd.calibration.options import FitOptions
+from tcd.calibration.steps import steps_of
 from tcd.calibration.traces import Key, Sequence, Traces
 from tcd.cli.calibrate import app
 from tcd.contract import SUP_START, Status, detector_key, temperature_bucket, unpack_status
@@ -202,9 +204,9 @@ def test_labelled_faults_teach_weights_that_all_keys_share(tmp_path: Path) -> No
             trace[20:] *= 4
             hot.append(replace(one, trace=trace, kind="temperature", healthy=20, onset=20, complete=False))
     fit_keys(Traces(tuple(hot), "x"), tmp_path, options=replace(OPTIONS, weights={}))
-    heads = {a.masks[3].linear.tobytes() for a in load_assets(tmp_path).detectors.values()}
+    heads = {a.masks[3].heads[0].linear.tobytes() for a in load_assets(tmp_path).detectors.values()}
     assert len(heads) == 1
-    assert heads != {shipped_weights()[3].linear.tobytes()}
+    assert heads != {shipped_weights()[3].heads[0].linear.tobytes()}
 
 
 def write_log(path: Path, traces: Traces, change: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:

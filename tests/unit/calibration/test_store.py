@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tcd.calibration import AssetDirectory, default_asset_dir, load_assets
-from tcd.calibration.assets import Binding, DetectorAsset, asset_id
+from tcd.calibration.assets import Binding, DetectorAsset, Head, asset_id
 from tcd.calibration.codec import decode, digest_of, encode
 from tcd.calibration.store import MANIFEST, SCHEMA, read_asset, write_asset, write_manifest
 from tcd.contract import detector_key
@@ -162,11 +162,15 @@ def test_a_broken_table_is_refused(copy: Path) -> None:
     detector = assets.detector(KEY)[0]
     assert isinstance(detector, DetectorAsset)
     mask = detector.masks[15]
+    head = mask.heads[0]
     for broken, reason in (
         (replace(mask, steps=mask.steps[::-1]), "not sorted"),
         (replace(mask, steps=np.append(mask.steps, np.nan)), "finite"),
-        (replace(mask, quadratic=-mask.quadratic - 1), "negative quadratic"),
-        (replace(mask, linear=mask.linear[:3]), "do not fit"),
+        (replace(mask, heads=(replace(head, quadratic=-head.quadratic - 1),)), "negative quadratic"),
+        (replace(mask, heads=(Head(0.0, head.linear[:3], head.quadratic[:3]),)), "do not fit"),
+        (replace(mask, heads=()), "3 axes"),
+        (replace(mask, heads=(head,) * 5), "do not fit"),
+        (replace(mask, heads=(replace(head, intercept=1e309),)), "not an asset"),
         (replace(mask, level=2.0), "out of range"),
     ):
         with pytest.raises(AssetError, match=reason):

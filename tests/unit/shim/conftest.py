@@ -14,7 +14,15 @@ import pytest
 from sidecar_api.app import Edges, create_app
 from sidecar_api.http.surface import ShimApp
 from sidecar_api.pins import FixedAssets
-from tcd.calibration.assets import AssetSet, Binding, DetectorAsset, MaskCalibration, MultivariateAsset, Provenance
+from tcd.calibration.assets import (
+    AssetSet,
+    Binding,
+    DetectorAsset,
+    Head,
+    MaskCalibration,
+    MultivariateAsset,
+    Provenance,
+)
 from tcd.config import Settings
 from tcd.contract import COMPONENTS, detector_key
 from tcd.rows import ScoreResult, ScoreRow
@@ -162,7 +170,8 @@ def synthetic_assets(
     table = np.linspace(0.0, 1.0, sessions)
     none = np.zeros(0)
     calibrations = {
-        mask: MaskCalibration(mask, 0.0, none, none, table, table, (none,) * len(COMPONENTS), 1e-3) for mask in masks
+        mask: MaskCalibration(mask, (Head(0.0, none, none),), table, table, (none,) * len(COMPONENTS), 1e-3)
+        for mask in masks
     }
     detector = DetectorAsset(
         "sha256:" + digest * 64,
