@@ -15,7 +15,8 @@ from tcd.native import library as kernels
 from tcd.rows import ScoreRow, Tensors, pack
 from tcd.scoring import diagnose
 from tcd.triton.entry import Entry
-from tests.unit.native.test_same_bits import ASSETS, KEYS, assert_same_outputs, hostile_row, spoilt
+from tests.unit.detector.hostile import KEYS, hostile_row, spoilt
+from tests.unit.native.test_same_bits import ASSETS, assert_same_outputs
 
 Make = Callable[[Model], Entry]
 
