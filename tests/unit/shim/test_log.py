@@ -38,7 +38,7 @@ async def serving(client: Any) -> AsyncIterator[Any]:
 @pytest.fixture
 def make_log_client(make_client: Callable[..., Any]) -> Callable[..., Any]:
     def make(**changes: Any) -> Any:
-        return make_client(**{"log_interval_s": 0.02, "api_tokens": TOKENS, **changes})
+        return make_client(**{"log_interval_s": 0.02, "log_decisions": False, "api_tokens": TOKENS, **changes})
 
     return make
 
