@@ -21,6 +21,7 @@ from sidecar_api.http.surface import ShimApp
 from sidecar_api.idempotency import Idempotency
 from sidecar_api.log.assemble import make_log, verify_policy, witness_policy
 from sidecar_api.log.handover import after_restart
+from sidecar_api.log.heads_writer import HeadsWriter
 from sidecar_api.log.keyring import KeyRing
 from sidecar_api.log.service import LogService
 from sidecar_api.pins import Assets, Resolver, Shape, resolve
@@ -282,6 +283,8 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         log = make_log(settings, ledger, keyring, witnesses=witnesses, metrics=shared.exporter.log, now_us=edges.now_us)
         if log is not None:
             committer.grew = log.checkpointer.grew
+            if receipts is not None and settings.log_heads_s:
+                log.heads = HeadsWriter(ledger, receipts, judge.put, every=settings.log_heads_s)
     return Runtime(
         settings=settings,
         ledger=ledger,
@@ -366,13 +369,15 @@ def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edg
         await _recovered(runtime)
         runtime.service.start()
         if runtime.log is not None:
-            runtime.log.checkpointer.start()
+            runtime.log.start()
         try:
             yield
         finally:
+            if runtime.log is not None:
+                await runtime.log.quiet()
             await runtime.service.stop(timeout=settings.drain_timeout_s)
             if runtime.log is not None:
-                await runtime.log.checkpointer.stop(timeout=settings.drain_timeout_s)
+                await runtime.log.stop(timeout=settings.drain_timeout_s)
             if runtime.replica is not None:
                 await runtime.replica.stop()
             if runtime.spans is not None:

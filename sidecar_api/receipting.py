@@ -89,6 +89,7 @@ class Receipts:
     random: Callable[[int], bytes]
     _epochs: dict[str, _EpochChain] = field(default_factory=dict)
     _acts: ChainState | None = None
+    _heads: ChainState | None = None
 
     def _issue(
         self, chain: ChainState, typ: str, tenant: str, members: dict[str, Any], *, config: str = "", policy: str = ""
@@ -164,10 +165,23 @@ class Receipts:
 
     def admin(self, action: str, acted_on: str) -> tuple[Receipt, ...]:
         """The records of an operator's act on an object's digest, in a chain of its own."""
+        members = records.admin_members(action=action, actor="state token", object_digest=acted_on)
+        out = self._aside("admin", self._acts, "admin", members)
+        self._acts = out[-1].next()
+        return out
+
+    def heads(self, members: dict[str, Any]) -> tuple[Receipt, ...]:
+        """The records that commit to the newest records of other chains, in a chain of their own."""
+        out = self._aside("heads", self._heads, "heads", members)
+        self._heads = out[-1].next()
+        return out
+
+    def _aside(self, name: str, chain: ChainState | None, typ: str, members: dict[str, Any]) -> tuple[Receipt, ...]:
+        """A record of nobody's session, after the `open` of its chain where that begins."""
         out: list[Receipt] = []
-        if self._acts is None:
-            members = records.open_session_members(
-                subject=chain_id("admin", self.issuer.kid),
+        if chain is None:
+            opened = records.open_session_members(
+                subject=chain_id(name, self.issuer.kid),
                 model=records.Model("-"),
                 unit="none",
                 keys=(0, 0, 0),
@@ -175,13 +189,15 @@ class Receipts:
                 assets=(0, 0, 0),
                 weight=0.0,
             )
-            chain = ChainState(chain_id("admin", self.issuer.kid, self.random(8).hex()))
-            out.append(self._issue(chain, "open", "-", members))
-            self._acts = out[-1].next()
-        members = records.admin_members(action=action, actor="state token", object_digest=acted_on)
-        out.append(self._issue(self._acts, "admin", "-", members))
-        self._acts = out[-1].next()
+            new = ChainState(chain_id(name, self.issuer.kid, self.random(8).hex()))
+            out.append(self._issue(new, "open", "-", opened))
+            chain = out[-1].next()
+        out.append(self._issue(chain, typ, "-", members))
         return tuple(out)
+
+    def forget_heads(self) -> None:
+        """A commit failed: the next `heads` record begins a new chain."""
+        self._heads = None
 
     def forget_acts(self) -> None:
         """A commit failed: the next act begins a new chain."""

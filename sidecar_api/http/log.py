@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from sidecar_api.http.log_schemas import Consistent, Included, LogKeys, ReceiptOut
+from sidecar_api.http.log_schemas import ChainHead, Consistent, Included, LogKeys, ReceiptOut
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.log.service import MAX_WAIT_S, LogService
 from tcd.errors import NotFound, ValidationFailed
@@ -73,10 +73,10 @@ def _seconds(text: str | None) -> float:
     return float(text)
 
 
-def _head(text: str) -> str:
+def _head(text: str, name: str = "head") -> str:
     if _HEAD.fullmatch(text) is None:
-        msg = "a head is 64 lower-case hex digits"
-        raise ValidationFailed(msg, pointer="/head")
+        msg = f"a {name} is 64 lower-case hex digits"
+        raise ValidationFailed(msg, pointer=f"/{name}")
     return text
 
 
@@ -91,6 +91,26 @@ def _log(routes: APIRouter, runtime: Runtime) -> None:
         _queries(request)
         content, full = await _service(runtime).tile(f"tile/{level}/{index}")
         return Response(content, media_type="application/octet-stream", headers=_FOREVER if full else _FRESH)
+
+    @routes.get("/v1/log/heads/{chain}")
+    async def log_heads(request: Request, chain: str) -> Response:
+        _queries(request)
+        writer = _service(runtime).heads
+        if writer is None:
+            msg = "heads records are switched off"
+            raise NotFound(msg)
+        found, state, proof = writer.prove(f"sha256:{_head(chain, 'chain')}")
+        out = ChainHead(
+            receipt=found.record.head_hex,
+            receipt_body=found.record.body_text,
+            receipt_sig=found.record.sig_hex,
+            chain=state.id,
+            seq=state.seq - 1,
+            head=state.prev,
+            index=proof.index,
+            path=[item.hex() for item in proof.path],
+        )
+        return _json(out, _FRESH)
 
     @routes.get("/v1/log/keys")
     async def log_keys(request: Request) -> Response:

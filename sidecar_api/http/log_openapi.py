@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from sidecar_api.http.log_schemas import Consistent, Included, LogKeys, ReceiptOut
+from sidecar_api.http.log_schemas import ChainHead, Consistent, Included, LogKeys, ReceiptOut
 from sidecar_api.log.service import MAX_WAIT_S
 
 Problems = Callable[..., dict[str, Any]]
@@ -52,6 +52,12 @@ def log_paths(*, problems: Problems) -> dict[str, Any]:
             _answer("C2SP tlog-tiles", "application/octet-stream", raw),
             _at("path", "level", _LEVEL),
             _at("path", "index", _INDEX),
+        ),
+        "/v1/log/heads/{chain}": get(
+            "log_heads",
+            "Newest record of a chain",
+            _answer("under a heads record", "application/json", _ref(ChainHead)),
+            _at("path", "chain", _HEAD),
         ),
         "/v1/log/keys": get("log_keys", "Key set", _answer("tcd.keyset/1", "application/json", _ref(LogKeys))),
         "/v1/log/proof/{head}": get("log_proof", "Proof of a receipt", proof, head, wait),

@@ -23,6 +23,19 @@ class Consistent(Struct, kw_only=True, frozen=True):
     path: list[str]
 
 
+class ChainHead(Struct, kw_only=True, frozen=True):
+    """A chain's newest record under the root of a `heads` record, which comes along; hashes in hex."""
+
+    receipt: str
+    receipt_body: str
+    receipt_sig: str
+    chain: str
+    seq: int
+    head: str
+    index: int
+    path: list[str]
+
+
 class LogKeys(Struct, kw_only=True, frozen=True):
     """The key set `tcd.keyset/1` of this shim. Pin what came by another way; this is a copy."""
 

@@ -10,7 +10,7 @@ from sidecar_api.caller_schemas import ReserveRequest, ReserveResponse, SettleRe
 from sidecar_api.decode import MAX_BATCH_ITEMS
 from sidecar_api.http.cold_schemas import Health, Live, Loaded, Ready, StateIn, StateOut, Version
 from sidecar_api.http.log_openapi import log_paths
-from sidecar_api.http.log_schemas import Consistent, Included, LogKeys, ReceiptOut
+from sidecar_api.http.log_schemas import ChainHead, Consistent, Included, LogKeys, ReceiptOut
 from sidecar_api.rewrite_schemas import NonceResponse, RewriteRequest, RewriteResponse
 from sidecar_api.schemas import BatchResponse, DiagnoseRequest, Problem, RiskResponse, VerifyRequest, VerifyResponse
 from tcd import __version__
@@ -129,7 +129,7 @@ def document() -> dict[str, Any]:
         *(ReserveRequest, ReserveResponse, SettleRequest),
         *(RewriteRequest, RewriteResponse, NonceResponse),
         *(Health, Live, Ready, Version, StateIn, StateOut, Loaded),
-        *(Included, Consistent, LogKeys, ReceiptOut),
+        *(ChainHead, Included, Consistent, LogKeys, ReceiptOut),
     ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     return {

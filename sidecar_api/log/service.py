@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar_api.log.checkpointer import Checkpointer, Published
+from sidecar_api.log.heads_writer import HeadsWriter
 from tcd.errors import NotFound, Unavailable, ValidationFailed
 from tcd.ledger import Ledger, StoredReceipt
 from tcd.receipts import KeySet, Receipt
@@ -40,15 +41,37 @@ class Disclosed:
 
 
 class LogService:
-    """The log's read-only side."""
+    """The log's read-only side.
+
+    Attributes:
+        checkpointer: signs.
+        keys: what verifiers should pin, as of now.
+        heads: writes `heads` records; None = nobody does.
+    """
 
     def __init__(self, ledger: Ledger, checkpointer: Checkpointer, keys: Callable[[], KeySet]) -> None:
         """Answer from `ledger` and the newest checkpoint of `checkpointer`; `keys` are what verifiers should pin."""
         self._ledger = ledger
         self.checkpointer = checkpointer
         self.keys = keys
+        self.heads: HeadsWriter | None = None
         self._waiting = 0
         self._bundling = asyncio.Semaphore(_BUNDLES)
+
+    def start(self) -> None:
+        """Begin to sign, inside a running loop."""
+        self.checkpointer.start()
+        if self.heads is not None:
+            self.heads.start()
+
+    async def quiet(self) -> None:
+        """Write no more records."""
+        if self.heads is not None:
+            await self.heads.stop()
+
+    async def stop(self, *, timeout: float) -> None:
+        """Sign what is there and end; whatever else writes receipts has ended."""
+        await self.checkpointer.stop(timeout=timeout)
 
     def newest(self) -> Published:
         """The newest checkpoint.

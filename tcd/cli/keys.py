@@ -112,18 +112,31 @@ def generate(
 
 
 @app.command(name="list")
-def show(directory: Directory, as_json: AsJson = False) -> None:
+def show(
+    directory: Directory,
+    vkeys: Annotated[
+        bool, typer.Option("--vkeys", help="Print the log's keys as a tlog-policy, for `tcd witness --logs`.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Print the public keys of a directory."""
     with _refusals():
+        from tcd.receipts.logcheck import log_verifier
+
         for key in _store(directory).keyset():
-            _shown(key, as_json=as_json)
+            if not vkeys:
+                _shown(key, as_json=as_json)
+            elif key.purpose == "checkpoint" and key.compromised_after_size is None:
+                print(f"log {log_verifier(key).vkey()}")
+        if vkeys:
+            print("quorum none")
 
 
 @app.command()
 def rotate(
     directory: Directory,
     kid: Kid,
-    overlap_minutes: Annotated[int, typer.Option(min=0, help="How long the old key stays valid.")] = 0,
+    overlap_minutes: Annotated[int, typer.Option(min=0, help="How long the old key stays valid.")] = 5,
     out: Annotated[Path | None, typer.Option(help="File for the members of the `rotate` record.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -17,8 +17,6 @@ import httpx2
 import pytest
 
 from tcd.keystore import PRIVATE, KeyStore
-from tcd.receipts import PinnedKey
-from tcd.receipts.logcheck import log_verifier
 from tcd.triton.launcher import TritonServer
 from tests.conftest import ROOT
 from tests.integration.shim.test_serve import start, stopped, until_ready
@@ -41,12 +39,14 @@ def tcd(*arguments: str, code: int = 0) -> str:
 
 
 @contextmanager
-def witness(where: Path, logs: list[PinnedKey]) -> Iterator[str]:
-    """A `tcd witness` process; the text of a policy that asks it."""
+def witness(where: Path, keys: Path) -> Iterator[str]:
+    """A `tcd witness` process that knows the log of these keys; the text of a policy that asks it."""
+    logs = where / "logs"
+    logs.write_text(tcd("keys", "list", "--dir", str(keys), "--vkeys"))
     seed = where / "witness.seed"
     seed.write_text("5a" * 32)
     seed.chmod(0o600)
-    arguments = [arg for key in logs for arg in ("--log", log_verifier(key).vkey())]
+    arguments = ["--logs", str(logs)]
     arguments += ["--name", "witness.example/w", "--key", str(seed), "--state", str(where / "w.sqlite"), "--port", "0"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from tcd.cli.main import app; app()", "witness", *arguments],
@@ -77,10 +77,11 @@ def polled(look: Callable[[], Any]) -> Any:
 def test_from_the_answer_to_an_offline_verifier(triton_server: TritonServer, tmp_path: Path) -> None:
     keys = KeyStore(tmp_path / "keys", os.urandom, lambda: time.time_ns() // 1000)
     first = keys.generate(purpose="receipt", origin=ORIGIN)
-    logs = [keys.generate(purpose="checkpoint", origin=ORIGIN, alg=alg) for alg in ("Ed25519", "ML-DSA-44")]
+    for alg in ("Ed25519", "ML-DSA-44"):
+        keys.generate(purpose="checkpoint", origin=ORIGIN, alg=alg)
     assert (keys.root / PRIVATE / f"{first.kid}.seed").exists()
     keyset, policy, log = tmp_path / "keys/keyset.json", tmp_path / "policy", tmp_path / "log"
-    with witness(tmp_path, logs) as text:
+    with witness(tmp_path, keys.root) as text:
         policy.write_text(text)
         process = start(
             *("--port", "0", "--triton-url", triton_server.http_url, "--data-dir", str(tmp_path / "data")),
@@ -111,7 +112,7 @@ def test_from_the_answer_to_an_offline_verifier(triton_server: TritonServer, tmp
             answers = [ask("one", step) for step in range(3)]
             get(f"/v1/log/proof/{answers[-1]['receipt']}?wait=30")
             # rotated while it runs: the next records are the new key's, with no word to the server
-            tcd("keys", "rotate", "--dir", str(keys.root), first.kid, "--overlap-minutes", "5")
+            tcd("keys", "rotate", "--dir", str(keys.root), first.kid)
             polled(lambda: json.loads(ask(str(time.monotonic_ns()), 0)["receipt_body"])["kid"] != first.kid)
             answers.append(ask("one", 3))
             assert json.loads(answers[-1]["receipt_body"])["kid"] != first.kid

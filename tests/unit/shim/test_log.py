@@ -13,10 +13,13 @@ import pytest
 
 from sidecar_api.app import Edges
 from sidecar_api.log.assemble import verify_policy
+from tcd.errors import Unavailable
 from tcd.ledger import MemoryLedger, SqliteLedger
-from tcd.receipts import KeySet, VerifyPolicy, verify_single
+from tcd.receipts import Anchor, KeySet, VerifyPolicy, verify_single
 from tcd.receipts.bundle import verify_bundle
 from tcd.receipts.checkpoint import LogHead, TlogProof
+from tcd.receipts.errors import Truncated
+from tcd.receipts.heads import HeadsProof, check_tail
 from tcd.receipts.merkle import check_consistency, check_inclusion, leaf_hash
 from tcd.receipts.note import parse_note
 from tcd.receipts.tile_proofs import TileLog
@@ -224,3 +227,70 @@ async def test_proofs_wait_for_no_longer_than_asked_and_are_woken(make_log_clien
     async with serving(client):
         proofs = await asyncio.gather(*waiting)
     assert len(set(proofs)) == 1
+
+
+async def test_heads_records_show_a_tail_that_was_cut(make_log_client: Callable[..., Any]) -> None:
+    """Row 15 through a shim: the holder of a chain learns that its newest records were kept from him."""
+    async with serving(make_log_client(log_heads_s=0.02)) as client:
+        answers = [await client.step(session="one", step_id=i) for i in range(4)]
+        last = json.loads(answers[-1]["receipt_body"])["chain"]
+        path = f"/v1/log/heads/{last['id'].removeprefix('sha256:')}"
+        for _ in range(6000):
+            reply = await client.get(path)
+            assert reply.status in {200, 404}
+            if reply.status == 200 and reply.json()["seq"] == last["seq"]:
+                break
+            await asyncio.sleep(0.01)
+        found = reply.json()
+        policy = verify_policy(client.app.runtime.keyring.keys, None)
+        report = verify_single(
+            found["receipt_body"],
+            head=found["receipt"],
+            sig=found["receipt_sig"],
+            policy=policy,
+            proof=await proof_of(client, found["receipt"]),
+        )
+        assert report.ok, report.code
+        proof = HeadsProof(found["index"], [bytes.fromhex(item) for item in found["path"]])
+        newest = Anchor(found["seq"], found["head"])
+        assert newest == Anchor(last["seq"], answers[-1]["receipt"])
+        for place, error in ((3, None), (2, Truncated)):
+            held = Anchor(json.loads(answers[place]["receipt_body"])["chain"]["seq"], answers[place]["receipt"])
+            body = report.verified()
+            if error is None:
+                check_tail(body, proof, chain=last["id"], newest=newest, held=held)
+            else:
+                with pytest.raises(error):
+                    check_tail(body, proof, chain=last["id"], newest=newest, held=held)
+        assert (await client.get("/v1/log/heads/" + "0" * 64)).status == 404
+        assert (await client.get("/v1/log/heads/" + last["id"])).status == 422
+        # the chain of the heads records themselves is one, and goes on
+        bundle = await client.get(f"/v1/receipts/{found['receipt']}/bundle", **BEARER)
+        types = [json.loads(item["body"])["typ"] for item in json.loads(bundle.body)["receipts"]]
+        assert types == ["open"] + ["heads"] * (len(types) - 1)
+        assert verify_bundle(bundle.body, policy=policy).ok
+    off = make_log_client()
+    assert (await off.get(path)).status == 404
+
+
+async def test_a_failed_commit_of_a_heads_record_begins_a_new_chain(make_log_client: Callable[..., Any]) -> None:
+    client = make_log_client(log_heads_s=3600.0)
+    log = client.app.runtime.log
+    writer = log.heads
+    await client.step()
+    await writer.write()
+    first = writer.newest.record
+    ledger = client.app.runtime.ledger
+    append = ledger.append
+
+    async def fail(*_: Any, **__: Any) -> None:
+        msg = "away"
+        raise Unavailable(msg)
+
+    ledger.append = fail
+    with pytest.raises(Unavailable):
+        await writer.write()
+    assert writer.newest.record == first
+    ledger.append = append
+    await writer.write()
+    assert (writer.newest.record.seq, writer.newest.record.chain != first.chain) == (1, True)
