@@ -15,6 +15,7 @@ from sidecar_api.budget import Budget, controller_params
 from sidecar_api.callers import Callers
 from sidecar_api.commit import Committer
 from sidecar_api.decision import Rules
+from sidecar_api.decision_log import DecisionLog
 from sidecar_api.http.auth import Tokens
 from sidecar_api.http.runtime import Runtime, Spans
 from sidecar_api.http.surface import ShimApp
@@ -160,6 +161,7 @@ def judge_rules(settings: Settings, *, durable: bool) -> JudgeRules:
         policy=policy,
         config_hash=settings.config_hash,
         witness=settings.witness,
+        record=settings.decision_log is not None,
     )
 
 
@@ -310,6 +312,7 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         triton=edges.triton,
         config_hash=settings.config_hash.encode(),
         policies=policies,
+        decisions=DecisionLog(settings.decision_log) if settings.decision_log is not None else None,
         spans=edges.spans,
     )
 
@@ -362,6 +365,8 @@ def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edg
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
         runtime.logs.start()
+        if runtime.decisions is not None:
+            runtime.decisions.start()
         handler = QueueHandler(runtime.logs)
         roots = [logging.getLogger("tcd"), logging.getLogger("sidecar_api")]
         for root in roots:
@@ -384,6 +389,8 @@ def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edg
                 runtime.spans.close()
             for root in roots:
                 root.removeHandler(handler)
+            if runtime.decisions is not None:
+                runtime.decisions.stop()
             runtime.logs.stop()
 
     return ShimApp(runtime, lifespan=lifespan)

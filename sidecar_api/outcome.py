@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from tcd.errors import QuotaExceeded
 from tcd.rate_limit import Grant, Limit
@@ -89,6 +89,7 @@ class Observation:
         seconds: of the whole call; `stages` of its parts.
         step: number of the step.
         policy: name of the policy that decided.
+        record: line of the decision log, where one is kept; the only thing here that names the subject.
     """
 
     request_id: str
@@ -114,6 +115,7 @@ class Observation:
     stages: dict[str, float]
     step: int
     policy: str = "default"
+    record: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from tcd.receipts import Receipt, records
 from tcd.receipts.records import av_members, av_off
 from tcd.risk_av import CloseReason, LevelMismatch, Reservation, RuleName, Settlement
 from tcd.rows import ScoreResult, ScoreRow
+from tcd.trust import Logged, record
 from tcd.trust.policies import SUBJECT
 
 _ANY_FAILED = pack_status(int(Status.FAILED), int(Status.FAILED), int(Status.FAILED))
@@ -85,6 +86,7 @@ class JudgeRules:
         receipt, witness: whether decisions have receipts, and these have witness segments.
         bound: the table that decides; None = the settings do.
         deadline: seconds that a decision may take at most by policy.
+        record: whether decisions go into the decision log.
     """
 
     decision: Rules
@@ -100,6 +102,7 @@ class JudgeRules:
     witness: bool = True
     bound: Bound | None = None
     deadline: float = math.inf
+    record: bool = False
 
 
 @dataclass(slots=True)
@@ -227,7 +230,7 @@ class Judge:
             exhausted=turn.reservation is not None and turn.reservation.exhausted,
             failed=bool(failure),
         )
-        if turn.rules.bound is None:
+        if turn.rules.bound is None and not turn.rules.record:
             return known
         view = self._budget.view(session.stream)
         return replace(
@@ -555,4 +558,21 @@ class _Draft:
             stages=turn.stages.seconds,
             step=self._step,
             policy=turn.rules.policy_ref.partition("@")[0],
+            record=self._record() if turn.rules.record else None,
+        )
+
+    def _record(self) -> dict[str, Any]:
+        """A line of the decision log: it names the subject, so that a policy can be tried on it."""
+        turn, request, decision = self._turn, self._turn.request, self._decision
+        return record(
+            Logged(
+                subject={name: getattr(request, name) for name in SUBJECT},
+                risk=self._known.risk,
+                context=request.context,
+                action=decision.action,
+                enforced=decision.enforced,
+                ref=turn.rules.policy_ref,
+            ),
+            cause=decision.cause,
+            request_id=turn.call.request_id,
         )

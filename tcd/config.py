@@ -127,6 +127,9 @@ class Settings(BaseSettings):
     policies: Path | None = Field(
         None, description="bundle of policies, docs/policies.md: a TOML file, or a directory of them"
     )
+    decision_log: Path | None = Field(
+        None, description="file of one JSON line per decision, subjects in clear, for `tcd policy diff --log`"
+    )
     policies_json: str | None = Field(None, description="the same as JSON in the variable itself")
 
     # sessions and idempotency

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sidecar_api.callers import Callers
+from sidecar_api.decision_log import DecisionLog
 from sidecar_api.http.auth import Tokens
 from sidecar_api.http.cold_schemas import Health, Version
 from sidecar_api.http.context import RequestContext
@@ -68,6 +69,7 @@ class Runtime:
         policies: of the bundle in force; None without one.
         log: the transparency log; None where it is off.
         keyring: keys of receipts and of the log; None with receipts off.
+        decisions: the decision log; None without one.
         replica: this shim's end of a shared ledger; None where it has the ledger to itself.
         spans: None without OpenTelemetry.
         in_flight: requests in work.
@@ -90,6 +92,7 @@ class Runtime:
     policies: PolicySet | None = None
     log: LogService | None = None
     keyring: KeyRing | None = None
+    decisions: DecisionLog | None = None
     replica: Replica | None = None
     spans: Spans | None = None
     in_flight: int = field(default=0)
@@ -127,6 +130,8 @@ class Runtime:
     def observe(self, seen: Observation, context: RequestContext) -> None:
         """Count, log and trace a decision, after it was answered."""
         self.exporter.decision(seen)
+        if self.decisions is not None and seen.record is not None:
+            self.decisions.write(seen.record)
         if self.spans is not None:
             sampled = bool(int(context.flags, 16) & 1)
             self.spans.write(seen, Trace(context.trace_id, context.span_id, context.parent_id, sampled))

@@ -28,6 +28,7 @@ COMMANDS = {
     "synth": "tcd.cli.synth",
     "conformance": "tcd.cli.conformance",
     "config": "tcd.cli.config",
+    "policy": "tcd.cli.policy",
     "keys": "tcd.cli.keys",
     "verify": "tcd.cli.verify",
     "audit": "tcd.cli.audit",

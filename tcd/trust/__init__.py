@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tcd.trust.diff import Logged, decisions_that_change, lint, reachable, subjects_that_change
+from tcd.trust.diff import Logged, Replay, decisions_that_change, lint, reachable, replay, subjects_that_change
 from tcd.trust.engine import ACTIONS, SEVERITY, Defaults, Risk, Row, Verdict, decide
 from tcd.trust.graph import Explanation, Node, Params, TrustGraph, propagate
 from tcd.trust.patches import Event, Objective, Patch, PatchRuntime
 from tcd.trust.policies import BadBundle, Policy, PolicySet, load
+from tcd.trust.records import RecordError, logged, record
 from tcd.trust.rewriting import RewriteRules, Rewriting
 from tcd.trust.tighten import Base, Loosening, loosenings
 
@@ -27,6 +28,8 @@ __all__ = [
     "PatchRuntime",
     "Policy",
     "PolicySet",
+    "RecordError",
+    "Replay",
     "RewriteRules",
     "Rewriting",
     "Risk",
@@ -37,8 +40,11 @@ __all__ = [
     "decisions_that_change",
     "lint",
     "load",
+    "logged",
     "loosenings",
     "propagate",
     "reachable",
+    "record",
+    "replay",
     "subjects_that_change",
 ]

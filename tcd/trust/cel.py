@@ -40,7 +40,11 @@ Values = Mapping[str, Any]
 
 
 class Condition:
-    """A compiled expression."""
+    """A compiled expression.
+
+    Attributes:
+        variables: those that it uses.
+    """
 
     def __init__(self, source: str, names: frozenset[str]) -> None:
         """Compile.
@@ -69,7 +73,8 @@ class Condition:
             self._program = compiler(source)
         except ValueError as error:
             raise ValueError(str(error).partition("ERROR: ")[2].splitlines()[0][:200] or "no CEL expression") from None
-        unknown = [*sorted({*self._program.variables()} - names), *sorted({*self._program.functions()} - _FUNCTIONS)]
+        self.variables: set[str] = {*self._program.variables()}
+        unknown = [*sorted(self.variables - names), *sorted({*self._program.functions()} - _FUNCTIONS)]
         if unknown:
             msg = f"{unknown[0]} is not there; there are {', '.join(sorted(names))}"
             raise ValueError(msg)

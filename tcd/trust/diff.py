@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tcd.trust.cel import Condition
 from tcd.trust.engine import ACTIONS, SEVERITY, Action, Defaults, Risk, decide
 from tcd.trust.policies import Policy, PolicySet
 
@@ -36,10 +37,24 @@ class Redecided:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A recorded decision: whose, and what was known."""
+    """A recorded decision.
+
+    Attributes:
+        subject: whose; without `user` and `session` where the record does not name them.
+        risk: what was known.
+        context: of the request; None where the record does not have it.
+        action, enforced: what was decided; None where only bundles are compared.
+        ref: `policy_ref` that decided.
+        missing: why it cannot be replayed, or empty.
+    """
 
     subject: Subject
     risk: Risk
+    context: Mapping[str, Any] | None = None
+    action: Action | None = None
+    enforced: Action | None = None
+    ref: str = ""
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +85,64 @@ def decisions_that_change(
     """Entries whose action, or what of it is enforced, differs; `defaults` are the settings of the shim."""
     out = []
     for index, entry in enumerate(log):
-        before, after = (_decided(policies.of(entry.subject), entry.risk, defaults) for policies in (old, new))
+        before, after = (_decided(policies.of(entry.subject), entry, defaults) for policies in (old, new))
         if before != after:
-            milder = SEVERITY[after[1]] < SEVERITY[before[1]] or SEVERITY[after[0]] < SEVERITY[before[0]]
-            out.append(Redecided(index, before[0], after[0], before[1], after[1], milder))
+            out.append(_redecided(index, before, after))
     return out
 
 
-def _decided(policy: Policy | None, risk: Risk, defaults: Defaults | None) -> tuple[Action, Action]:
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A log under a bundle.
+
+    Attributes:
+        entries: how many were read.
+        changed: those that the bundle decides otherwise than they were decided.
+        unknown: index and reason of those that the record does not say enough about.
+    """
+
+    entries: int
+    changed: Sequence[Redecided]
+    unknown: Sequence[tuple[int, str]]
+
+
+def replay(policies: PolicySet, log: Iterable[Logged], *, defaults: Defaults | None = None) -> Replay:
+    """What would have been decided otherwise, exactly; `defaults` are the settings of the shim."""
+    needs = _needs(policies)
+    changed, unknown, index = [], [], -1
+    for index, entry in enumerate(log):
+        lacks = sorted(needs - entry.subject.keys() - ({"context"} if entry.context is not None else set()))
+        if entry.missing or lacks or entry.action is None or entry.enforced is None:
+            unknown.append((index, entry.missing or f"the record has no {', '.join(lacks) or 'decision'}"))
+            continue
+        after = _decided(policies.of(entry.subject), entry, defaults)
+        if after != (entry.action, entry.enforced):
+            changed.append(_redecided(index, (entry.action, entry.enforced), after))
+    return Replay(index + 1, changed, unknown)
+
+
+def _needs(policies: PolicySet) -> set[str]:
+    """Members of a record without which the bundle cannot be applied."""
+    needs = {member for policy in policies for member in policy.match if member != "cel"}
+    for policy in policies:
+        needs |= policy.cel.variables if policy.cel is not None else set()
+        for row in policy.rows:
+            needs |= row.about.variables if isinstance(row.about, Condition) else set()
+    return needs
+
+
+def _redecided(index: int, before: tuple[Action, Action], after: tuple[Action, Action]) -> Redecided:
+    milder = SEVERITY[after[1]] < SEVERITY[before[1]] or SEVERITY[after[0]] < SEVERITY[before[0]]
+    return Redecided(index, before[0], after[0], before[1], after[1], milder)
+
+
+def _decided(policy: Policy | None, entry: Logged, defaults: Defaults | None) -> tuple[Action, Action]:
     settings = defaults or Defaults()
+    whose = {**entry.subject, "context": entry.context or {}}
     if policy is None:
-        verdict = decide(settings.table(), risk, mode=settings.mode)
+        verdict = decide(settings.table(), entry.risk, mode=settings.mode)
     else:
-        verdict = decide(policy.table(settings), risk, mode=policy.over(settings).mode)
+        verdict = decide(policy.table(settings), entry.risk, mode=policy.over(settings).mode, whose=whose)
     return verdict.action, verdict.enforced
 
 
