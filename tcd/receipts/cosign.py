@@ -9,7 +9,7 @@ structure.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from tcd.receipts import mldsa
@@ -17,8 +17,7 @@ from tcd.receipts.checkpoint import LogHead
 from tcd.receipts.errors import BadKey, MalformedCheckpoint, MalformedNote
 from tcd.receipts.keys import ALG, Public, Signer
 from tcd.receipts.merkle import HASH, MAX_SIZE
-from tcd.receipts.note import NoteSignature, NoteVerifier, check_name, check_text, key_hash, parse_vkey
-from tcd.receipts.note import vkey as write_vkey
+from tcd.receipts.note import KeyVerifier, NoteSignature, NoteVerifier, check_name, check_text, key_hash, parse_vkey
 
 COSIGNATURE: Final = 0x04
 ML_DSA_44: Final = 0x06
@@ -130,79 +129,24 @@ def time_of(signature: NoteSignature) -> int:
     return found[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Cosigner:
-    """A trusted Ed25519 key of a witness (0x04).
+class Cosigner(KeyVerifier):
+    """A trusted Ed25519 key of a witness (0x04)."""
 
-    Attributes:
-        name: of the witness.
-        public: 32 bytes.
-    """
-
-    name: str
-    public: bytes
-    _key: Public = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Refuse unsafe keys.
-
-        Raises:
-            BadKey, MalformedNote: the key, the name.
-        """
-        check_name(self.name)
-        object.__setattr__(self, "_key", Public(ALG, self.public))
-
-    @property
-    def algorithm(self) -> int:
-        """0x04."""
-        return COSIGNATURE
-
-    @property
-    def hash(self) -> bytes:
-        """The 4 bytes that select the key."""
-        return key_hash(self.name, COSIGNATURE, self.public)
+    __slots__ = ()
+    algorithm = COSIGNATURE
 
     def verify(self, text: str, signature: bytes) -> bool:
         """Whether the witness cosigned the checkpoint with this text."""
         timed = _timed(signature)
-        return timed is not None and self._key.verify(timed[1], _cosignature_text(text, timed[0]))
-
-    def vkey(self) -> str:
-        """`name+hash+base64(0x04 || public)`."""
-        return write_vkey(self.name, COSIGNATURE, self.public)
+        return timed is not None and self.key.verify(timed[1], _cosignature_text(text, timed[0]))
 
 
-@dataclass(frozen=True, slots=True)
-class MlDsaVerifier:
-    """A trusted ML-DSA-44 key of a log or a witness (0x06).
+class MlDsaVerifier(KeyVerifier):
+    """A trusted ML-DSA-44 key of a log, whose name is its origin, or of a witness (0x06)."""
 
-    Attributes:
-        name: of the cosigner; of a log its origin.
-        public: 1,312 bytes.
-    """
-
-    name: str
-    public: bytes
-    _key: Public = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Refuse keys of another length.
-
-        Raises:
-            BadKey, MalformedNote: the key, the name.
-        """
-        check_name(self.name)
-        object.__setattr__(self, "_key", Public(mldsa.ALG, self.public))
-
-    @property
-    def algorithm(self) -> int:
-        """0x06."""
-        return ML_DSA_44
-
-    @property
-    def hash(self) -> bytes:
-        """The 4 bytes that select the key."""
-        return key_hash(self.name, ML_DSA_44, self.public)
+    __slots__ = ()
+    algorithm = ML_DSA_44
+    alg = mldsa.ALG
 
     def verify(self, text: str, signature: bytes) -> bool:
         """Whether the key cosigned the checkpoint with this text; its extension lines are not covered."""
@@ -214,11 +158,7 @@ class MlDsaVerifier:
             message = Subtree(head.origin, 0, head.size, head.root).message(self.name, timed[0])
         except MalformedCheckpoint:
             return False
-        return self._key.verify(timed[1], message)
-
-    def vkey(self) -> str:
-        """`name+hash+base64(0x06 || public)`."""
-        return write_vkey(self.name, ML_DSA_44, self.public)
+        return self.key.verify(timed[1], message)
 
 
 _TYPES: Final[dict[int, type[NoteVerifier | Cosigner | MlDsaVerifier]]] = {

@@ -9,9 +9,10 @@ import base64
 import binascii
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from tcd.receipts.errors import BadKey, BadSignature, MalformedNote
 from tcd.receipts.keys import ALG, Public, Signer
@@ -107,45 +108,55 @@ def parse_vkey(text: str) -> tuple[str, int, bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class NoteVerifier:
-    """A trusted Ed25519 key of a note.
+class KeyVerifier(ABC):
+    """A trusted key of one type of line: `LineVerifier` but for what it signs.
 
     Attributes:
         name: of the key.
-        public: 32 bytes.
+        public: as long as the algorithm of the type wants.
+        algorithm: the byte of the type.
+        alg: name of its algorithm.
     """
 
+    algorithm: ClassVar[int]
+    alg: ClassVar[str] = ALG
     name: str
     public: bytes
-    _key: Public = field(init=False, repr=False, compare=False)
+    key: Public = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse unsafe keys.
 
         Raises:
-            BadKey: small order, not canonical, not on the curve.
+            BadKey: small order, not canonical, not on the curve, or of another length.
             MalformedNote: the name.
         """
         check_name(self.name)
-        object.__setattr__(self, "_key", Public(ALG, self.public))
-
-    @property
-    def algorithm(self) -> int:
-        """0x01."""
-        return ED25519
+        object.__setattr__(self, "key", Public(self.alg, self.public))
 
     @property
     def hash(self) -> bytes:
         """The 4 bytes that select the key; they identify, they do not authenticate."""
-        return key_hash(self.name, ED25519, self.public)
+        return key_hash(self.name, self.algorithm, self.public)
+
+    @abstractmethod
+    def verify(self, text: str, signature: bytes) -> bool:
+        """Whether the key signed the text."""
+
+    def vkey(self) -> str:
+        """`name+hash+base64(algorithm || public)`."""
+        return vkey(self.name, self.algorithm, self.public)
+
+
+class NoteVerifier(KeyVerifier):
+    """A trusted Ed25519 key of a note (0x01)."""
+
+    __slots__ = ()
+    algorithm = ED25519
 
     def verify(self, text: str, signature: bytes) -> bool:
         """Whether the key signed the text."""
-        return self._key.verify(signature, text.encode())
-
-    def vkey(self) -> str:
-        """`name+hash+base64(0x01 || public)`."""
-        return vkey(self.name, ED25519, self.public)
+        return self.key.verify(signature, text.encode())
 
     @classmethod
     def from_vkey(cls, text: str) -> NoteVerifier:

@@ -33,6 +33,7 @@ from tcd.receipts.records import (
     open_session_members,
 )
 from tcd.risk_av import Controller, ControllerParams, Settlement
+from tests.unit.receipts.simulator import LogSimulator, seed
 
 CONFIG = "sha256:" + "c0" * 32
 POLICY = "sha256:" + "b0" * 32
@@ -159,3 +160,26 @@ def make_session() -> Callable[..., Session]:
 @pytest.fixture
 def policy(session: Session) -> VerifyPolicy:
     return VerifyPolicy(KeySet([session.issuer.pinned()]))
+
+
+def logged(session: Session, *, others: int, witnesses: int) -> LogSimulator:
+    """A log with other entries before those of a session."""
+    made = LogSimulator(witnesses=witnesses)
+    for number in range(others):
+        made.tree.append(seed(f"other{number}"))
+    made.add(session.receipts)
+    return made
+
+
+@pytest.fixture
+def log(session: Session) -> LogSimulator:
+    """A session of an open record, two decisions and a close record, after three other entries."""
+    session.decision()
+    session.close()
+    return logged(session, others=3, witnesses=2)
+
+
+@pytest.fixture
+def log_policy(session: Session, log: LogSimulator) -> VerifyPolicy:
+    """Demands all of the log: both algorithms and the quorum."""
+    return log.policy(session.issuer.pinned())

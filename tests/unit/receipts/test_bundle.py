@@ -19,7 +19,7 @@ from tcd.receipts.rules import SignedWith, Witnessed
 from tcd.receipts.seen import Memory, check_seen
 from tcd.receipts.witnessing import Seen
 from tcd.risk_av import Terms
-from tests.unit.receipts.conftest import COMPONENTS, E_OBJECT, REQUEST, SIGNALS, Session, salt
+from tests.unit.receipts.conftest import COMPONENTS, E_OBJECT, REQUEST, SIGNALS, Session, logged, salt
 from tests.unit.receipts.simulator import LogSimulator, seed
 
 SEGMENTS = [{"name": n, "salt": salt(i).hex(), "values": v} for i, (n, v) in enumerate(SIGNALS.items())]
@@ -41,16 +41,12 @@ def session() -> Session:
 @pytest.fixture
 def log(session: Session) -> LogSimulator:
     session.close()
-    made = LogSimulator(witnesses=2)
-    for number in range(3):
-        made.tree.append(seed(f"other{number}"))
-    made.add(session.receipts)
-    return made
+    return logged(session, others=3, witnesses=2)
 
 
 @pytest.fixture
-def policy(session: Session, log: LogSimulator) -> VerifyPolicy:
-    return log.policy(session.issuer.pinned())
+def policy(log_policy: VerifyPolicy) -> VerifyPolicy:
+    return log_policy
 
 
 @pytest.fixture

@@ -30,23 +30,19 @@ from tcd.receipts.keys import HYBRID, signer
 from tcd.receipts.note import parse_note, write_note
 from tcd.receipts.rotation import check_rotation, rotate_members
 from tcd.receipts.rules import AllOf, AnyOf, OneOf, Rule, SignedWith, Witnessed, rule_from_json
-from tests.unit.receipts.conftest import Session
+from tests.unit.receipts.conftest import Session, logged
 from tests.unit.receipts.simulator import TIME, LogSimulator, seed
 
 
 @pytest.fixture
 def log(session: Session) -> LogSimulator:
     session.decision()
-    made = LogSimulator(witnesses=3)
-    for number in range(5):
-        made.tree.append(seed(f"other{number}"))
-    made.add(session.receipts)
-    return made
+    return logged(session, others=5, witnesses=3)
 
 
 @pytest.fixture
-def policy(session: Session, log: LogSimulator) -> VerifyPolicy:
-    return log.policy(session.issuer.pinned())
+def policy(log_policy: VerifyPolicy) -> VerifyPolicy:
+    return log_policy
 
 
 def verify(receipt: Receipt, policy: VerifyPolicy, proof: bytes | None, **options: Any) -> Report:

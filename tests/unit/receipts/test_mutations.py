@@ -59,19 +59,8 @@ def test_every_row_of_the_table_has_a_test() -> None:
 
 
 @pytest.fixture
-def log(session: Session) -> LogSimulator:
-    session.decision()
-    session.close()
-    made = LogSimulator(witnesses=2)
-    for number in range(3):
-        made.tree.append(seed(f"other{number}"))
-    made.add(session.receipts)
-    return made
-
-
-@pytest.fixture
-def policy(session: Session, log: LogSimulator) -> VerifyPolicy:
-    return log.policy(session.issuer.pinned())
+def policy(log_policy: VerifyPolicy) -> VerifyPolicy:
+    return log_policy
 
 
 def verify(receipt: Receipt, policy: VerifyPolicy, proof: bytes | None = None, **options: Any) -> Report:
