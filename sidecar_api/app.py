@@ -340,6 +340,24 @@ async def _recovered(runtime: Runtime) -> None:
     runtime.logs.write("info", "recovered", **asdict(found))
 
 
+@asynccontextmanager
+async def _serving(runtime: Runtime, *, timeout: float) -> AsyncIterator[None]:
+    """Background work, which ends in an order in which what it wrote is signed last."""
+    runtime.service.start()
+    if runtime.log is not None:
+        runtime.log.start()
+    try:
+        yield
+    finally:
+        if runtime.log is not None:
+            await runtime.log.quiet()
+        await runtime.service.stop(timeout=timeout)
+        if runtime.log is not None:
+            await runtime.log.stop(timeout=timeout)
+        if runtime.replica is not None:
+            await runtime.replica.stop()
+
+
 def _replica(settings: Settings, ledger: SharedLedger, judge: Judge, committer: Committer, edges: Edges) -> Replica:
     assert isinstance(judge.budget, SharedBudget)  # noqa: S101 - for the type checker
     rules = ReplicaRules(
@@ -372,19 +390,10 @@ def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edg
         for root in roots:
             root.addHandler(handler)
         await _recovered(runtime)
-        runtime.service.start()
-        if runtime.log is not None:
-            runtime.log.start()
         try:
-            yield
+            async with _serving(runtime, timeout=settings.drain_timeout_s):
+                yield
         finally:
-            if runtime.log is not None:
-                await runtime.log.quiet()
-            await runtime.service.stop(timeout=settings.drain_timeout_s)
-            if runtime.log is not None:
-                await runtime.log.stop(timeout=settings.drain_timeout_s)
-            if runtime.replica is not None:
-                await runtime.replica.stop()
             if runtime.spans is not None:
                 runtime.spans.close()
             for root in roots:

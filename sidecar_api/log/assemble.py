@@ -45,7 +45,7 @@ class ExportDirectory(TileDirectory):
             raise ConfigError(msg) from None
         super().__init__(root)
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let others have it."""
         os.close(self._lock)
 

@@ -125,6 +125,7 @@ class Checkpointer:
                 with contextlib.suppress(TcdError, OSError, asyncio.TimeoutError):
                     await asyncio.wait_for(self._step(), timeout)
         self._thread.shutdown(wait=False)
+        self._store.close()
 
     async def _run(self) -> None:
         while not self.broken:

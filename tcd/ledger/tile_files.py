@@ -164,3 +164,6 @@ class TileDirectory:
         for tile in filled:
             path = self.root / tile.path()
             shutil.rmtree(path.with_name(path.name + ".p"), ignore_errors=True)
+
+    def close(self) -> None:
+        """Nothing is held open."""

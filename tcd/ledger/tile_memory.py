@@ -40,6 +40,10 @@ class TileStore(Protocol):
         """Replace the checkpoint; its tiles are all there."""
         ...
 
+    def close(self) -> None:
+        """Nothing more is put."""
+        ...
+
 
 class MemoryTiles:
     """`TileStore` in memory. Entries are not kept: the ledger has them."""
@@ -73,3 +77,6 @@ class MemoryTiles:
     def publish(self, note: bytes) -> None:
         """See `TileStore`."""
         self._note = note
+
+    def close(self) -> None:
+        """See `TileStore`."""

@@ -145,7 +145,6 @@ async def test_an_export_is_followed_by_a_static_auditor(tmp_path: Path) -> None
     heads = iter(await ledger.heads())
     audit = audit_log(root_dir, policy=POLICY, origin="log.example", seen=seen, heads=heads)
     assert (audit.ok, audit.counts["leaves"]) == (True, 12 * 90), audit
-    store.release()
     # goes on from its files alone
     again = ExportDirectory(root_dir)
     made = checkpointer(ledger, again)
@@ -153,7 +152,6 @@ async def test_an_export_is_followed_by_a_static_auditor(tmp_path: Path) -> None
         made.grew(await append(ledger, "more", 300))
         await reaches(made, 12 * 90 + 300)
     assert audit_log(root_dir, policy=POLICY, origin="log.example", heads=iter(await ledger.heads())).ok
-    again.release()
     await ledger.close()
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from sidecar_api.app import Edges
 from sidecar_api.log.assemble import verify_policy
-from tcd.errors import Unavailable
+from tcd.errors import ConfigError, Unavailable
 from tcd.ledger import MemoryLedger, SqliteLedger
+from tcd.ledger.audit_log import audit_log
 from tcd.receipts import Anchor, KeySet, VerifyPolicy, verify_single
 from tcd.receipts.bundle import verify_bundle
 from tcd.receipts.checkpoint import LogHead, TlogProof
@@ -294,3 +295,20 @@ async def test_a_failed_commit_of_a_heads_record_begins_a_new_chain(make_log_cli
     ledger.append = append
     await writer.write()
     assert (writer.newest.record.seq, writer.newest.record.chain != first.chain) == (1, True)
+
+
+async def test_an_export_that_goes_on_in_another_run(make_log_client: Callable[..., Any], tmp_path: Path) -> None:
+    """The directory is one shim's at a time, and let go at the end."""
+    options = {"log_dir": tmp_path / "log", "ledger": "sqlite"}
+    for number in range(2):
+        ledger = SqliteLedger(tmp_path / "data")
+        client = make_log_client(edges=Edges(ledger=ledger), **options)
+        with pytest.raises(ConfigError, match="another process exports"):
+            make_log_client(**options)
+        async with serving(client):
+            await proof_of(client, (await client.step(session=str(number)))["receipt"])
+            policy = verify_policy(client.app.runtime.keyring.keys, None)
+        heads = iter(await ledger.heads())
+        audit = audit_log(tmp_path / "log", policy=policy, origin="tcd.localhost", heads=heads)
+        assert (audit.ok, audit.counts["ledger ahead of the log"]) == (True, 0)
+        await ledger.close()
