@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from sidecar_api import claims, evidence
+from sidecar_api import claims, evidence, staging
 from sidecar_api.caller_schemas import Outputs, ReserveRequest, ReserveResponse, SettleRequest
 from sidecar_api.cutoff import Cutoff
 from sidecar_api.idempotency import Claim, Idempotency, payload_digest
@@ -160,7 +160,7 @@ class Callers:
                 session.restart()
             turn = Turn(session, step, call, quota, claim, Stages(), perf_counter(), service.rules(step))
             turn.staged = _staged(request.tokens)
-            turn.base = service.base(step)
+            turn.base = staging.base(step)
             bucket = temperature_bucket(request.temperature)
             turn.pins = service.resolver.pins(
                 detector_key(step.model_id, step.gpu_id, step.task, step.lang, bucket), _shape(request)
@@ -270,7 +270,7 @@ class Callers:
             turn = Turn(session, step, call, quota, claim, Stages(), perf_counter(), service.rules(step))
             turn.caller = request.inputs
             turn.staged = _staged(max(request.tokens, session.window.tokens + 1))
-            turn.base = service.base(step)
+            turn.base = staging.base(step)
             turn.pins = ticket.pins
             row, result = self._checked(request, ticket, turn)
             answer = await service.judge.conclude(turn, row, result, "")

@@ -13,17 +13,15 @@ import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from time import perf_counter
 
 import msgspec
 
+from sidecar_api import staging
 from sidecar_api.bindings import Bindings
 from sidecar_api.blocks import Blocks
 from sidecar_api.budget import Budget
 from sidecar_api.cutoff import Cutoff
-from sidecar_api.decision import RouteTuple
-from sidecar_api.decode import float32, float32_rows
 from sidecar_api.idempotency import Claim, Idempotency, payload_digest
 from sidecar_api.outcome import Answer, Call, Observer, Quota, Stages, SubjectQuotaExceeded
 from sidecar_api.pins import Resolver, Shape
@@ -34,7 +32,7 @@ from sidecar_api.subjects import Subjects
 from sidecar_api.windows import Staged
 from tcd.background import end
 from tcd.config import Settings
-from tcd.contract import SUP_START, Flag, detector_key, temperature_bucket
+from tcd.contract import SUP_START, Flag
 from tcd.errors import Conflict, ScoringError, ScoringTimeout, Unavailable
 from tcd.ledger import Idempotent
 from tcd.rate_limit import Limit, TokenBuckets, token_cost
@@ -297,7 +295,7 @@ class Service:
             digest=names.subject(*subject),
             stream=stream,
             user=names.user(request.tenant, request.user),
-            names=_names(request),
+            names=staging.names(request),
             touched=now,
         )
         self.sessions.add(session)
@@ -309,11 +307,10 @@ class Service:
         session, request = turn.session, turn.request
         self.order(session, request)
         staged = self._stage(session, request)
-        bucket = temperature_bucket(_context(request, "temperature"))
-        key = _key(*_names(request), bucket)
+        key = staging.key(request)
         shape = Shape.of(staged.mask, staged.features.shape[1], staged.spectrum.shape[0])
         turn.staged = staged
-        turn.base = self.base(request)
+        turn.base = staging.base(request)
         for attempt in (1, 2):
             turn.pins = self.resolver.pins(key, shape)
             why = await self.reservable(turn)
@@ -326,16 +323,6 @@ class Service:
                 continue
             break
         return await self.judge.conclude(turn, row, result, failure)
-
-    @staticmethod
-    def base(request: DiagnoseRequest) -> RouteTuple:
-        """How the caller decodes now: temperature, top_p, max_tokens, and the drift that only tightens."""
-        return (
-            _context(request, "temperature", 1.0) or 0.0,
-            _context(request, "top_p", 1.0) or 0.0,
-            _context(request, "max_tokens", 0.0) or 0.0,
-            request.drift_score,
-        )
 
     def routes(self, reservation: Reservation | None) -> bool:
         """Whether a row can trigger: blocks are judged when the session closes."""
@@ -365,14 +352,7 @@ class Service:
         if not session.steps and request.step_id and not session.notes:
             # its beginning was not seen here: a restart, an eviction, or a client that starts in the middle
             session.notes = ("session joined in the middle",)
-        trace, spectrum = float32(request.trace_vector), float32(request.spectrum)
-        if request.window == "full":
-            entropies = request.entropy_window or ([] if request.entropy is None else [request.entropy])
-            rows = request.feature_window or ([request.features] if request.features else [])
-            return session.window.whole(trace, float32(entropies), spectrum, float32_rows(rows))
-        entropy = float32([] if request.entropy is None else [request.entropy])
-        features = float32_rows([request.features] if request.features else [])
-        return session.window.stage(trace, entropy, spectrum, features)
+        return staging.stage(session.window, request)
 
     async def reservable(self, turn: Turn) -> str:
         """See that `pin` can reserve at once: empty, or why it cannot (in time).
@@ -427,7 +407,7 @@ class Service:
             session.hypothesis = ""
             session.reservation = None
             session.beyond = False
-        session.names = _names(turn.request)
+        session.names = staging.names(turn.request)
         session.pins = pins
         if pins.horizon and tokens > pins.horizon and not session.beyond:
             if session.hypothesis:
@@ -488,16 +468,3 @@ class Service:
             if failure and turn.reservation is not None:
                 self.budget.fail(turn.session.stream, turn.session.hypothesis)
         return (None if failure else result), failure
-
-
-#: Three SHA-256 per distinct key, not per step.
-_key = lru_cache(maxsize=4096)(detector_key)
-
-
-def _names(request: DiagnoseRequest) -> tuple[str, str, str, str]:
-    return request.model_id, request.gpu_id, request.task, request.lang
-
-
-def _context(request: DiagnoseRequest, name: str, default: float | None = None) -> float | None:
-    value = request.context.get(name)
-    return float(value) if isinstance(value, int | float) else default

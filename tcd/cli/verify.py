@@ -259,6 +259,55 @@ def bundle(
     _decide(work, as_json=as_json)
 
 
+@app.command()
+def replay(
+    file: File,
+    keyset: Keys,
+    assets: Annotated[Path, typer.Option("--assets", help="Directory of the published calibrations.")],
+    roots: Roots = None,
+    policy: Policy = None,
+    witnesses: Witnesses = None,
+    no_clock: NoClock = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a session's decisions again from their requests (req_obj) and the published assets: the same bits?
+
+    FILE has answers of /diagnose, an array or lines (.jsonl), each with its request as `req_obj`, from the session's
+    first step on.
+    """
+
+    def work() -> int:
+        from sidecar_api.replaying import replay as replayed
+        from tcd.calibration.store import load_assets
+        from tcd.cli.verify_inputs import answers
+        from tcd.receipts import verify_single
+
+        setting = _setting(keyset, roots, policy, witnesses, None, clock=not no_clock, as_json=as_json)
+        decisions = []
+        for number, options in enumerate(answers(file)):
+            request = _request_form(options.get("req_obj", {}))
+            options["req_obj"] = request
+            report = verify_single(options.pop("body"), policy=setting.policy, **options)
+            if not report.ok:
+                refused = {"ok": False, "code": report.code, "first_bad": number}
+                print(json.dumps(refused) if as_json else _verdict(report, f"receipt {number}"))
+                return 1
+            decisions.append((report.verified(), request))
+        rows = list(replayed(decisions, load_assets(assets)))
+        same = all(not row.differences for row in rows) and any(row.scored for row in rows)
+        if as_json:
+            shown = [{"seq": row.seq, "scored": row.scored, "differences": list(row.differences)} for row in rows]
+            print(json.dumps({"ok": same, "code": "ok" if same else "replay_mismatch", "decisions": shown}))
+            return int(not same)
+        for row in rows:
+            state = "the same bits" if row.scored else "no score"
+            print(f"  decision {row.seq}: {', '.join(row.differences) or state}")
+        print(f"{'ok' if same else 'REFUSED'}: {sum(row.scored for row in rows)} of {len(rows)} decisions replayed")
+        return int(not same)
+
+    _decide(work, as_json=as_json)
+
+
 def _keep_evidence(state: Path, raw: bytes) -> None:
     """Two histories of a log: what was seen is in the state, what contradicts it is kept beside it."""
     import hashlib

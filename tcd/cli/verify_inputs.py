@@ -136,6 +136,26 @@ def _whole(value: Any) -> Window:
     return window
 
 
+def answers(path: Path) -> Iterator[dict[str, Any]]:
+    """Arguments of `verify_single` of every answer in a file, an array or lines (.jsonl).
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        if path.suffix == ".jsonl":
+            with path.open("rb") as file:
+                while line := file.readline(_MAX_LINE + 1):
+                    yield one(json.loads(line))
+            return
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"{path} cannot be read: {type(error).__name__}"
+        raise ConfigError(msg) from None
+    for item in value if isinstance(value, list) else [value]:
+        yield one(item)
+
+
 def windows(path: Path, value: Any) -> Iterator[Window]:
     """The records of a file, `WINDOW` at a time where it is lines (.jsonl).
 
