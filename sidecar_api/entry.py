@@ -10,6 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from time import perf_counter
 
+from sidecar_api.caller_schemas import ReserveRequest, SettleRequest
 from sidecar_api.http.context import RequestContext, session_header
 from sidecar_api.http.problems import EdgeQuotaExceeded
 from sidecar_api.http.runtime import Runtime
@@ -90,6 +91,27 @@ def one_of_many(context: RequestContext) -> RequestContext:
         flags=context.flags,
         config_hash=context.config_hash,
         parent_id=context.parent_id,
+    )
+
+
+def caller_call(runtime: Runtime, arrival: Arrival, request: ReserveRequest | SettleRequest) -> Call:
+    """The envelope of a direct caller's request; the context has the request's own id then.
+
+    Raises:
+        InvalidRequest: the deadline's header is no positive number.
+    """
+    settings, context = runtime.settings, arrival.context
+    if request.request_id is not None:
+        context.request_id, context.given = request.request_id, True
+    asked = request.deadline_ms or context.deadline_ms() or settings.deadline_ms
+    return Call(
+        request_id=context.request_id,
+        given=context.given,
+        deadline=arrival.now + min(min(asked, settings.deadline_max_ms) / 1000.0, arrival.left),
+        idempotency_key=context.text(b"idempotency-key"),
+        trace_id=context.trace_id,
+        decode=perf_counter() - arrival.began,
+        surface=arrival.surface,
     )
 
 

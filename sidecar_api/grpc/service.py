@@ -2,128 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from time import perf_counter
-from typing import Any, Final, NoReturn, TypeVar
-from urllib.parse import unquote
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
-import grpc
 import msgspec
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from sidecar_api import entry
 from sidecar_api.decode import MAX_DIAGNOSE, MAX_VERIFY, convert, diagnose_of
 from sidecar_api.grpc import translate
-from sidecar_api.grpc.errors import DETAILS, code_of, status_details
+from sidecar_api.grpc.callers import CallerMethods
+from sidecar_api.grpc.calls import parse
 from sidecar_api.http.cold import KEY_DEFAULTS
 from sidecar_api.http.cold_schemas import StateIn
 from sidecar_api.http.context import RequestContext, quota_headers
 from sidecar_api.http.problems import InternalError, problem_of
-from sidecar_api.http.runtime import Runtime
-from sidecar_api.outcome import Answer, SubjectQuotaExceeded
+from sidecar_api.outcome import Answer
 from sidecar_api.schemas import VerifyRequest
 from sidecar_api.snapshot import MAX_BYTES, Key
 from sidecar_api.strict import decode_strict
 from tcd import __version__
-from tcd.errors import InvalidRequest, TcdError, TooLarge, ValidationFailed
+from tcd.errors import TcdError, ValidationFailed
 from tcd.v1 import tcd_pb2 as pb
 
 _LOG: Final = logging.getLogger(__name__)
 _state: Final = msgspec.json.Decoder(StateIn, strict=True)
 _encode: Final = msgspec.json.Encoder().encode
-_M = TypeVar("_M", bound=Message)
-_Work = Callable[[RequestContext, Any], Awaitable[Message]]
 
 
-def _parse(raw: bytes, kind: type[_M], limit: int) -> _M:
-    """A message.
+class TcdServicer(CallerMethods):
+    """The surface."""
 
-    Raises:
-        TooLarge: more bytes than the limit.
-        InvalidRequest: not the encoding of one.
-    """
-    if len(raw) > limit:
-        msg = f"the message is over {limit} bytes"
-        raise TooLarge(msg)
-    try:
-        message: _M = kind.FromString(raw)
-    except DecodeError:
-        msg = f"not a {kind.__name__}"
-        raise InvalidRequest(msg) from None
-    return message
-
-
-def _client(peer: str) -> tuple[str, int] | None:
-    """The address of `ipv4:127.0.0.1:5000` and its like; None for sockets of this machine."""
-    kind, _, rest = unquote(peer).partition(":")
-    return (rest.rpartition(":")[0].strip("[]"), 0) if kind in {"ipv4", "ipv6"} else None
-
-
-class TcdServicer:
-    """The surface; requests come as bytes, so that a malformed one is refused and not an internal error."""
-
-    surface = "grpc"
     stream_surface = "grpc_stream"
 
-    def __init__(self, runtime: Runtime) -> None:
-        """Serve from `runtime`."""
-        self._runtime = runtime
-
-    # -- around a call -------------------------------------------------------------------------------------
-
-    def _context(self, call: Any) -> RequestContext:
-        headers = [
-            (k.encode(), v if isinstance(v, bytes) else v.encode("latin-1")) for k, v in call.invocation_metadata()
-        ]
-        scope = {"headers": headers, "client": _client(call.peer())}
-        return RequestContext.of(scope, config_hash=self._runtime.config_hash)
-
-    @staticmethod
-    def _metadata(context: RequestContext) -> list[tuple[str, str]]:
-        # the headers of the HTTP surface; gRPC has its own content type and length
-        return [
-            (k.decode(), v.decode("latin-1"))
-            for k, v in context.answer_headers(b"", 0)
-            if not k.startswith(b"content-")
-        ]
-
-    async def _unary(self, raw: bytes, call: Any, kind: type[_M], limit: int, work: _Work) -> Message:
-        runtime, context = self._runtime, self._context(call)
-        try:
-            with entry.room(runtime):
-                entry.charge_edge(runtime, context.client)
-                context.check()
-                return await work(context, _parse(raw, kind, limit))
-        except TcdError as error:
-            await self._abort(call, context, error)
-        except asyncio.CancelledError:
-            runtime.exporter.request(surface=self.surface, outcome="disconnected")
-            raise
-        except Exception as error:
-            if isinstance(error, grpc.aio.AbortError):
-                raise
-            _LOG.exception("request %s failed", context.request_id)
-            await self._abort(call, context, InternalError())
-
-    async def _abort(self, call: Any, context: RequestContext, error: TcdError) -> NoReturn:
-        entry.count_refused(self._runtime, error, self.surface)
-        if isinstance(error, SubjectQuotaExceeded):
-            context.extra.extend(quota_headers(error.quota))
-        trailing = [*self._metadata(context), (DETAILS, status_details(error, context.request_id))]
-        await call.abort(code_of(error), error.detail, tuple(trailing))
-        raise AssertionError
-
     async def _decide(self, context: RequestContext, message: Any, call: Any, surface: str) -> Answer:
-        runtime = self._runtime
-        began, now = perf_counter(), asyncio.get_running_loop().time()
+        runtime, arrival = self._runtime, self._arrival(context, call, surface)
         request, sanitized = diagnose_of(translate.members(message), sanitize=runtime.settings.sanitize == "zero")
-        left = call.time_remaining()
-        arrival = entry.Arrival(
-            context, surface, began=began, now=now, left=max(left, 0.0) if left is not None else math.inf
-        )
         return await entry.decide(runtime, arrival, request, sanitized)
 
     # -- decisions -----------------------------------------------------------------------------------------
@@ -160,7 +75,7 @@ class TcdServicer:
         try:
             with entry.room(runtime):
                 entry.charge_edge(runtime, own.client)
-                answer = await self._decide(own, _parse(raw, pb.DiagnoseRequest, MAX_DIAGNOSE), call, surface)
+                answer = await self._decide(own, parse(raw, pb.DiagnoseRequest, MAX_DIAGNOSE), call, surface)
         except TcdError as error:
             entry.count_refused(runtime, error, surface)
             return pb.DiagnoseReply(problem=translate.problem(problem_of(error, own.request_id)))
@@ -208,7 +123,7 @@ class TcdServicer:
         async def work(context: RequestContext, message: Any) -> Message:
             runtime.tokens.require(context.text(b"authorization"), "state:load")
             named = translate.members(message)
-            detector = named.pop("detector_json", b"")
+            detector = bytes(translate.raw_json(named.pop("detector_json", b"")))
             key = convert({**KEY_DEFAULTS, **named}, Key)
             value = decode_strict(b'{"detector":' + detector + b"}", _state)
             sessions = runtime.state.load(key, value.detector)

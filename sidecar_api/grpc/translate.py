@@ -8,12 +8,17 @@ import msgspec
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 
+from sidecar_api.decode import convert
+from sidecar_api.rewrite_schemas import RewriteRequest, RewriteResponse
 from sidecar_api.schemas import MAX_SAFE, Problem
+from tcd.errors import InvalidRequest
 from tcd.v1 import tcd_pb2 as pb
 
 #: Members of components that have a message of their own.
 _PARTS: Final = ("multivariate", "av", "input")
 _COMMON: Final = frozenset({"triggered", "severity", "p_value", "details"})
+_raw: Final = msgspec.json.Decoder(msgspec.Raw)
+_body: Final = msgspec.json.Decoder(RewriteResponse)
 
 
 def _value(value: Value) -> Any:
@@ -34,6 +39,10 @@ def struct(message: Struct) -> dict[str, Any]:
     return {name: _value(value) for name, value in message.fields.items()}
 
 
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | bytes | int | float) else list(value)
+
+
 def members(message: Message) -> dict[str, Any]:
     """The members of a request that are there, by the names of the HTTP surface."""
     out: dict[str, Any] = {}
@@ -43,7 +52,7 @@ def members(message: Message) -> dict[str, Any]:
             out[name] = struct(value)
         elif isinstance(value, Message):
             # absent members of nested messages have no other default
-            out[name] = {field.name: getattr(value, field.name) for field in value.DESCRIPTOR.fields}
+            out[name] = {field.name: _plain(getattr(value, field.name)) for field in value.DESCRIPTOR.fields}
         elif isinstance(value, str | bytes | int | float):
             out[name] = value
         elif name == "feature_window":
@@ -68,6 +77,57 @@ def response(body: bytes) -> pb.RiskResponse:
     value["receipt_head"] = value.pop("receipt")
     value["components"] = {name: _component(item, name) for name, item in value["components"].items()}
     return pb.RiskResponse(**value)
+
+
+def reserved(body: bytes) -> pb.ReserveResponse:
+    """The message of a reservation's bytes."""
+    return pb.ReserveResponse(**msgspec.json.decode(body))
+
+
+def settlement(message: pb.SettleRequest) -> dict[str, Any]:
+    """The members of a settlement; tensors have their names in upper case there."""
+    out = members(message)
+    if "outputs" in out:
+        out["outputs"] = {name.upper(): value for name, value in out["outputs"].items()}
+    return out
+
+
+def raw_json(body: bytes) -> msgspec.Raw:
+    """One JSON value, not looked into.
+
+    Raises:
+        InvalidRequest: not JSON in UTF-8, or more than one value.
+    """
+    try:
+        body.decode()
+        return _raw.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        msg = f"not JSON: {error}"
+        raise InvalidRequest(msg) from None
+
+
+def rewriting(message: pb.RewriteRequest) -> RewriteRequest:
+    """A validated request; its body keeps its bytes.
+
+    Raises:
+        InvalidRequest: the body is not JSON in UTF-8.
+        ValidationFailed: a member is missing or out of its limits.
+    """
+    value = members(message)
+    if "body_json" in value:
+        value["body"] = raw_json(value.pop("body_json"))
+    return convert(value, RewriteRequest)
+
+
+def rewritten(body: bytes) -> pb.RewriteResponse:
+    """The message of a rewriter's answer."""
+    value = msgspec.json.decode(body)
+    # the rest as Python has it, the body as it is written
+    value["body_json"] = bytes(_body.decode(body).body)
+    del value["body"]
+    for zone in value["zone_byte_ranges_per_message"]:
+        zone["ranges"] = [{"start": start, "end": end} for start, end in zone["ranges"]]
+    return pb.RewriteResponse(**value)
 
 
 def problem(value: Problem) -> pb.Problem:

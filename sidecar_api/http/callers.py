@@ -6,13 +6,13 @@ import asyncio
 from time import perf_counter
 from typing import Final
 
+from sidecar_api import entry
 from sidecar_api.caller_schemas import ReserveRequest, SettleRequest, reserve_decoder, settle_decoder
 from sidecar_api.callers import Callers
 from sidecar_api.decode import check_names, decode_plain
 from sidecar_api.http.context import RequestContext, quota_headers, session_header, timing_header
 from sidecar_api.http.hot import HotRoute, Send, respond
 from sidecar_api.http.runtime import Runtime
-from sidecar_api.outcome import Call
 
 _JSON: Final = b"application/json"
 MAX_CALLER: Final = 1 << 16
@@ -28,21 +28,9 @@ class _CallerRoute(HotRoute):
         super().__init__(runtime)
         self.callers = callers
 
-    def call(self, context: RequestContext, request: ReserveRequest | SettleRequest, began: float) -> Call:
-        """The request's envelope."""
-        settings = self.runtime.settings
-        if request.request_id is not None:
-            context.request_id, context.given = request.request_id, True
-        asked = request.deadline_ms or context.deadline_ms() or settings.deadline_ms
-        return Call(
-            request_id=context.request_id,
-            given=context.given,
-            deadline=asyncio.get_running_loop().time() + min(asked, settings.deadline_max_ms) / 1000.0,
-            idempotency_key=context.text(b"idempotency-key"),
-            trace_id=context.trace_id,
-            decode=perf_counter() - began,
-            surface=self.surface,
-        )
+    def arrival(self, context: RequestContext) -> entry.Arrival:
+        """A request that begins now."""
+        return entry.Arrival(context, self.surface, began=perf_counter(), now=asyncio.get_running_loop().time())
 
 
 class Reserve(_CallerRoute):
@@ -52,11 +40,11 @@ class Reserve(_CallerRoute):
 
     async def answer(self, context: RequestContext, body: bytes, send: Send) -> None:
         """See `HotRoute.answer`."""
-        began = perf_counter()
+        arrival = self.arrival(context)
         request = decode_plain(body, reserve_decoder, ReserveRequest)
         check_names(request)
         context.extra.append(session_header(request.session))
-        answer = await self.callers.reserve(request, self.call(context, request, began))
+        answer = await self.callers.reserve(request, entry.caller_call(self.runtime, arrival, request))
         await respond(send, 200, context.answer_headers(_JSON, len(answer)), answer)
         self.runtime.exporter.request(surface=self.surface, outcome="ok")
 
@@ -68,10 +56,10 @@ class Settle(_CallerRoute):
 
     async def answer(self, context: RequestContext, body: bytes, send: Send) -> None:
         """See `HotRoute.answer`."""
-        runtime, began = self.runtime, perf_counter()
+        runtime, arrival = self.runtime, self.arrival(context)
         request = decode_plain(body, settle_decoder, SettleRequest)
-        answer = await self.callers.settle(request, self.call(context, request, began))
-        answer.stages.add("total", perf_counter() - began)
+        answer = await self.callers.settle(request, entry.caller_call(runtime, arrival, request))
+        answer.stages.add("total", perf_counter() - arrival.began)
         context.extra.append(session_header(answer.session))
         context.extra.append(timing_header(answer.stages))
         if answer.quota is not None:

@@ -34,6 +34,11 @@ def decode_rewrite(body: bytes) -> RewriteRequest:
     return decode_strict(body, _decoder)
 
 
+def boundaries(context: RequestContext) -> list[str | None]:
+    """The boundary headers of a request, as far as they are there."""
+    return [context.text(name) for name in _BOUNDARIES]
+
+
 class Rewrite(HotRoute):
     """POST /v1/rewrite."""
 
@@ -46,7 +51,7 @@ class Rewrite(HotRoute):
         asked = min(context.deadline_ms() or settings.deadline_ms, settings.deadline_max_ms)
         outcome, answer = await runtime.rewriter.rewrite(
             decode_rewrite(body),
-            headers=[context.text(name) for name in _BOUNDARIES],
+            headers=boundaries(context),
             seconds=asked / 1000.0,
             request_id=context.request_id,
         )

@@ -423,6 +423,225 @@ class LoadStateResponse(_message.Message):
     digest: str
     def __init__(self, ok: _Optional[bool] = ..., sessions: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
 
+class ReserveRequest(_message.Message):
+    __slots__ = ("signals", "feature_cols", "spectrum_values", "tokens", "step_id", "temperature", "top_p", "max_tokens", "model_id", "gpu_id", "task", "lang", "tenant", "user", "session", "tokens_delta", "drift_score", "request_id", "idempotency_key", "deadline_ms")
+    SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_COLS_FIELD_NUMBER: _ClassVar[int]
+    SPECTRUM_VALUES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STEP_ID_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    GPU_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    LANG_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_DELTA_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_SCORE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    signals: _containers.RepeatedScalarFieldContainer[str]
+    feature_cols: int
+    spectrum_values: int
+    tokens: int
+    step_id: int
+    temperature: float
+    top_p: float
+    max_tokens: int
+    model_id: str
+    gpu_id: str
+    task: str
+    lang: str
+    tenant: str
+    user: str
+    session: str
+    tokens_delta: int
+    drift_score: float
+    request_id: str
+    idempotency_key: str
+    deadline_ms: float
+    def __init__(self, signals: _Optional[_Iterable[str]] = ..., feature_cols: _Optional[int] = ..., spectrum_values: _Optional[int] = ..., tokens: _Optional[int] = ..., step_id: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., max_tokens: _Optional[int] = ..., model_id: _Optional[str] = ..., gpu_id: _Optional[str] = ..., task: _Optional[str] = ..., lang: _Optional[str] = ..., tenant: _Optional[str] = ..., user: _Optional[str] = ..., session: _Optional[str] = ..., tokens_delta: _Optional[int] = ..., drift_score: _Optional[float] = ..., request_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., deadline_ms: _Optional[float] = ...) -> None: ...
+
+class ReserveResponse(_message.Message):
+    __slots__ = ("reservation", "controller", "alpha", "sup", "key", "policy", "flags", "base", "unit", "epoch", "cost", "exhausted", "p_floor", "guarantee", "request_id")
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    SUP_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    FLAGS_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    EXHAUSTED_FIELD_NUMBER: _ClassVar[int]
+    P_FLOOR_FIELD_NUMBER: _ClassVar[int]
+    GUARANTEE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    reservation: str
+    controller: bool
+    alpha: float
+    sup: _containers.RepeatedScalarFieldContainer[float]
+    key: _containers.RepeatedScalarFieldContainer[int]
+    policy: int
+    flags: int
+    base: _containers.RepeatedScalarFieldContainer[float]
+    unit: str
+    epoch: int
+    cost: float
+    exhausted: bool
+    p_floor: float
+    guarantee: str
+    request_id: str
+    def __init__(self, reservation: _Optional[str] = ..., controller: _Optional[bool] = ..., alpha: _Optional[float] = ..., sup: _Optional[_Iterable[float]] = ..., key: _Optional[_Iterable[int]] = ..., policy: _Optional[int] = ..., flags: _Optional[int] = ..., base: _Optional[_Iterable[float]] = ..., unit: _Optional[str] = ..., epoch: _Optional[int] = ..., cost: _Optional[float] = ..., exhausted: _Optional[bool] = ..., p_floor: _Optional[float] = ..., guarantee: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class Outputs(_message.Message):
+    __slots__ = ("score", "p_step", "sup_out", "components", "mv", "p_value", "trigger", "verdict", "tier", "status", "route", "assets")
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    P_STEP_FIELD_NUMBER: _ClassVar[int]
+    SUP_OUT_FIELD_NUMBER: _ClassVar[int]
+    COMPONENTS_FIELD_NUMBER: _ClassVar[int]
+    MV_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    ASSETS_FIELD_NUMBER: _ClassVar[int]
+    score: _containers.RepeatedScalarFieldContainer[float]
+    p_step: _containers.RepeatedScalarFieldContainer[float]
+    sup_out: _containers.RepeatedScalarFieldContainer[float]
+    components: _containers.RepeatedScalarFieldContainer[float]
+    mv: _containers.RepeatedScalarFieldContainer[float]
+    p_value: _containers.RepeatedScalarFieldContainer[float]
+    trigger: _containers.RepeatedScalarFieldContainer[int]
+    verdict: _containers.RepeatedScalarFieldContainer[int]
+    tier: _containers.RepeatedScalarFieldContainer[int]
+    status: _containers.RepeatedScalarFieldContainer[int]
+    route: _containers.RepeatedScalarFieldContainer[float]
+    assets: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, score: _Optional[_Iterable[float]] = ..., p_step: _Optional[_Iterable[float]] = ..., sup_out: _Optional[_Iterable[float]] = ..., components: _Optional[_Iterable[float]] = ..., mv: _Optional[_Iterable[float]] = ..., p_value: _Optional[_Iterable[float]] = ..., trigger: _Optional[_Iterable[int]] = ..., verdict: _Optional[_Iterable[int]] = ..., tier: _Optional[_Iterable[int]] = ..., status: _Optional[_Iterable[int]] = ..., route: _Optional[_Iterable[float]] = ..., assets: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class SettleRequest(_message.Message):
+    __slots__ = ("reservation", "inputs", "sup", "outputs", "step_id", "tokens", "end", "request_id", "idempotency_key", "deadline_ms")
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    SUP_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    STEP_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    reservation: str
+    inputs: str
+    sup: _containers.RepeatedScalarFieldContainer[float]
+    outputs: Outputs
+    step_id: int
+    tokens: int
+    end: bool
+    request_id: str
+    idempotency_key: str
+    deadline_ms: float
+    def __init__(self, reservation: _Optional[str] = ..., inputs: _Optional[str] = ..., sup: _Optional[_Iterable[float]] = ..., outputs: _Optional[_Union[Outputs, _Mapping]] = ..., step_id: _Optional[int] = ..., tokens: _Optional[int] = ..., end: _Optional[bool] = ..., request_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., deadline_ms: _Optional[float] = ...) -> None: ...
+
+class RewriteRequest(_message.Message):
+    __slots__ = ("body_json", "boundary", "body_format", "marking", "keep_newlines", "active")
+    BODY_JSON_FIELD_NUMBER: _ClassVar[int]
+    BOUNDARY_FIELD_NUMBER: _ClassVar[int]
+    BODY_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    MARKING_FIELD_NUMBER: _ClassVar[int]
+    KEEP_NEWLINES_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    body_json: bytes
+    boundary: str
+    body_format: str
+    marking: str
+    keep_newlines: bool
+    active: bool
+    def __init__(self, body_json: _Optional[bytes] = ..., boundary: _Optional[str] = ..., body_format: _Optional[str] = ..., marking: _Optional[str] = ..., keep_newlines: _Optional[bool] = ..., active: _Optional[bool] = ...) -> None: ...
+
+class ByteRange(_message.Message):
+    __slots__ = ("start", "end")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
+
+class ZoneRanges(_message.Message):
+    __slots__ = ("message", "part", "ranges")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    message: int
+    part: int
+    ranges: _containers.RepeatedCompositeFieldContainer[ByteRange]
+    def __init__(self, message: _Optional[int] = ..., part: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[ByteRange, _Mapping]]] = ...) -> None: ...
+
+class ZoneCount(_message.Message):
+    __slots__ = ("kind", "origin", "count")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    origin: str
+    count: int
+    def __init__(self, kind: _Optional[str] = ..., origin: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class RewriteResponse(_message.Message):
+    __slots__ = ("body_json", "body_rewritten", "shadow_mode", "zones_marked", "byte_delta_total", "marker_collisions", "marking", "marker", "nonce", "reminder_added", "failures", "zone_byte_ranges_per_message", "zones", "removed_characters", "findings", "digest", "request_id")
+    class RemovedCharactersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    BODY_JSON_FIELD_NUMBER: _ClassVar[int]
+    BODY_REWRITTEN_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_MODE_FIELD_NUMBER: _ClassVar[int]
+    ZONES_MARKED_FIELD_NUMBER: _ClassVar[int]
+    BYTE_DELTA_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    MARKER_COLLISIONS_FIELD_NUMBER: _ClassVar[int]
+    MARKING_FIELD_NUMBER: _ClassVar[int]
+    MARKER_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    REMINDER_ADDED_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    ZONE_BYTE_RANGES_PER_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ZONES_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    body_json: bytes
+    body_rewritten: bool
+    shadow_mode: bool
+    zones_marked: int
+    byte_delta_total: int
+    marker_collisions: int
+    marking: str
+    marker: str
+    nonce: str
+    reminder_added: bool
+    failures: _containers.RepeatedScalarFieldContainer[str]
+    zone_byte_ranges_per_message: _containers.RepeatedCompositeFieldContainer[ZoneRanges]
+    zones: _containers.RepeatedCompositeFieldContainer[ZoneCount]
+    removed_characters: _containers.ScalarMap[str, int]
+    findings: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
+    digest: str
+    request_id: str
+    def __init__(self, body_json: _Optional[bytes] = ..., body_rewritten: _Optional[bool] = ..., shadow_mode: _Optional[bool] = ..., zones_marked: _Optional[int] = ..., byte_delta_total: _Optional[int] = ..., marker_collisions: _Optional[int] = ..., marking: _Optional[str] = ..., marker: _Optional[str] = ..., nonce: _Optional[str] = ..., reminder_added: _Optional[bool] = ..., failures: _Optional[_Iterable[str]] = ..., zone_byte_ranges_per_message: _Optional[_Iterable[_Union[ZoneRanges, _Mapping]]] = ..., zones: _Optional[_Iterable[_Union[ZoneCount, _Mapping]]] = ..., removed_characters: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., digest: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
 class HealthRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -60,6 +60,21 @@ class TcdServiceStub:
                 request_serializer=tcd_dot_v1_dot_tcd__pb2.LoadStateRequest.SerializeToString,
                 response_deserializer=tcd_dot_v1_dot_tcd__pb2.LoadStateResponse.FromString,
                 _registered_method=True)
+        self.Reserve = channel.unary_unary(
+                '/tcd.v1.TcdService/Reserve',
+                request_serializer=tcd_dot_v1_dot_tcd__pb2.ReserveRequest.SerializeToString,
+                response_deserializer=tcd_dot_v1_dot_tcd__pb2.ReserveResponse.FromString,
+                _registered_method=True)
+        self.Settle = channel.unary_unary(
+                '/tcd.v1.TcdService/Settle',
+                request_serializer=tcd_dot_v1_dot_tcd__pb2.SettleRequest.SerializeToString,
+                response_deserializer=tcd_dot_v1_dot_tcd__pb2.RiskResponse.FromString,
+                _registered_method=True)
+        self.Rewrite = channel.unary_unary(
+                '/tcd.v1.TcdService/Rewrite',
+                request_serializer=tcd_dot_v1_dot_tcd__pb2.RewriteRequest.SerializeToString,
+                response_deserializer=tcd_dot_v1_dot_tcd__pb2.RewriteResponse.FromString,
+                _registered_method=True)
         self.Health = channel.unary_unary(
                 '/tcd.v1.TcdService/Health',
                 request_serializer=tcd_dot_v1_dot_tcd__pb2.HealthRequest.SerializeToString,
@@ -111,6 +126,27 @@ class TcdServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reserve(self, request, context):
+        """Reserves the level of a generation whose rows the caller sends to the ensemble itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Settle(self, request, context):
+        """Settles what the ensemble answered to a row that was sent with a reservation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rewrite(self, request, context):
+        """Marks the untrusted text of a request for a model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Health(self, request, context):
         """Readiness, and what is switched on.
         """
@@ -152,6 +188,21 @@ def add_TcdServiceServicer_to_server(servicer, server):
                     servicer.LoadState,
                     request_deserializer=tcd_dot_v1_dot_tcd__pb2.LoadStateRequest.FromString,
                     response_serializer=tcd_dot_v1_dot_tcd__pb2.LoadStateResponse.SerializeToString,
+            ),
+            'Reserve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reserve,
+                    request_deserializer=tcd_dot_v1_dot_tcd__pb2.ReserveRequest.FromString,
+                    response_serializer=tcd_dot_v1_dot_tcd__pb2.ReserveResponse.SerializeToString,
+            ),
+            'Settle': grpc.unary_unary_rpc_method_handler(
+                    servicer.Settle,
+                    request_deserializer=tcd_dot_v1_dot_tcd__pb2.SettleRequest.FromString,
+                    response_serializer=tcd_dot_v1_dot_tcd__pb2.RiskResponse.SerializeToString,
+            ),
+            'Rewrite': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rewrite,
+                    request_deserializer=tcd_dot_v1_dot_tcd__pb2.RewriteRequest.FromString,
+                    response_serializer=tcd_dot_v1_dot_tcd__pb2.RewriteResponse.SerializeToString,
             ),
             'Health': grpc.unary_unary_rpc_method_handler(
                     servicer.Health,
@@ -300,6 +351,87 @@ class TcdService:
             '/tcd.v1.TcdService/LoadState',
             tcd_dot_v1_dot_tcd__pb2.LoadStateRequest.SerializeToString,
             tcd_dot_v1_dot_tcd__pb2.LoadStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reserve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tcd.v1.TcdService/Reserve',
+            tcd_dot_v1_dot_tcd__pb2.ReserveRequest.SerializeToString,
+            tcd_dot_v1_dot_tcd__pb2.ReserveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Settle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tcd.v1.TcdService/Settle',
+            tcd_dot_v1_dot_tcd__pb2.SettleRequest.SerializeToString,
+            tcd_dot_v1_dot_tcd__pb2.RiskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rewrite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tcd.v1.TcdService/Rewrite',
+            tcd_dot_v1_dot_tcd__pb2.RewriteRequest.SerializeToString,
+            tcd_dot_v1_dot_tcd__pb2.RewriteResponse.FromString,
             options,
             channel_credentials,
             insecure,

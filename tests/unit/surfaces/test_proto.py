@@ -58,7 +58,9 @@ def test_buf_lint_and_breaking_are_clean(tmp_path: Path) -> None:
     ours = module(tmp_path, (ROOT / "tcd/v1/tcd.proto").read_text())
     config = {"version": "v2", "lint": {**LINT, "except": [*LINT["except"], *UNCOMMENTED]}}
     assert buf("lint", ours, "--config", json.dumps(config)) == ""
+    # the original project's messages, and all that clients of 0.1 may have been made of
     assert buf("breaking", ours, "--against", "tests/assets/proto") == ""
+    assert buf("breaking", ours, "--against", "tests/assets/proto_0_1") == ""
 
 
 def test_buf_would_find_a_changed_number(tmp_path: Path) -> None:
