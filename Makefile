@@ -55,12 +55,14 @@ lint: $(VENV)/.all ## ruff, import rules, generated files
 	$(BIN)/lint-imports
 	$(BIN)/python -m tcd.triton.pbtxt --check
 	$(BIN)/python -m tcd.telemetry.dashboard --check
+	$(BIN)/python -m sidecar_api.http.openapi --check
 
 types: $(VENV)/.all ## mypy --strict
 	$(BIN)/mypy
 
-proto: $(VENV)/.all ## regenerate the code of the gRPC surface
+proto: $(VENV)/.all ## regenerate the code of the gRPC surface and docs/openapi.json
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. tcd/v1/tcd.proto
+	$(BIN)/python -m sidecar_api.http.openapi
 
 format: $(VENV)/.all ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .

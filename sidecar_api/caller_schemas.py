@@ -11,7 +11,7 @@ from sidecar_api.schemas import MAX_SAFE, MAX_TOKENS_DELTA, Label, Name, Real, R
 from tcd.contract import COMPONENTS, MAX_FEATURE_COLS, MAX_WINDOW
 
 SignalName = Literal["trace", "entropy", "spectrum", "features"]
-DIGEST_PATTERN: Final = "^sha256:[0-9a-f]{64}$"
+DIGEST_PATTERN: Final = r"^(?!.*\n)sha256:[0-9a-f]{64}$"
 _Any64 = Annotated[float, Meta(ge=-1.7e308, le=1.7e308)]
 _Unsigned = Annotated[int, Meta(ge=0)]
 _Count = Annotated[int, Meta(ge=0, le=MAX_SAFE)]

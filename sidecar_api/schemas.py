@@ -21,6 +21,8 @@ MAX_TOKENS_DELTA: Final = 10_000_000
 ID_PATTERN: Final = r"^[\x21-\x7e]+$"
 #: No control characters: what receipts can carry and keys are joined with.
 TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$"
+#: The same for Python's `re`, whose `$` also matches before a line feed at the end.
+WHOLE_TEXT: Final = r"^(?!.*\n)[^\x00-\x1f\x7f]*$"
 
 _text = {"extra_json_schema": {"pattern": TEXT_PATTERN}}
 _token = {"extra_json_schema": {"pattern": ID_PATTERN}}

@@ -17,7 +17,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from sidecar_api.schemas import MAX_SAFE, TEXT_PATTERN
+from sidecar_api.schemas import MAX_SAFE, WHOLE_TEXT
 from sidecar_api.sessions import Session
 from sidecar_api.windows import Hold, SessionWindow, feature_ring
 from tcd.contract import MAX_FEATURE_COLS, MAX_FEATURE_ROWS, MAX_FEATURE_VALUES, MAX_WINDOW
@@ -28,11 +28,11 @@ from tcd.risk_av import hex64, unhex64
 VERSION: Final = "tcd.state/1"
 MAX_SESSIONS: Final = 512
 MAX_BYTES: Final = 96 << 20
-_HEX: Final = r"^[0-9a-f]{16}$"
+_HEX: Final = r"^(?!.*\n)[0-9a-f]{16}$"
 F32 = NDArray[np.float32]
 # not hot: the decoder itself may look for control characters here
-Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=TEXT_PATTERN)]
-Label = Annotated[str, Meta(max_length=128, pattern=TEXT_PATTERN)]
+Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=WHOLE_TEXT)]
+Label = Annotated[str, Meta(max_length=128, pattern=WHOLE_TEXT)]
 Hex64 = Annotated[str, Meta(pattern=_HEX)]
 Count = Annotated[int, Meta(ge=0, le=MAX_SAFE)]
 #: base64 of little-endian FP32 values; the length is that of the largest window.
@@ -80,10 +80,10 @@ class SessionState(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True
 class Snapshot(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """All live sessions of a key, or a page of them; `digest` covers everything else."""
 
-    v: Annotated[str, Meta(max_length=32, pattern=TEXT_PATTERN)]
+    v: Annotated[str, Meta(max_length=32, pattern=WHOLE_TEXT)]
     key: Key
-    manifest: Annotated[str, Meta(max_length=80, pattern=TEXT_PATTERN)]
-    assets: Annotated[list[Annotated[str, Meta(max_length=20, pattern=TEXT_PATTERN)]], Meta(min_length=3, max_length=3)]
+    manifest: Annotated[str, Meta(max_length=80, pattern=WHOLE_TEXT)]
+    assets: Annotated[list[Annotated[str, Meta(max_length=20, pattern=WHOLE_TEXT)]], Meta(min_length=3, max_length=3)]
     sessions: Annotated[list[SessionState], Meta(max_length=MAX_SESSIONS)]
     digest: Annotated[str, Meta(max_length=80)]
     more: bool = False

@@ -105,6 +105,15 @@ def _nonces(routes: APIRouter, runtime: Runtime) -> None:
 
 
 def _key(request: Request) -> Key:
+    """The key of the query string.
+
+    Raises:
+        ValidationFailed: a name is unknown, twice there or out of its limits.
+    """
+    pairs = request.query_params.multi_items()
+    if len({name for name, _ in pairs} & KEY_DEFAULTS.keys()) != len(pairs):
+        msg = f"the query string has {', '.join(KEY_DEFAULTS)}, each once at most"
+        raise ValidationFailed(msg, pointer="")
     values = {name: request.query_params.get(name, default) for name, default in KEY_DEFAULTS.items()}
     try:
         return msgspec.convert(values, Key, strict=True)

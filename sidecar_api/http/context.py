@@ -19,7 +19,7 @@ POLICY: Final = "subject"
 EDGE: Final = "edge"
 _ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_DEADLINE: Final = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,3})?")
+_DEADLINE: Final = re.compile(rb"[1-9][0-9]{0,5}(\.[0-9]{1,3})?")
 _WANTED: Final = frozenset(
     {
         *(b"content-type", b"content-length", b"content-encoding", b"x-request-id", b"idempotency-key"),
@@ -107,13 +107,13 @@ class RequestContext:
         """`X-Deadline-Ms`.
 
         Raises:
-            InvalidRequest: not a positive number.
+            InvalidRequest: not a number from 1 on, with three decimals at most.
         """
         value = self.headers.get(b"x-deadline-ms")
         if value is None:
             return None
-        if _DEADLINE.fullmatch(value) is None or float(value) <= 0:
-            msg = "x-deadline-ms is not a positive number of milliseconds"
+        if _DEADLINE.fullmatch(value) is None:
+            msg = "x-deadline-ms is not a number of milliseconds, 1 to 999999.999"
             raise InvalidRequest(msg)
         return float(value)
 

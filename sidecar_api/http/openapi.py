@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +17,7 @@ from sidecar_api.http.log_openapi import log_paths
 from sidecar_api.http.log_schemas import ChainHead, Consistent, Included, LogKeys, ReceiptOut
 from sidecar_api.rewrite_schemas import NonceResponse, RewriteRequest, RewriteResponse
 from sidecar_api.schemas import BatchResponse, DiagnoseRequest, Problem, RiskResponse, VerifyRequest, VerifyResponse
+from sidecar_api.snapshot import Key
 from tcd import __version__
 
 _COMMON: Final = ("400", "413", "429", "500", "503")
@@ -60,7 +65,7 @@ def _get(operation: str, summary: str, answers: dict[str, Any], *codes: str) -> 
 
 def _ids() -> list[dict[str, Any]]:
     token = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[\\x21-\\x7e]+$"}
-    deadline = {"type": "string", "pattern": "^[0-9]{1,5}$"}
+    deadline = {"type": "string", "pattern": "^[1-9][0-9]{0,5}(\\.[0-9]{1,3})?$"}
     return [
         {"name": "X-Request-Id", "in": "header", "required": False, "schema": token},
         {"name": "Idempotency-Key", "in": "header", "required": False, "schema": token},
@@ -82,7 +87,9 @@ def _paths() -> dict[str, Any]:
     out["/v1/reserve"] = {"post": {**reserve, "parameters": _ids()}}
     settle = _post("settle", "Settle what the ensemble answered", SettleRequest, decided, "404", "409", "422", "504")
     out["/v1/settle"] = {"post": {**settle, "parameters": _ids()}}
-    many = {"type": "array", "items": _ref(DiagnoseRequest), "minItems": 1, "maxItems": MAX_BATCH_ITEMS}
+    anything = {"description": "whatever else is there is refused on its own, in its place among the results"}
+    items = {"anyOf": [_ref(DiagnoseRequest), anything]}
+    many = {"type": "array", "items": items, "minItems": 1, "maxItems": MAX_BATCH_ITEMS}
     batch = _post("diagnose_batch", "Decide about many steps", DiagnoseRequest, _json(BatchResponse, "results"), "422")
     batch["requestBody"]["content"]["application/json"]["schema"] = many
     out["/v1/diagnose:batch"] = {"post": batch}
@@ -95,14 +102,14 @@ def _paths() -> dict[str, Any]:
     for name, kind, summary in simple:
         out[f"/{name}"] = {"get": _get(name, summary, {"200": _json(kind, summary)}, "429")}
     ready = {"200": _json(Ready, "ready"), "503": _json(Ready, "not ready")}
-    verbose = {"name": "verbose", "in": "query", "required": False, "schema": {"type": "string", "maxLength": 16}}
+    verbose = {"name": "verbose", "in": "query", "required": False, "schema": {"type": "string"}}
     out["/readyz"] = {"get": {**_get("readyz", "Readiness", ready, "429"), "parameters": [verbose]}}
     page = {"description": "Prometheus or OpenMetrics text", "content": {"text/plain": {"schema": {"type": "string"}}}}
     out["/metrics"] = {"get": _get("metrics", "Metrics", {"200": page}, "429")}
     document = {"description": "this document", "content": {"application/json": {"schema": {"type": "object"}}}}
     out["/openapi.json"] = {"get": _get("openapi", "This document", {"200": document}, "429")}
-    text = {"type": "string", "maxLength": 128}
-    keys = [{"name": name, "in": "query", "required": False, "schema": text} for name in _KEY]
+    key = msgspec.json.schema(Key)["$defs"]["Key"]["properties"]
+    keys = [{"name": name, "in": "query", "required": False, "schema": key[name]} for name in _KEY]
     state = _get("state_get", "Snapshot of a key's sessions", {"200": _json(StateOut, "the snapshot")})
     state["responses"].update(_problems("403", "422", "429"))
     out["/state/get"] = {"get": {**state, "parameters": keys, "security": [{"bearer": []}]}}
@@ -146,3 +153,29 @@ def document() -> dict[str, Any]:
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+#: Where the document is kept, so that a change of the surface is seen in review.
+KEPT: Final = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
+
+
+def text() -> str:
+    """The document as the kept file has it."""
+    return json.dumps(document(), indent=1, sort_keys=True) + "\n"
+
+
+def main() -> int:
+    """Write the kept document, or with `--check` compare it; 1 when it is another one."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--check", action="store_true")
+    if parser.parse_args().check:
+        same = KEPT.read_text() == text()
+        if not same:
+            print(f"{KEPT} is out of date: run python -m sidecar_api.http.openapi", file=sys.stderr)  # noqa: T201
+        return int(not same)
+    KEPT.write_text(text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,8 +17,8 @@ from tcd.contract import MAX_FEATURE_COLS, MAX_WINDOW, SPECTRUM_RANK
 MAX_STEPS: Final = 65_536
 _MAX_SAFE: Final = 2**53 - 1
 
-Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Label = Annotated[str, Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^(?!.*\n)[^\x00-\x1f\x7f]*$")]
+Label = Annotated[str, Meta(max_length=128, pattern=r"^(?!.*\n)[^\x00-\x1f\x7f]*$")]
 Real = Annotated[float, Meta(ge=-3.4e38, le=3.4e38)]
 NonNegative = Annotated[float, Meta(ge=0, le=3.4e38)]
 LogProb = Annotated[float, Meta(ge=-3.4e38, le=1e-3)]
