@@ -8,14 +8,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 from sidecar_api.bindings import Bindings
 from sidecar_api.budget import Budget, controller_params
 from sidecar_api.callers import Callers
 from sidecar_api.commit import Committer
-from sidecar_api.decision import Rules
 from sidecar_api.decision_log import DecisionLog
+from sidecar_api.derived import epoch_length, judge_rules
 from sidecar_api.http.auth import Tokens
 from sidecar_api.http.runtime import Runtime, Spans
 from sidecar_api.http.surface import ShimApp
@@ -25,38 +25,33 @@ from sidecar_api.log.handover import after_restart
 from sidecar_api.log.heads_writer import HeadsWriter
 from sidecar_api.log.keyring import KeyRing
 from sidecar_api.log.service import LogService
-from sidecar_api.pins import Assets, Resolver, Shape, resolve
-from sidecar_api.policing import default_ref, policy_digest
+from sidecar_api.pins import Assets, Resolver
+from sidecar_api.policing import policy_digest
 from sidecar_api.receipting import Receipts
 from sidecar_api.recovery import recover
 from sidecar_api.replica import Replica, ReplicaRules, shared_params
 from sidecar_api.rewriting import Rewriter, rewrite_rules, spotlight_key
 from sidecar_api.service import Parts, Service
 from sidecar_api.sessions import SessionTable
-from sidecar_api.settle import Judge, JudgeRules
+from sidecar_api.settle import Judge
 from sidecar_api.shared_budget import SharedBudget
 from sidecar_api.state import StateService
 from sidecar_api.states import StateKeeper
 from sidecar_api.stores import memory_ledger
 from sidecar_api.subjects import Subjects, subject_key
 from sidecar_api.verification import Verifier
-from sidecar_api.windows import HoldRules
 from tcd import __version__
 from tcd.bundles import configured
 from tcd.config import Settings
-from tcd.errors import ConfigError
 from tcd.ledger import Ledger
 from tcd.ledger.shared import SharedLedger
 from tcd.rate_limit import Limit, TokenBuckets
 from tcd.receipts import SUITE, Issuer, SigningKey
 from tcd.receipts.keys import SEED_SIZES
-from tcd.risk_av import Controller, check_epoch_length
+from tcd.risk_av import Controller
 from tcd.rows import Scorer
 from tcd.telemetry import Exporter, LogWriter
 from tcd.telemetry.logs import QueueHandler
-
-#: Reservations per epoch of the rules that discount, where none are configured.
-_DISCOUNTED_LENGTH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,32 +93,6 @@ def make_exporter(settings: Settings) -> Exporter:
     )
 
 
-def epoch_length(settings: Settings, assets: Assets) -> int:
-    """The configured length of an epoch, 1 where it follows from the calibration.
-
-    Raises:
-        ConfigError: no calibration here carries it; says how many sessions it would need.
-    """
-    if settings.rule != "rai":
-        # their first levels are what a calibration has to resolve, whatever the length
-        return _DISCOUNTED_LENGTH if settings.epoch_length == "auto" else settings.epoch_length
-    if settings.epoch_length == "auto" or settings.schedule == "omega":
-        return 1
-    known = assets.current()
-    floors = [
-        resolve(known, (binding.key, 0, 0), Shape(mask, detector.features, short=False), alpha=settings.alpha).p_floor
-        for binding in (*known.bindings.values(), *([known.default] if known.default is not None else []))
-        if binding.detector is not None
-        for detector in [known.detectors[binding.detector]]
-        for mask in detector.masks
-    ]
-    try:
-        check_epoch_length(settings.epoch_length, settings.alpha, min(floors, default=1.0))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return settings.epoch_length
-
-
 def _keyring(settings: Settings, edges: Edges, logs: LogWriter) -> KeyRing | None:
     """The keys of receipts and of the log, None with receipts off.
 
@@ -140,29 +109,6 @@ def _keyring(settings: Settings, edges: Edges, logs: LogWriter) -> KeyRing | Non
         seed = edges.random(SEED_SIZES[SUITE])
         logs.write("warning", "the receipt key is ephemeral: set TCD_ATTEST_SK_HEX", kid=SigningKey(seed).kid)
     return KeyRing(settings, seed=seed, now_us=edges.now_us)
-
-
-def judge_rules(settings: Settings, *, durable: bool) -> JudgeRules:
-    """What decisions follow from where no policy says otherwise."""
-    policy = policy_digest(settings)
-    return JudgeRules(
-        decision=Rules(
-            mode=settings.mode,
-            on_failure=settings.on_failure,
-            static_action=settings.static_action,
-            hard_fail_on_floor=settings.hard_fail_on_floor,
-        ),
-        hold=HoldRules(settings.hysteresis_on, settings.hysteresis_off, settings.cooldown_steps),
-        entropy_floor=settings.entropy_floor,
-        unit=settings.unit,
-        rule=settings.rule,
-        durable=durable,
-        policy_ref=default_ref(policy),
-        policy=policy,
-        config_hash=settings.config_hash,
-        witness=settings.witness,
-        record=settings.decision_log is not None,
-    )
 
 
 def _receipts(settings: Settings, edges: Edges, keyring: KeyRing | None) -> Receipts | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sidecar_api.bindings import Bindings, defaults_of
+from sidecar_api.derived import epoch_length, judge_rules
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.log.assemble import verify_policy
 from sidecar_api.log.handover import handover, successor
 from sidecar_api.policing import policy_digest
 from sidecar_api.rewriting import rewrite_policy, rewrite_rules
-from sidecar_api.settle import JudgeRules
 from tcd.config import Settings
 from tcd.errors import Forbidden, TcdError
 from tcd.receipts import Issuer
@@ -65,8 +65,10 @@ class Reloader:
         try:
             found = check(runtime.settings, new, grant)
             if new.epoch_length != "auto" and new.rule == "rai" and new.schedule == "uniform":
-                self._check_length(new)
-            following = _Next(new, bundle, Bindings(self._rules(new), bundle))
+                epoch_length(new, runtime.service.resolver)
+            following = _Next(
+                new, bundle, Bindings(judge_rules(new, durable=runtime.service.judge.rules.durable), bundle)
+            )
             loose = self._loosens(following)
             if loose and (grant is None or bundle is None or grant.config_hash != bundle.digest):
                 digest = "" if bundle is None else bundle.digest
@@ -136,16 +138,6 @@ class Reloader:
         receipts = self._runtime.service.judge.receipts
         if receipts is not None:
             self._runtime.service.judge.put(receipts.admin(action, digest), lost=receipts.forget_acts)
-
-    def _check_length(self, new: Settings) -> None:
-        from sidecar_api.app import epoch_length  # noqa: PLC0415 - the app makes this module's users
-
-        epoch_length(new, self._runtime.service.resolver)
-
-    def _rules(self, new: Settings) -> JudgeRules:
-        from sidecar_api.app import judge_rules  # noqa: PLC0415 - the app makes this module's users
-
-        return judge_rules(new, durable=self._runtime.service.judge.rules.durable)
 
     def _loosens(self, following: _Next) -> list[str]:
         """What another bundle loosens under the new settings; the settings themselves are looked at elsewhere."""

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from sidecar_api.schemas import TEXT_PATTERN
+from sidecar_api.schemas import WHOLE_TEXT
 
 # not hot: the decoder itself may look for control characters here
-Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=TEXT_PATTERN)]
-Label = Annotated[str, Meta(max_length=128, pattern=TEXT_PATTERN)]
+Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=WHOLE_TEXT)]
+Label = Annotated[str, Meta(max_length=128, pattern=WHOLE_TEXT)]
 
 
 class RewriteRequest(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):

@@ -40,7 +40,8 @@ def log_paths(*, problems: Problems) -> dict[str, Any]:
 
     head = _at("path", "head", _HEAD)
     size = _at("query", "size", _SIZE)
-    wait = _at("query", "wait", {"type": "string", "pattern": "^[0-9]{1,2}(\\.[0-9]{1,3})?$"})
+    # seconds up to MAX_WAIT_S, which is 30
+    wait = _at("query", "wait", {"type": "string", "pattern": "^([0-2]?[0-9](\\.[0-9]{1,3})?|30(\\.0{1,3})?)$"})
     proof = _answer(f"C2SP tlog-proof@v1; `wait` up to {MAX_WAIT_S:g} seconds for it", "text/plain", text)
     out = {
         "/v1/log/checkpoint": get(

@@ -554,20 +554,34 @@ class SettleRequest(_message.Message):
     def __init__(self, reservation: _Optional[str] = ..., inputs: _Optional[str] = ..., sup: _Optional[_Iterable[float]] = ..., outputs: _Optional[_Union[Outputs, _Mapping]] = ..., step_id: _Optional[int] = ..., tokens: _Optional[int] = ..., end: _Optional[bool] = ..., request_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., deadline_ms: _Optional[float] = ...) -> None: ...
 
 class RewriteRequest(_message.Message):
-    __slots__ = ("body_json", "boundary", "body_format", "marking", "keep_newlines", "active")
+    __slots__ = ("body_json", "boundary", "body_format", "marking", "keep_newlines", "active", "model_id", "gpu_id", "task", "lang", "tenant", "user", "session")
     BODY_JSON_FIELD_NUMBER: _ClassVar[int]
     BOUNDARY_FIELD_NUMBER: _ClassVar[int]
     BODY_FORMAT_FIELD_NUMBER: _ClassVar[int]
     MARKING_FIELD_NUMBER: _ClassVar[int]
     KEEP_NEWLINES_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    GPU_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    LANG_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     body_json: bytes
     boundary: str
     body_format: str
     marking: str
     keep_newlines: bool
     active: bool
-    def __init__(self, body_json: _Optional[bytes] = ..., boundary: _Optional[str] = ..., body_format: _Optional[str] = ..., marking: _Optional[str] = ..., keep_newlines: _Optional[bool] = ..., active: _Optional[bool] = ...) -> None: ...
+    model_id: str
+    gpu_id: str
+    task: str
+    lang: str
+    tenant: str
+    user: str
+    session: str
+    def __init__(self, body_json: _Optional[bytes] = ..., boundary: _Optional[str] = ..., body_format: _Optional[str] = ..., marking: _Optional[str] = ..., keep_newlines: _Optional[bool] = ..., active: _Optional[bool] = ..., model_id: _Optional[str] = ..., gpu_id: _Optional[str] = ..., task: _Optional[str] = ..., lang: _Optional[str] = ..., tenant: _Optional[str] = ..., user: _Optional[str] = ..., session: _Optional[str] = ...) -> None: ...
 
 class ByteRange(_message.Message):
     __slots__ = ("start", "end")
@@ -598,7 +612,7 @@ class ZoneCount(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., origin: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class RewriteResponse(_message.Message):
-    __slots__ = ("body_json", "body_rewritten", "shadow_mode", "zones_marked", "byte_delta_total", "marker_collisions", "marking", "marker", "nonce", "reminder_added", "failures", "zone_byte_ranges_per_message", "zones", "removed_characters", "findings", "digest", "request_id")
+    __slots__ = ("body_json", "body_rewritten", "shadow_mode", "zones_marked", "byte_delta_total", "marker_collisions", "marking", "marker", "nonce", "reminder_added", "failures", "zone_byte_ranges_per_message", "zones", "removed_characters", "findings", "digest", "request_id", "policy_ref")
     class RemovedCharactersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -623,6 +637,7 @@ class RewriteResponse(_message.Message):
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    POLICY_REF_FIELD_NUMBER: _ClassVar[int]
     body_json: bytes
     body_rewritten: bool
     shadow_mode: bool
@@ -640,7 +655,8 @@ class RewriteResponse(_message.Message):
     findings: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
     digest: str
     request_id: str
-    def __init__(self, body_json: _Optional[bytes] = ..., body_rewritten: _Optional[bool] = ..., shadow_mode: _Optional[bool] = ..., zones_marked: _Optional[int] = ..., byte_delta_total: _Optional[int] = ..., marker_collisions: _Optional[int] = ..., marking: _Optional[str] = ..., marker: _Optional[str] = ..., nonce: _Optional[str] = ..., reminder_added: _Optional[bool] = ..., failures: _Optional[_Iterable[str]] = ..., zone_byte_ranges_per_message: _Optional[_Iterable[_Union[ZoneRanges, _Mapping]]] = ..., zones: _Optional[_Iterable[_Union[ZoneCount, _Mapping]]] = ..., removed_characters: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., digest: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    policy_ref: str
+    def __init__(self, body_json: _Optional[bytes] = ..., body_rewritten: _Optional[bool] = ..., shadow_mode: _Optional[bool] = ..., zones_marked: _Optional[int] = ..., byte_delta_total: _Optional[int] = ..., marker_collisions: _Optional[int] = ..., marking: _Optional[str] = ..., marker: _Optional[str] = ..., nonce: _Optional[str] = ..., reminder_added: _Optional[bool] = ..., failures: _Optional[_Iterable[str]] = ..., zone_byte_ranges_per_message: _Optional[_Iterable[_Union[ZoneRanges, _Mapping]]] = ..., zones: _Optional[_Iterable[_Union[ZoneCount, _Mapping]]] = ..., removed_characters: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., digest: _Optional[str] = ..., request_id: _Optional[str] = ..., policy_ref: _Optional[str] = ...) -> None: ...
 
 class HealthRequest(_message.Message):
     __slots__ = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -97,7 +98,7 @@ def _prepared(case: Any) -> Any:
         if isinstance(part, MutableMapping):
             for name in ("deadline_ms", "X-Deadline-Ms", "x-deadline-ms"):
                 found = part.get(name)
-                if isinstance(found, str) and found.replace(".", "").isdigit():
+                if isinstance(found, str) and re.fullmatch(r"[1-9][0-9]{0,5}(\.[0-9]{1,3})?", found):
                     part[name] = "60000"
                 elif isinstance(found, int | float) and not isinstance(found, bool) and 0 < found <= 600_000:
                     part[name] = 60_000
@@ -131,7 +132,7 @@ def fuzz(path: str, method: str, mode: GenerationMode, cases: int) -> Counter[in
     Raises:
         AssertionError, schemathesis' failures: a check failed.
     """
-    tokens = ({"token": TOKEN, "scopes": ["state:read", "state:load", "spotlight:nonce"]},)
+    tokens = ({"token": TOKEN, "scopes": ["state:read", "state:load", "spotlight:nonce", "receipts:read"]},)
     app = create_app(
         settings_of(
             edge_rate_cap=1e9, edge_rate_refill=1e9, log_decisions=False, api_tokens=tokens, deadline_max_ms=60_000.0
