@@ -12,6 +12,7 @@ from tcd.calibration import logistic
 from tcd.calibration.assets import DetectorAsset, Head
 from tcd.calibration.options import FitOptions
 from tcd.calibration.steps import Steps, ready, scales, stack
+from tcd.contract import Signal
 from tcd.detector import statistics
 from tcd.detector.step import standardise
 from tcd.detector.windows import BLOCK
@@ -21,9 +22,13 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-#: Kinds of faults that a head learns together. A loop lowers what a corruption raises, and a corruption is weak where
-#: a blow-up is plain: a head for all of them spends the false alarms of one on the others (docs/detection.md).
+#: Kinds of faults that a head learns together. A loop lowers what a corruption raises, and a corruption is weak where a
+#: blow-up is plain: one head for all spends the false alarms of one on the others (docs/detection.md).
 GROUPS: Final = (("severe", "mild"), ("temperature", "shift"), ("loop",))
+#: Without features a corruption hides too well for a head of its own.
+FEWER_GROUPS: Final = (("severe", "mild", "temperature", "shift"), ("loop",))
+#: Weight of a kind of fault in training against that of the others of its head.
+_EMPHASIS: Final = {"severe": 2.0, "mild": 2.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +50,10 @@ class Training:
     def weight(self) -> F64:
         """Healthy steps weigh a half together, kinds of faults share the other half."""
         out = np.zeros(self.kind.shape[0])
-        kinds = sorted(set(self.kind.tolist()) - {""})
-        for kind in ("", *kinds):
+        faults = {str(kind): _EMPHASIS.get(str(kind), 1.0) for kind in set(self.kind.tolist()) - {""}}
+        for kind in ("", *sorted(faults)):
             here = self.kind == kind
-            out[here] = 0.5 / here.sum() / (1 if kind == "" else len(kinds))
+            out[here] = 0.5 / here.sum() * (1.0 if kind == "" else faults[kind] / sum(faults.values()))
         return out
 
     def only(self, kinds: tuple[str, ...]) -> Training:
@@ -123,7 +128,8 @@ def heads_of(number: int, training: Training, usable: Bool, options: FitOptions)
     Raises:
         AssetError: if there is nothing to learn from, and no weights are given for the mask.
     """
-    found = [group for group in GROUPS if options.learn and np.isin(training.kind, group).any()]
+    groups = GROUPS if number & int(Signal.FEATURES) else FEWER_GROUPS
+    found = [group for group in groups if options.learn and np.isin(training.kind, group).any()]
     if found:
         return tuple(training.only(group).fit(usable, options.ridge) for group in found)
     shipped = options.weights.get(number)

@@ -3,11 +3,50 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 
 app = typer.Typer(help="Benchmarks beside their floors.", no_args_is_help=True)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What tcd refuses ends the command with its reason."""
+    from tcd.errors import TcdError
+
+    try:
+        yield
+    except TcdError as error:
+        typer.echo(f"tcd bench: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _numbers(path: Path | None, found: Any) -> None:
+    """Write the numbers where a file is named."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _report(
+    out: Path | None,
+    name: str,
+    found: dict[str, Any],
+    markdown: Callable[..., str],
+    plots: Callable[[dict[str, Any]], dict[str, str]] | None = None,
+) -> None:
+    """Print the page; where a folder is named, write it there with its numbers and plots."""
+    print(markdown(found))
+    if out is None:
+        return
+    _numbers(out / f"{name}.json", found)
+    (out / f"{name}.md").write_text(markdown(found, images=f"{name}-") if plots else markdown(found))
+    for plot, drawing in (plots(found) if plots else {}).items():
+        (out / f"{name}-{plot}.svg").write_text(drawing)
 
 
 @app.callback()
@@ -24,18 +63,12 @@ def shim(
 ) -> None:
     """Load POST /diagnose with wrk, beside the shim without receipts and a no-op route of the same style."""
     from tcd.bench import shim as bench
-    from tcd.errors import TcdError
 
-    try:
+    with _refusals():
         runs = bench.measure(concurrencies=tuple(concurrency), seconds=seconds, rounds=rounds)
-    except TcdError as error:
-        typer.echo(f"tcd bench: {error.detail}", err=True)
-        raise typer.Exit(1) from None
     rows = bench.summary(runs)
     print(bench.markdown(rows))
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps({"summary": rows, "runs": bench.raw(runs)}, indent=1))
+    _numbers(json_path, {"summary": rows, "runs": bench.raw(runs)})
 
 
 @app.command()
@@ -45,17 +78,11 @@ def overload(
 ) -> None:
     """Latency at 60 % of capacity, goodput and refusals at three times it, recovery afterwards (needs wrk)."""
     from tcd.bench import overload as bench
-    from tcd.errors import TcdError
 
-    try:
+    with _refusals():
         result = bench.measure(seconds=seconds)
-    except TcdError as error:
-        typer.echo(f"tcd bench: {error.detail}", err=True)
-        raise typer.Exit(1) from None
     print(bench.markdown(result))
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(bench.raw(result), indent=1))
+    _numbers(json_path, bench.raw(result))
 
 
 @app.command()
@@ -67,13 +94,7 @@ def controller(
     from tcd.bench.controller import report, suite
 
     found = suite.run(suite.Scale.small() if small else suite.Scale())
-    print(report.markdown(found))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "controller.md").write_text(report.markdown(found, images="controller-"))
-        (out / "controller.json").write_text(json.dumps(found, indent=1) + "\n")
-        for name, drawing in report.plots(found).items():
-            (out / f"controller-{name}.svg").write_text(drawing)
+    _report(out, "controller", found, report.markdown, report.plots)
     if not found["ok"]:
         raise typer.Exit(1)
 
@@ -88,11 +109,7 @@ def ledger(
     from tcd.bench import ledger_report as report
 
     found = bench.run(bench.Scale.small() if small else bench.Scale())
-    print(report.markdown(found))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "ledger.md").write_text(report.markdown(found))
-        (out / "ledger.json").write_text(json.dumps(found, indent=1) + "\n")
+    _report(out, "ledger", found, report.markdown)
 
 
 @app.command()
@@ -105,13 +122,7 @@ def receipts(
     from tcd.bench.receipts import report
 
     found = bench.run(bench.Scale.small() if small else bench.Scale())
-    print(report.markdown(found))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "receipts.md").write_text(report.markdown(found, images="receipts-"))
-        (out / "receipts.json").write_text(json.dumps(found, indent=1) + "\n")
-        for name, drawing in report.plots(found).items():
-            (out / f"receipts-{name}.svg").write_text(drawing)
+    _report(out, "receipts", found, report.markdown, report.plots)
 
 
 @app.command()
@@ -122,18 +133,12 @@ def spotlight(
 ) -> None:
     """Time rewriting at 16 KiB and over sizes to 1 MiB, and in Triton beside a no-op."""
     from tcd.bench import spotlight as bench
-    from tcd.errors import TcdError
 
     rows, slopes = bench.measure(n=n)
-    try:
+    with _refusals():
         served = bench.in_triton(n=n) if triton else []
-    except TcdError as error:
-        typer.echo(f"tcd bench: {error.detail}", err=True)
-        raise typer.Exit(1) from None
     print(bench.markdown(rows, slopes, served))
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(bench.raw(rows, slopes, served), indent=1))
+    _numbers(json_path, bench.raw(rows, slopes, served))
 
 
 @app.command()
@@ -153,9 +158,8 @@ def detector(
 ) -> None:
     """Measure the detector on recorded generations, cross-validated over prompts, beside its peers."""
     from tcd.bench import detector as bench
-    from tcd.errors import TcdError
 
-    try:
+    with _refusals():
         found = bench.measure(
             data,
             assets=assets,
@@ -167,16 +171,7 @@ def detector(
             most=most,
             small=small,
         )
-    except TcdError as error:
-        typer.echo(f"tcd bench: {error.detail}", err=True)
-        raise typer.Exit(1) from None
-    print(bench.markdown(found))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "detector.md").write_text(bench.markdown(found, images="detector-"))
-        (out / "detector.json").write_text(json.dumps(found, indent=1) + "\n")
-        for name, drawing in bench.plots(found).items():
-            (out / f"detector-{name}.svg").write_text(drawing)
+    _report(out, "detector", found, bench.markdown, bench.plots)
     if any(found["via"]["different"].values()):
         raise typer.Exit(1)
 
@@ -189,19 +184,9 @@ def sessions(
 ) -> None:
     """Measure the session unit on judged trajectories, beside a plain threshold and E-valuator's rules."""
     from tcd.bench.sessions import measure, report
-    from tcd.errors import TcdError
 
-    try:
+    with _refusals():
         found = measure.measure(data, small=small)
-    except TcdError as error:
-        typer.echo(f"tcd bench: {error.detail}", err=True)
-        raise typer.Exit(1) from None
-    print(report.markdown(found))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "sessions.md").write_text(report.markdown(found, images="sessions-"))
-        (out / "sessions.json").write_text(json.dumps(found, indent=1) + "\n")
-        for name, drawing in report.plots(found).items():
-            (out / f"sessions-{name}.svg").write_text(drawing)
+    _report(out, "sessions", found, report.markdown, report.plots)
     if not found["ok"]:
         raise typer.Exit(1)

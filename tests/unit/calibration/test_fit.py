@@ -146,7 +146,9 @@ def test_detection_on_prompts_not_seen(recorded: Path, capsys: pytest.CaptureFix
         with capsys.disabled():
             sys.stdout.write(f"\nmask {mask}: {json.dumps(got)}\n")
         assert got["auroc"] > floor
-        assert got["alarms_per_1000"] < 3
+        # the level is set by alarms, of which a run of steps is one
+        assert got["episodes_per_1000"] < 1
+        assert got["alarms_per_1000"] < 5
         at = got["realised"]["alarms"]
         assert at["per_1000"] <= 1
         assert at["loop"]["within_64"][0] >= 0.97
