@@ -162,6 +162,24 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 "Chains of receipts cut by a lost commit, and log lines dropped.",
                 ((_rate("tcd_chain_gap_total"), "cut"), (_rate("tcd_log_lines_dropped_total"), "log lines")),
             ),
+            Panel(
+                "Not in the log yet",
+                "short",
+                "Receipts that no checkpoint covers.",
+                (("tcd_log_pending", "{{instance}}"),),
+            ),
+            Panel(
+                "Age of the checkpoint",
+                "s",
+                "Of the newest one. It grows where nothing is written, too.",
+                (("time() - tcd_log_checkpoint_timestamp_seconds", "{{instance}}"),),
+            ),
+            Panel(
+                "Witnesses",
+                "ops",
+                "Cosigned or failed.",
+                ((_rare("tcd_log_cosignatures_total", "witness, result"), "{{witness}} {{result}}"),),
+            ),
         ),
     ),
     (
