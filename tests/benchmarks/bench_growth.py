@@ -45,7 +45,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Cost of a row by window and batch\n",
         "perf_analyzer over gRPC, 4 requests under way, all signals, 16 x 16 features; CPU of the server and its",
-        f"models per row, median of {rows[0]['rounds']} rounds; the ratio to the no-op with its range over the rounds.\n",
+        f"models per row, median of {rows[0]['rounds']} rounds; ratio to the no-op with its range.\n",
         "| window | batch | tcd µs | no-op µs | ratio (range) |",
         "|---|---|---|---|---|",
     ]
