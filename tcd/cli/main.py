@@ -34,6 +34,7 @@ COMMANDS = {
     "audit": "tcd.cli.audit",
     "export": "tcd.cli.export",
     "witness": "tcd.cli.witness",
+    "proxy": "tcd.cli.proxy",
 }
 
 
