@@ -30,7 +30,6 @@ class _Given:
     upstream: str
     host: str
     port: int
-    policies: list[Path]
     tenant: str
     tenant_header: str | None
     shim: str | None
@@ -59,8 +58,10 @@ def command(
         help="Forward marked requests; without it, or a policy that says so, bytes stay as they are.",
         rich_help_panel=_REQUESTS,
     ),
-    policies: list[Path] = typer.Option(
-        [], help="Bundle of policies (TOML), may be repeated; read again on SIGHUP.", rich_help_panel=_REQUESTS
+    policies: Path | None = typer.Option(
+        None,
+        help="Bundle of policies: a TOML file or a directory of them; read again on SIGHUP. Default TCD_POLICIES.",
+        rich_help_panel=_REQUESTS,
     ),
     tenant: str = typer.Option("tenant0", help="Tenant of requests.", rich_help_panel=_REQUESTS),
     tenant_header: str | None = typer.Option(
@@ -126,7 +127,7 @@ def command(
     from tcd.errors import ConfigError
 
     given = _Given(
-        upstream=upstream, host=host, port=port, policies=policies, tenant=tenant, tenant_header=tenant_header,
+        upstream=upstream, host=host, port=port, tenant=tenant, tenant_header=tenant_header,
         shim=shim, enforce=enforce, every=every, deadline_ms=deadline_ms, entropies=entropies,
         on_shim_failure="closed" if on_shim_failure == "closed" else "open", metrics_port=metrics_port,
         connect_timeout=connect_timeout, read_timeout=read_timeout, max_body_mib=max_body_mib,
@@ -134,7 +135,8 @@ def command(
     )  # fmt: skip
     try:
         _check(given, on_shim_failure)
-        cli = {"spotlight_shadow": False} if active else {}
+        cli: dict[str, Any] = {"spotlight_shadow": False} if active else {}
+        cli["policies"] = policies
         settings = load(os.environ, cli=cli, path=config).settings
         _run(given, settings)
     except ConfigError as error:
@@ -179,18 +181,17 @@ def _policies(given: _Given, settings: Settings) -> Policies:
     Raises:
         ConfigError: a file cannot be read, or a bundle is bad.
     """
+    from sidecar_api.policing import default_ref, policy_digest
     from sidecar_api.rewriting import rewrite_policy
-    from tcd.errors import ConfigError
+    from tcd.bundles import configured
     from tcd.proxy import Policies
-    from tcd.trust import load
 
-    try:
-        files = {str(path): path.read_text() for path in given.policies}
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"a bundle of policies cannot be read: {error}"
-        raise ConfigError(msg) from None
-    bundle = load(files) if files else None
-    return Policies(rewrite_policy(settings), on_failure=given.on_shim_failure, bundle=bundle)
+    return Policies(
+        rewrite_policy(settings),
+        ref=default_ref(policy_digest(settings)),
+        on_failure=given.on_shim_failure,
+        bundle=configured(settings.policies, settings.policies_json),
+    )
 
 
 async def _serve(given: _Given, settings: Settings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from tcd.spotlight import Policy
@@ -20,20 +20,27 @@ class Resolved:
     Attributes:
         rewrite: how it is rewritten.
         on_failure: whether an answer goes on when the shim cannot be asked.
-        ref: `name@version#hash`; `settings` when no policy of the bundle applies.
+        ref: `name@version#hash`, as answers name it.
     """
 
     rewrite: Policy
     on_failure: OnFailure
-    ref: str = "settings"
+    ref: str
 
 
 class Policies:
     """Finds the policy of a subject."""
 
-    def __init__(self, base: Policy, *, on_failure: OnFailure = "open", bundle: PolicySet | None = None) -> None:
-        """Use `base`, and what `bundle` sets instead."""
-        self._base = Resolved(base, on_failure)
+    def __init__(
+        self,
+        base: Policy,
+        *,
+        ref: str = "settings",
+        on_failure: OnFailure = "open",
+        bundle: PolicySet | None = None,
+    ) -> None:
+        """Use `base`, which answers call `ref`, and what `bundle` sets instead."""
+        self._base = Resolved(base, on_failure, ref)
         self._bundle = bundle
         self._resolved: dict[str, Resolved] = {p.ref: self._of(p) for p in bundle} if bundle is not None else {}
         every = [self._base, *self._resolved.values()]
@@ -46,8 +53,7 @@ class Policies:
         return self._base if found is None else self._resolved[found.ref]
 
     def _of(self, policy: Bundled) -> Resolved:
-        section = policy.sections["rewrite"]
-        rewrite = replace(self._base.rewrite, **{name: getattr(policy.rewrite, name) for name in section})
+        rewrite = policy.rewrite(self._base.rewrite)
         return Resolved(rewrite, self._on_failure(policy.sections["failure"]), policy.ref)
 
     def _on_failure(self, section: Mapping[str, object]) -> OnFailure:

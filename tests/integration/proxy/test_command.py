@@ -105,7 +105,7 @@ def test_it_serves_reloads_its_policies_and_stops(tmp_path: Path) -> None:
         (["--upstream", "http://127.0.0.1:9", "--enforce"], "--enforce needs a --shim"),
         (["--upstream", "ftp://x"], "the upstream is an URL"),
         (["--upstream", "http://user:pw@x"], "without query and credentials"),
-        (["--upstream", "http://127.0.0.1:9", "--policies", "missing.toml"], "cannot be read"),
+        (["--upstream", "http://127.0.0.1:9", "--policies", "missing.toml"], "missing.toml:1: No such file"),
         (["--upstream", "http://127.0.0.1:9", "--on-shim-failure", "shut"], "open or closed"),
         (["--upstream", "https://127.0.0.1:9", "--ca-file", "missing.pem"], "no certificates"),
     ],
