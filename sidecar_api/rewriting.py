@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -161,13 +160,11 @@ def _wanted(policy: Policy, request: RewriteRequest) -> Policy:
 def _answer(outcome: Outcome, request_id: str, ref: str) -> bytes:
     told = outcome.to_json()
     told.pop("refused")
-    canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-    digest = hashlib.sha256(hashlib.sha256(outcome.body).digest() + canonical).hexdigest()
     return _encode(
         RewriteResponse(
             **told,
             body=msgspec.Raw(outcome.body),
-            digest=f"sha256:{digest}",
+            digest=outcome.digest,
             request_id=request_id,
             policy_ref=ref,
         )

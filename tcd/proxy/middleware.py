@@ -170,7 +170,8 @@ class ProxyMiddleware:
             await self._app(scope, incoming.receive, _saying(send, [] if done.shadow else [done.header()]))
             return
         session = f"px-{os.urandom(12).hex()}"
-        members = {**subject, "context": bodies.context(wanted)}
+        # the receipts of the generation bind what was done to its request
+        members = {**subject, "context": {**bodies.context(wanted), "rewrite": done.outcome.digest}}
         watched = Watched(watching, session, members, metrics=self._metrics, expected=bodies.choices(wanted))
         quiet = done.shadow and not watching.enforce
         said = [] if quiet else [done.header(), (b"x-tcd-session", session.encode())]

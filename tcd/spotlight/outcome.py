@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -72,6 +74,14 @@ class Outcome:
             {"message": r.message, "part": r.part, "ranges": [list(span) for span in r.ranges]}
             for r in self.zone_byte_ranges_per_message
         ]
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` of the body and of `to_json` without `refused`; as `context.rewrite` it is bound into receipts."""
+        told = self.to_json()
+        told.pop("refused")
+        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+        return "sha256:" + hashlib.sha256(hashlib.sha256(self.body).digest() + canonical).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """All of it but the body."""

@@ -221,6 +221,7 @@ def test_in_monitor_mode_streamed_log_probabilities_reach_the_shim() -> None:
     assert first["trace_vector"] == [-2.0, -3.0, -4.0, -5.0]
     assert (first["step_id"], first["tokens_delta"]) == (0, 4)
     assert (first["tenant"], first["user"], first["model_id"]) == ("tenant0", "u1", "m")
+    assert first["context"].pop("rewrite").startswith("sha256:")
     assert first["context"] == {"temperature": 0.5, "max_tokens": 10}
     assert "entropy" not in first
     assert proxied.counted("tcd_proxy_stopped_total") == 0
