@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from sidecar_api.bindings import Bindings
@@ -25,6 +26,8 @@ from sidecar_api.log.handover import after_restart
 from sidecar_api.log.heads_writer import HeadsWriter
 from sidecar_api.log.keyring import KeyRing
 from sidecar_api.log.service import LogService
+from sidecar_api.patching import FILE as PATCHES_FILE
+from sidecar_api.patching import Patches
 from sidecar_api.pins import Assets, Resolver
 from sidecar_api.policing import policy_digest
 from sidecar_api.receipting import Receipts
@@ -39,10 +42,13 @@ from sidecar_api.state import StateService
 from sidecar_api.states import StateKeeper
 from sidecar_api.stores import memory_ledger
 from sidecar_api.subjects import Subjects, subject_key
+from sidecar_api.trusting import FILE as TRUST_FILE
+from sidecar_api.trusting import TrustFeed
 from sidecar_api.verification import Verifier
 from tcd import __version__
 from tcd.bundles import configured
 from tcd.config import Settings
+from tcd.journal import Journal
 from tcd.ledger import Ledger
 from tcd.ledger.shared import SharedLedger
 from tcd.rate_limit import Limit, TokenBuckets
@@ -68,6 +74,7 @@ class Edges:
         triton: what `/version` says of the server.
         spotlight_key: of nonces, 32 bytes; None = from the settings, `rewriting.spotlight_key`.
         spans: None = no tracing.
+        folder: for what is kept beside the ledger: trust and patches; None = they end with the process.
         gpu: newest GPU sample, merged into the context of requests that do not bring their own.
     """
 
@@ -80,6 +87,7 @@ class Edges:
     triton: Mapping[str, Any] | None = None
     spotlight_key: bytes | None = None
     spans: Spans | None = None
+    folder: Path | None = None
     gpu: Callable[[], Mapping[str, float]] | None = None
 
 
@@ -173,6 +181,7 @@ def _service(
             now_us=edges.now_us,
             random=edges.random,
             gpu=edges.gpu,
+            patches=_patches(settings, edges, judge),
         )
     )
 
@@ -211,6 +220,7 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         else None,
     )
     judge.pressure.objective = settings.slo_ms / 1000.0
+    judge.trust = _trust(settings, edges)
     service = _service(settings, scorer, assets, edges, judge, bindings, shared)
 
     def loaded(digest: str, sessions: int) -> None:
@@ -261,6 +271,38 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         decisions=DecisionLog(settings.decision_log) if settings.decision_log is not None else None,
         spans=edges.spans,
     )
+
+
+def _trust(settings: Settings, edges: Edges) -> TrustFeed | None:
+    """The trust graph, kept beside the ledger where that is kept.
+
+    Raises:
+        ConfigError: its journal cannot be used.
+    """
+    if not settings.trust_enable:
+        return None
+    return TrustFeed(settings, journal=_journal(edges, TRUST_FILE), clock=lambda: edges.now_us() / 1e6)
+
+
+def _patches(settings: Settings, edges: Edges, judge: Judge) -> Patches:
+    """The patches, kept beside the ledger where that is kept.
+
+    Raises:
+        ConfigError: their journal cannot be used.
+    """
+    return Patches(
+        settings,
+        judge,
+        now=lambda: edges.now_us() / 1e6,
+        journal=_journal(edges, PATCHES_FILE),
+    )
+
+
+def _journal(edges: Edges, name: str) -> Journal | None:
+    if edges.folder is None:
+        return None
+    edges.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Journal(edges.folder / name)
 
 
 async def _recovered(runtime: Runtime) -> None:
@@ -329,8 +371,8 @@ def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edg
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
         runtime.logs.start()
-        if runtime.decisions is not None:
-            runtime.decisions.start()
+        for part in runtime.beside:
+            part.start()
         handler = QueueHandler(runtime.logs)
         roots = [logging.getLogger("tcd"), logging.getLogger("sidecar_api")]
         for root in roots:
@@ -344,8 +386,8 @@ def create_app(settings: Settings, *, scorer: Scorer, assets: Assets, edges: Edg
                 runtime.spans.close()
             for root in roots:
                 root.removeHandler(handler)
-            if runtime.decisions is not None:
-                runtime.decisions.stop()
+            for part in runtime.beside:
+                part.stop()
             runtime.logs.stop()
 
     return ShimApp(runtime, lifespan=lifespan)

@@ -169,6 +169,8 @@ class Reloader:
         service.judge.rules = following.bindings.base
         service.judge.pressure.objective = new.slo_ms / 1000.0
         service.bindings = following.bindings
+        if service.patches is not None:
+            service.patches.settings = new
         runtime.rewriter.rules = rewrite_rules(new, following.policies)
         receipts = service.judge.receipts
         if receipts is not None:

@@ -24,6 +24,7 @@ from sidecar_api.budget import Budget
 from sidecar_api.cutoff import Cutoff
 from sidecar_api.idempotency import Claim, Idempotency, payload_digest
 from sidecar_api.outcome import Answer, Call, Observer, Quota, Stages, SubjectQuotaExceeded
+from sidecar_api.patching import Patches
 from sidecar_api.pins import Resolver, Shape
 from sidecar_api.schemas import MAX_CONTEXT_MEMBERS, DiagnoseRequest
 from sidecar_api.sessions import Session, SessionTable
@@ -65,6 +66,7 @@ class Parts:
     now_us: Callable[[], int]
     random: Callable[[int], bytes]
     gpu: Callable[[], Mapping[str, float]] | None = None
+    patches: Patches | None = None
 
 
 class Service:
@@ -78,6 +80,7 @@ class Service:
         self.resolver = parts.resolver
         self.judge = parts.judge
         self.bindings = parts.bindings
+        self.patches = parts.patches
         self.budget = parts.budget
         self.subjects = parts.subjects
         self._parts = parts
@@ -123,6 +126,8 @@ class Service:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(min(_SWEEP_SECONDS, self.settings.session_idle_s / 2))
+            if self.patches is not None:
+                self.patches.tick()
             for _ in range(_SWEEP_BATCH):
                 session = self.sessions.expired(loop.time())
                 if session is None:
@@ -161,7 +166,10 @@ class Service:
 
     def rules(self, request: DiagnoseRequest) -> JudgeRules:
         """The rules of a request, as they are now; it keeps them until it is answered."""
-        return self.bindings.of(request)
+        rules, patches = self.bindings.of(request), self.patches
+        if patches is None or not patches.active:
+            return rules
+        return patches.rules(rules, self.subjects.subject(request.tenant, request.user, request.session))
 
     @contextmanager
     def work(self) -> Iterator[None]:

@@ -45,6 +45,7 @@ class Session:
         touched: time of its last step, on the loop's clock.
         ticket: reservation token of a direct caller, or empty.
         blocks: evidence of the unit `block`.
+        tool: named by the context of a step, or empty.
         nbytes: bytes it counted for in the table.
     """
 
@@ -69,6 +70,7 @@ class Session:
     chain: ChainState | None = None
     nbytes: int = 0
     ticket: str = ""
+    tool: str = ""
     blocks: Blocks = field(default_factory=Blocks)
     busy: bool = False
     waiters: deque[asyncio.Future[None]] = field(default_factory=deque)

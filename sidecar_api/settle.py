@@ -29,6 +29,7 @@ from sidecar_api.receipting import Receipts
 from sidecar_api.schemas import Check, Components, DiagnoseRequest
 from sidecar_api.sessions import Session
 from sidecar_api.states import StateKeeper
+from sidecar_api.trusting import TrustFeed, parties
 from sidecar_api.windows import HoldRules, Staged
 from tcd.contract import Status, pack_status
 from tcd.errors import Conflict, NotFound, TcdError, VerificationError
@@ -38,7 +39,7 @@ from tcd.receipts import Receipt, records
 from tcd.receipts.records import av_members, av_off
 from tcd.risk_av import CloseReason, LevelMismatch, Reservation, RuleName, Settlement
 from tcd.rows import ScoreResult, ScoreRow
-from tcd.trust import Logged, record
+from tcd.trust import Logged, Node, record
 from tcd.trust.policies import SUBJECT
 
 _ANY_FAILED = pack_status(int(Status.FAILED), int(Status.FAILED), int(Status.FAILED))
@@ -87,6 +88,7 @@ class JudgeRules:
         bound: the table that decides; None = the settings do.
         deadline: seconds that a decision may take at most by policy.
         record: whether decisions go into the decision log.
+        patches: names of the patches in force.
     """
 
     decision: Rules
@@ -103,6 +105,7 @@ class JudgeRules:
     bound: Bound | None = None
     deadline: float = math.inf
     record: bool = False
+    patches: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -141,7 +144,7 @@ class Judge:
         self._observer = observer
         self._now_us = now_us
         self.keeper = keeper
-        self.distrust: Callable[[Turn], float] | None = None
+        self.trust: TrustFeed | None = None
         self.pressure = Pressure()
 
     # -- evidence ------------------------------------------------------------------------------------------
@@ -213,6 +216,8 @@ class Judge:
             body = draft.encode(None, state, lost)
         else:
             self._observer.commit(seconds=seconds)
+            if self.trust is not None and turn.first:
+                self.trust.seen(_parties(turn), good=False, evidence=session.hypothesis)
         seen = draft.observation(receipt, state, perf_counter() - turn.began)
         self.pressure.seen(seen.seconds)
         return Answer(body, turn.request.session, turn.quota, turn.stages, seen)
@@ -237,7 +242,7 @@ class Judge:
             known,
             score=result.score if result is not None else 0.0,
             spent=view.spent / view.alpha,
-            distrust=self.distrust(turn) if self.distrust is not None else 0.0,
+            distrust=self.trust.distrust(_parties(turn)) if self.trust is not None else 0.0,
             pressure=self.pressure.value,
         )
 
@@ -310,6 +315,10 @@ class Judge:
         if session.hypothesis:
             self.judge_blocks(session)
             self._budget.close(session.stream, session.hypothesis, reason)
+            if self.trust is not None and session.steps and not session.triggered:
+                tenant, _, _ = session.subject
+                nodes = parties(session.names[0], tenant, session.user, {"tool": session.tool})
+                self.trust.seen(nodes, good=True, evidence=session.hypothesis)
         receipts: tuple[Receipt, ...] = ()
         if self.receipts is not None:
             snapshot = self._budget.view(session.stream).snapshot
@@ -339,7 +348,23 @@ def _lose_chain(session: Session) -> None:
     session.chain = None
 
 
+def _parties(turn: Turn) -> tuple[Node, ...]:
+    session, context = turn.session, turn.request.context
+    tool = context.get("tool")
+    if isinstance(tool, str):
+        session.tool = tool
+    return parties(session.names[0], session.subject[0], session.user, context)
+
+
 def _decided(turn: Turn, facts: Facts) -> Decision:
+    decision = _by_rules(turn, facts)
+    if not turn.rules.patches:
+        return decision
+    names = tuple(f"patch:{name}"[:64] for name in turn.rules.patches)
+    return replace(decision, tags=(*decision.tags, *names)[:16])
+
+
+def _by_rules(turn: Turn, facts: Facts) -> Decision:
     bound = turn.rules.bound
     if bound is None:
         return decide(turn.rules.decision, facts, policy=turn.pins.policy, base=turn.base)

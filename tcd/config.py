@@ -64,6 +64,16 @@ class RateOverride(BaseModel):
     divisor: Positive | None = None
 
 
+class Dependency(BaseModel):
+    """An edge of the trust graph: a node depends on another one, `kind:name` each."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: Annotated[str, Field(pattern="^(model|tool|tenant|user):.")]
+    on: Annotated[str, Field(pattern="^(model|tool|tenant|user):.")]
+    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
 class Settings(BaseSettings):
     """Every setting of `tcd serve`. Field `x` is `TCD_X` in the environment and `x` in the TOML file."""
 
@@ -131,6 +141,12 @@ class Settings(BaseSettings):
         None, description="file of one JSON line per decision, subjects in clear, for `tcd policy diff --log`"
     )
     policies_json: str | None = Field(None, description="the same as JSON in the variable itself")
+
+    # trust, docs/trust.md
+    trust_enable: bool = Field(default=False, description="evidence of decisions lowers trust; policies read distrust")
+    trust_depends: tuple[Dependency, ...] = Field((), description="edges: who depends on whom")
+    trust_half_life_s: Positive = Field(86_400.0, description="after which evidence counts half")
+    trust_prior: Positive = Field(20.0, description="good evidence that everyone begins with")
 
     # sessions and idempotency
     session_idle_s: Positive = 600.0

@@ -48,6 +48,18 @@ class Spans(Protocol):
         ...
 
 
+class Beside(Protocol):
+    """A part with a thread of its own."""
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def stop(self) -> None:
+        """End, with what waits done."""
+        ...
+
+
 @dataclass(slots=True)
 class Runtime:
     """All parts of one app.
@@ -97,6 +109,12 @@ class Runtime:
     spans: Spans | None = None
     in_flight: int = field(default=0)
 
+    @property
+    def beside(self) -> tuple[Beside, ...]:
+        """What runs beside the dataplane from the start to the end."""
+        found: tuple[Beside | None, ...] = (self.decisions, self.service.judge.trust, self.service.patches)
+        return tuple(part for part in found if part is not None)
+
     def readiness(self) -> dict[str, str]:
         """Name of each check to "" or why it fails."""
         found = {name: check() for name, check in self.checks.items()}
@@ -130,6 +148,9 @@ class Runtime:
     def observe(self, seen: Observation, context: RequestContext) -> None:
         """Count, log and trace a decision, after it was answered."""
         self.exporter.decision(seen)
+        patches = self.service.patches
+        if patches is not None and patches.active:
+            patches.seen(seen.subject, seconds=seen.seconds, degraded=bool(seen.degraded))
         if self.decisions is not None and seen.record is not None:
             self.decisions.write(seen.record)
         if self.spans is not None:

@@ -29,6 +29,8 @@ COMMANDS = {
     "conformance": "tcd.cli.conformance",
     "config": "tcd.cli.config",
     "policy": "tcd.cli.policy",
+    "trust": "tcd.cli.trust",
+    "patch": "tcd.cli.patch",
     "keys": "tcd.cli.keys",
     "verify": "tcd.cli.verify",
     "audit": "tcd.cli.audit",

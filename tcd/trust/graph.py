@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,23 @@ class Node(NamedTuple):
 
     kind: NodeKind
     name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Node:
+        """From `kind:name`.
+
+        Raises:
+            ValueError: the kind is none.
+        """
+        kind, colon, name = text.partition(":")
+        if kind not in get_args(NodeKind) or not colon or not name:
+            msg = f"{text!r} is not kind:name with one of {', '.join(get_args(NodeKind))}"
+            raise ValueError(msg)
+        return cls(cast("NodeKind", kind), name)
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        return f"{self.kind}:{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +154,12 @@ class TrustGraph:
             self._edges[source, target] = weight
             self._cached = None
             return True
+
+    def clear_edges(self) -> None:
+        """Forget all dependencies."""
+        with self._lock:
+            self._edges.clear()
+            self._cached = None
 
     def observe(self, node: Node, *, good: bool, evidence: str, at: float, now: float, weight: float = 1.0) -> bool:
         """Take evidence; whether it counts.
@@ -259,6 +282,11 @@ class TrustGraph:
                 "edges": [[source, target, weight] for (source, target), weight in self._edges.items()],
                 "seen": list(self._seen.items()),
             }
+
+    def nodes(self) -> list[Node]:
+        """All nodes, in the order in which they became known."""
+        with self._lock:
+            return list(self._index)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], params: Params | None = None) -> TrustGraph:

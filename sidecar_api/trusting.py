@@ -1,0 +1,153 @@
+"""The trust graph in the dataplane: evidence of durable decisions in, distrust of whoever takes part out.
+
+Evidence is taken, made durable and propagated in a thread of its own; a step reads a table that is at most a second
+old. Users are known by their keyed digest.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from tcd.config import Settings
+from tcd.errors import TcdError
+from tcd.journal import Journal
+from tcd.trust import Node, Params, TrustGraph
+
+_LOG: Final = logging.getLogger(__name__)
+FILE: Final = "trust.journal"
+_REFRESH: Final = 1.0
+_BATCH: Final = 4096
+#: Lines after which the file is replaced by the state.
+_COMPACT: Final = 200_000
+#: kind, name, good, id, seconds since 1970.
+Line = tuple[str, str, bool, str, float]
+
+
+def restored(values: Iterable[Any], params: Params) -> TrustGraph:
+    """The graph of a journal: its last state, and the evidence after it."""
+    graph = TrustGraph(params)
+    for value in values:
+        if isinstance(value, dict):
+            graph = TrustGraph.from_json(value, params)
+            continue
+        kind, name, good, evidence, at = value
+        graph.observe(Node(kind, name), good=good, evidence=evidence, at=at, now=at)
+    return graph
+
+
+def params_of(settings: Settings) -> Params:
+    """The settings' parameters of trust."""
+    return Params(prior=settings.trust_prior, half_life=settings.trust_half_life_s)
+
+
+def connected(settings: Settings, values: Iterable[Any]) -> TrustGraph:
+    """The graph of a journal with the settings' dependencies and no others."""
+    graph = restored(values, params_of(settings))
+    graph.clear_edges()
+    for edge in settings.trust_depends:
+        graph.depend(Node.parse(edge.node), Node.parse(edge.on), edge.weight)
+    return graph
+
+
+def parties(model: str, tenant: str, user: str, context: Mapping[str, Any]) -> tuple[Node, ...]:
+    """Whoever takes part in a step; `context.tool` names a tool."""
+    tool = context.get("tool")
+    found = (Node("model", model), Node("tenant", tenant), Node("user", user))
+    return (*found, Node("tool", tool)) if isinstance(tool, str) and tool else found
+
+
+class TrustFeed:
+    """Keeps a graph up to date."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        journal: Journal | None = None,
+        clock: Callable[[], float] = time.time,
+        compact: int = _COMPACT,
+    ) -> None:
+        """A feed that is not started; without a journal the graph ends with the process."""
+        self._journal, self._clock, self._compact = journal, clock, compact
+        self._lines = len(journal.values) if journal is not None else 0
+        self.graph = connected(settings, journal.values if journal is not None else ())
+        self._queue: queue.Queue[Line | None] = queue.Queue(100_000)
+        self._thread: threading.Thread | None = None
+        self._scores: Mapping[Node, float] = self.graph.scores(clock())
+        self.dropped = 0
+
+    def start(self) -> None:
+        """Begin to take evidence."""
+        self._thread = threading.Thread(target=self._run, name="tcd-trust", daemon=True)
+        self._thread.start()
+
+    def stop(self, *, timeout: float = 5.0) -> None:
+        """Take what waits, make it durable, end."""
+        if self._thread is not None:
+            self._queue.put(None, timeout=timeout)
+            self._thread.join(timeout)
+            self._thread = None
+        if self._journal is not None:
+            self._journal.close()
+
+    def seen(self, nodes: Iterable[Node], *, good: bool, evidence: str) -> None:
+        """Evidence about nodes; the same id counts once for each. Never blocks."""
+        at = self._clock()
+        for node in nodes:
+            try:
+                self._queue.put_nowait((node.kind, node.name, good, f"{evidence}/{node.kind}", at))
+            except queue.Full:  # noqa: PERF203 - each one counts
+                self.dropped += 1
+
+    def distrust(self, nodes: Iterable[Node]) -> float:
+        """Of the least trusted, 0 to 1; 0 for those that are not known."""
+        scores = self._scores
+        return 1.0 - min((scores.get(node, 1.0) for node in nodes), default=1.0)
+
+    def take(self, lines: list[Line]) -> None:
+        """Make evidence durable, then count it."""
+        if self._journal is not None and lines:
+            try:
+                self._journal.append(lines)
+            except TcdError as error:
+                # it counts until the process ends: what lowers trust must not be lost to a full disk
+                _LOG.error("evidence is not durable: %s", error.detail)
+        now = self._clock()
+        for kind, name, good, evidence, at in lines:
+            self.graph.observe(Node(kind, name), good=good, evidence=evidence, at=at, now=max(now, at))  # type: ignore[arg-type] # a kind
+        self._lines += len(lines)
+        if self._journal is not None and self._lines > self._compact:
+            try:
+                self._journal.replace([self.graph.to_json()])
+                self._lines = 1
+            except TcdError as error:
+                _LOG.warning("the trust journal stays as it is: %s", error.detail)
+                self._lines = 0
+
+    def refresh(self) -> None:
+        """Propagate, for the steps from now on."""
+        self._scores = self.graph.scores(self._clock())
+
+    def _run(self) -> None:
+        over, last = False, time.monotonic()
+        while not over:
+            lines: list[Line] = []
+            try:
+                found = self._queue.get(timeout=_REFRESH)
+                while found is not None and len(lines) < _BATCH:
+                    lines.append(found)
+                    found = self._queue.get_nowait()
+                over = found is None
+                if found is not None:
+                    lines.append(found)
+            except queue.Empty:
+                pass
+            self.take(lines)
+            if over or time.monotonic() - last >= _REFRESH:
+                self.refresh()
+                last = time.monotonic()
