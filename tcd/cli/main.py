@@ -20,6 +20,7 @@ app = typer.Typer(
 COMMANDS = {
     "serve": "tcd.cli.serve",
     "triton": "tcd.cli.triton",
+    "doctor": "tcd.cli.doctor",
     "demo": "tcd.cli.demo",
     "perf": "tcd.cli.perf",
     "bench": "tcd.cli.bench",
