@@ -28,7 +28,7 @@ GROUPS: Final = (("severe", "mild"), ("temperature", "shift"), ("loop",))
 #: Without features a corruption hides too well for a head of its own.
 FEWER_GROUPS: Final = (("severe", "mild", "temperature", "shift"), ("loop",))
 #: Weight of a kind of fault in training against that of the others of its head.
-_EMPHASIS: Final = {"severe": 2.0, "mild": 2.0}
+_EMPHASIS: Final = {"severe": 2.0, "mild": 2.0, "soft": 0.3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def heads_of(number: int, training: Training, usable: Bool, options: FitOptions)
     Raises:
         AssetError: if there is nothing to learn from, and no weights are given for the mask.
     """
-    groups = GROUPS if number & int(Signal.FEATURES) else FEWER_GROUPS
+    groups = options.groups or (GROUPS if number & int(Signal.FEATURES) else FEWER_GROUPS)
     found = [group for group in groups if options.learn and np.isin(training.kind, group).any()]
     if found:
         return tuple(training.only(group).fit(usable, options.ridge) for group in found)

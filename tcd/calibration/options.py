@@ -33,6 +33,8 @@ class FitOptions:
         weights: combinations by mask for recordings that hold healthy generations only.
         learn: whether faults in the data train the combination; with False `weights` are taken.
         training: recordings of other prompts that train the combination too, standardised by scales of their own.
+        groups: kinds of faults that a head learns together, one head per group; those of `tcd.calibration.heads` by
+            default.
         delta: probability that the calibration is too lucky for p-values that hold given it
             (`tcd.calibration.conditional`); 0 for the marginal ones.
     """
@@ -51,4 +53,5 @@ class FitOptions:
     weights: Mapping[int, MaskCalibration] = field(default_factory=dict)
     training: tuple[Steps, ...] = ()
     learn: bool = True
+    groups: tuple[tuple[str, ...], ...] = ()
     delta: float = 0.0

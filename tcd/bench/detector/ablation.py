@@ -21,6 +21,9 @@ MASKS: Final = {
     "log-probability": 1,
 }
 
+#: A head of all faults, and one of loops, as tcd had them.
+ONE_HEAD: Final = (("loop", "mild", "severe", "shift", "soft", "temperature"), ("loop",))
+
 
 def cross_validated(
     steps: list[Steps], prompts: tuple[str, ...], folds: int, mask: int, options: FitOptions | None = None
@@ -42,12 +45,12 @@ def without(steps: Steps, component: str) -> Steps:
 
 
 def components(recordings: Recordings, folds: int, options: FitOptions) -> dict[str, list[Scored]]:
-    """All signals, one component left out at a time, fitted and calibrated anew.
+    """All signals, one component left out at a time, and one head in the place of several; fitted and calibrated anew.
 
     Raises:
         AssetError: if there are too few sessions to fit.
     """
-    return {
+    left_out = {
         f"without {name}": cross_validated(
             [without(s, name) for s in recordings.steps],
             recordings.prompts,
@@ -56,4 +59,8 @@ def components(recordings: Recordings, folds: int, options: FitOptions) -> dict[
             replace(options, training=tuple(without(s, name) for s in options.training)),
         )
         for name in COMPONENTS
+    }
+    one = replace(options, groups=ONE_HEAD)
+    return left_out | {
+        "one head, and one for loops": cross_validated(recordings.steps, recordings.prompts, folds, 15, one)
     }
