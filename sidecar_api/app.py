@@ -26,6 +26,7 @@ from sidecar_api.log.handover import after_restart
 from sidecar_api.log.heads_writer import HeadsWriter
 from sidecar_api.log.keyring import KeyRing
 from sidecar_api.log.service import LogService
+from sidecar_api.mending import Mender
 from sidecar_api.patching import FILE as PATCHES_FILE
 from sidecar_api.patching import Patches
 from sidecar_api.pins import Assets, Resolver
@@ -221,6 +222,8 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
     )
     judge.pressure.objective = settings.slo_ms / 1000.0
     judge.trust = _trust(settings, edges)
+    if receipts is not None:
+        judge.mender = Mender(ledger, receipts, judge.put)
     service = _service(settings, scorer, assets, edges, judge, bindings, shared)
 
     def loaded(digest: str, sessions: int) -> None:
@@ -339,6 +342,8 @@ async def _serving(runtime: Runtime, *, timeout: float) -> AsyncIterator[None]:
     finally:
         if runtime.log is not None:
             await runtime.log.quiet()
+        if runtime.service.judge.mender is not None:
+            await runtime.service.judge.mender.stop()
         await runtime.service.stop(timeout=timeout)
         if runtime.log is not None:
             await runtime.log.stop(timeout=timeout)

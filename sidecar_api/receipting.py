@@ -159,6 +159,17 @@ class Receipts:
         """The last record of a chain whose session did not outlive the process."""
         return self._issue(state, "close", tenant, records.close_members(reason="abandoned", count=state.seq + 1))
 
+    def cut(self, state: ChainState, tenant: str, *, last: int) -> tuple[Receipt, ...]:
+        """The end of a chain whose records from `state` up to number `last` were issued and are not stored.
+
+        The admission has the number of the first of them; where nothing is missing, the chain is only closed.
+        """
+        if last < state.seq:
+            return (self.abandon(state, tenant),)
+        members = records.gap_members(first=state.seq, last=last, reason="not durable")
+        gap = self._issue(state, "gap", tenant, members)
+        return (gap, self.abandon(gap.next(), tenant))
+
     def forget_epochs(self) -> None:
         """A commit failed: the epochs' chains may not be where they seem; new ones begin."""
         self._epochs.clear()

@@ -22,6 +22,7 @@ from sidecar_api.commit import Committer
 from sidecar_api.cutoff import Cutoff
 from sidecar_api.decision import Bound, Decision, Facts, RouteTuple, Rules, decide, decide_by
 from sidecar_api.idempotency import Claim, Idempotency
+from sidecar_api.mending import Mender
 from sidecar_api.outcome import Answer, Call, Observation, Observer, Quota, Stages
 from sidecar_api.pins import Pins
 from sidecar_api.receipting import Facts as ReceiptFacts
@@ -145,6 +146,7 @@ class Judge:
         self._now_us = now_us
         self.keeper = keeper
         self.trust: TrustFeed | None = None
+        self.mender: Mender | None = None
         self.pressure = Pressure()
 
     # -- evidence ------------------------------------------------------------------------------------------
@@ -252,7 +254,7 @@ class Judge:
             head = receipts[-1].head_hex if receipts else ""
             answers = (self._idempotency.record(turn.claim, body, head, now_us=self._now_us()),)
         session = turn.session
-        return self.put(receipts or (), answers=answers, lost=lambda: _lose_chain(session))
+        return self.put(receipts or (), answers=answers, lost=lambda: self._lose_chain(session))
 
     def put(
         self,
@@ -324,7 +326,17 @@ class Judge:
             snapshot = self._budget.view(session.stream).snapshot
             closed = self.receipts.close(session, reason, snapshot)
             receipts = (closed,) if closed is not None else ()
-        self.put(receipts)
+        if self.mender is not None and receipts:
+            mender, ended = self.mender, receipts[0].next()
+            self.put(receipts, lost=lambda: mender.cut(ended, session.subject[0]))
+        else:
+            self.put(receipts)
+
+    def _lose_chain(self, session: Session) -> None:
+        """Its last record never became durable: a new chain begins with the next one."""
+        chain, session.chain = session.chain, None
+        if chain is not None and self.mender is not None:
+            self.mender.cut(chain, session.subject[0])
 
     def judge_blocks(self, session: Session) -> None:
         """Unit block: the session's e-value meets its level now; it cannot route earlier."""
@@ -341,11 +353,6 @@ class Judge:
     def budget(self) -> Budget:
         """The controller's front."""
         return self._budget
-
-
-def _lose_chain(session: Session) -> None:
-    """Its last record never became durable: a new chain begins with the next one."""
-    session.chain = None
 
 
 def _parties(turn: Turn) -> tuple[Node, ...]:

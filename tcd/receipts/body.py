@@ -56,7 +56,7 @@ eproc (`risk_av.views.EprocSnapshot`)::
      x, alloc, spent, wealth, threshold: hex64, s, e, c: hex64 mantissas in [1, 2) or 0,
      s_exp2, e_exp2, c_exp2: integer of either sign, trigger: boolean}
 
-typ gap    `gap {from, to: integer, reason: 1..128}`: a signed admission of loss
+typ gap    `gap {from, to: integer, reason: 1..128}`: a signed admission of loss; the shim's has the number `from`
 typ close  `close {reason: end|idle|horizon|pin_changed|abandoned|epoch_roll|shutdown, count: records of the
            chain with this one}`, `eproc`?
 typ admin  `admin {action, actor: 1..128, object: digest}`

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from sidecar_api.app import Edges
+from tcd.errors import Unavailable
 from tcd.ledger import MemoryLedger
 from tcd.receipts import KeySet, VerifyPolicy, verify_chain, verify_single
 
@@ -185,3 +187,60 @@ async def test_no_name_of_a_subject_is_logged(make_client: Any) -> None:
     assert not any(name in text for name in ("acme", "alice", "conv-1234"))
     page = (await client.get("/metrics")).body.decode()
     assert not any(name in page for name in ("acme", "alice", "conv-1234"))
+
+
+async def test_a_chain_that_a_failed_commit_cut_ends_with_an_admission(make_client: Any) -> None:
+    """The answer without a receipt is degraded; once the ledger works again the old chain says what is missing."""
+    ledger = MemoryLedger()
+    client = make_client(edges=Edges(ledger=ledger))
+    judge = client.app.runtime.service.judge
+    judge.mender._pause = 0.01
+    before = [await client.step(step_id=i) for i in range(2)]
+    append, refused, tried = ledger.append, 0, asyncio.Event()
+
+    async def fail(*_: Any, **__: Any) -> None:
+        nonlocal refused
+        refused += 1
+        if refused == 4:
+            tried.set()
+        msg = "away"
+        raise Unavailable(msg)
+
+    ledger.append = fail  # type: ignore[method-assign, assignment]
+    lost = await client.step(step_id=2)
+    assert (lost["cause"], lost["receipt"]) == ("degraded", None)
+    await asyncio.wait_for(tried.wait(), 60)
+    ledger.append = append  # type: ignore[method-assign]
+    chain = json.loads(before[0]["receipt_body"])["chain"]["id"]
+    for _ in range(6000):
+        state = await ledger.chain(chain)
+        if state is not None and state.closed:
+            break
+        await asyncio.sleep(0.01)
+    after = await client.step(step_id=3)
+    assert json.loads(after["receipt_body"])["chain"]["id"] != chain
+    records = [stored.receipt for stored in await ledger.chain_records(chain) if stored.receipt is not None]
+    assert [record.typ for record in records] == ["open", "decision", "decision", "gap", "close"]
+    assert json.loads(records[3].body)["gap"] == {"from": 3, "to": 3, "reason": "not durable"}
+    bodies, heads, sigs = ([getattr(r, name) for r in records] for name in ("body_text", "head_hex", "sig_hex"))
+    assert verify_chain(bodies, heads=heads, sigs=sigs, policy=policy_of(client)).ok
+    await judge.mender.stop()
+
+
+async def test_a_chain_of_which_nothing_was_stored_needs_no_admission(make_client: Any) -> None:
+    ledger = MemoryLedger()
+    client = make_client(edges=Edges(ledger=ledger))
+    judge = client.app.runtime.service.judge
+    judge.mender._pause = 0.0
+    append = ledger.append
+
+    async def fail(*_: Any, **__: Any) -> None:
+        msg = "away"
+        raise Unavailable(msg)
+
+    ledger.append = fail  # type: ignore[method-assign, assignment]
+    await client.step()
+    ledger.append = append  # type: ignore[method-assign]
+    assert judge.mender._task is not None
+    await asyncio.wait_for(judge.mender._task, 60)
+    assert (await ledger.stats()).receipts == 0
