@@ -34,6 +34,7 @@ from sidecar_api.policing import policy_digest
 from sidecar_api.receipting import Receipts
 from sidecar_api.recovery import recover
 from sidecar_api.replica import Replica, ReplicaRules, shared_params
+from sidecar_api.rewrite_records import RewriteRecords
 from sidecar_api.rewriting import Rewriter, rewrite_rules, spotlight_key
 from sidecar_api.service import Parts, Service
 from sidecar_api.sessions import SessionTable
@@ -259,6 +260,7 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
             random=edges.random,
             metrics=shared.exporter.spotlighting,
             logs=logs if settings.log_decisions else None,
+            keeper=RewriteRecords(judge, service.subjects),
         ),
         exporter=shared.exporter,
         logs=logs,

@@ -18,7 +18,7 @@ POLICY_FIELDS: Final = frozenset(
         *("rate_overrides", "session_busy"),
         *("spotlight_zones", "spotlight_marking", "spotlight_keep_newlines", "spotlight_marker", "spotlight_shadow"),
         *("spotlight_marker_length", "spotlight_fixed_marker", "spotlight_data_roles", "spotlight_plain_tags"),
-        "spotlight_on_failure",
+        *("spotlight_on_failure", "spotlight_receipts"),
     }
 )
 

@@ -187,12 +187,32 @@ class Receipts:
         self._heads = out[-1].next()
         return out
 
-    def _aside(self, name: str, chain: ChainState | None, typ: str, members: dict[str, Any]) -> tuple[Receipt, ...]:
+    def finish(self, state: ChainState, tenant: str) -> Receipt:
+        """The last record of a chain that makes room for another one."""
+        return self._issue(state, "close", tenant, records.close_members(reason="idle", count=state.seq + 1))
+
+    def rewriting(
+        self, chain: ChainState | None, tenant: str, members: dict[str, Any], *, config: str, policy: str
+    ) -> tuple[Receipt, ...]:
+        """The records of a request's rewriting, in the tenant's chain of them; None = it begins."""
+        return self._aside("rewrite", chain, "rewrite", members, tenant=tenant, config=config, policy=policy)
+
+    def _aside(
+        self,
+        name: str,
+        chain: ChainState | None,
+        typ: str,
+        members: dict[str, Any],
+        *,
+        tenant: str = "-",
+        config: str = "",
+        policy: str = "",
+    ) -> tuple[Receipt, ...]:
         """A record of nobody's session, after the `open` of its chain where that begins."""
         out: list[Receipt] = []
         if chain is None:
             opened = records.open_session_members(
-                subject=chain_id(name, self.issuer.kid),
+                subject=chain_id(name, self.issuer.kid, *(() if tenant == "-" else (tenant,))),
                 model=records.Model("-"),
                 unit="none",
                 keys=(0, 0, 0),
@@ -201,9 +221,9 @@ class Receipts:
                 weight=0.0,
             )
             new = ChainState(chain_id(name, self.issuer.kid, self.random(8).hex()))
-            out.append(self._issue(new, "open", "-", opened))
+            out.append(self._issue(new, "open", tenant, opened))
             chain = out[-1].next()
-        out.append(self._issue(chain, typ, "-", members))
+        out.append(self._issue(chain, typ, tenant, members, config=config, policy=policy))
         return tuple(out)
 
     def forget_heads(self) -> None:

@@ -153,6 +153,7 @@ class Reloader:
             entropy_floor=rules.entropy_floor,
             receipt=rules.receipt,
             witness=rules.witness,
+            rewrite_receipt=following.settings.spotlight_receipts,
             rewrite=rewrite_policy(following.settings),
         )
         return [f"{found.after or 'the settings'}: {found.what}" for found in loosenings(old, new, base)]

@@ -76,6 +76,10 @@ class RewriteResponse(Struct, kw_only=True, frozen=True):
     ]
     request_id: str
     policy_ref: str
+    receipt: str | None = None
+    receipt_body: str | None = None
+    receipt_sig: str | None = None
+    verify_key: str | None = None
 
 
 class NonceResponse(Struct, kw_only=True, frozen=True):

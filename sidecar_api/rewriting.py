@@ -12,9 +12,11 @@ from typing import Final
 import msgspec
 
 from sidecar_api.policing import default_ref, policy_digest
+from sidecar_api.rewrite_records import RewriteRecords
 from sidecar_api.rewrite_schemas import RewriteRequest, RewriteResponse
 from tcd.config import Settings
-from tcd.errors import RewriteRefused, ScoringTimeout, TcdError, TooLarge
+from tcd.errors import RewriteRefused, ScoringTimeout, TcdError, TooLarge, Unavailable
+from tcd.receipts import Receipt
 from tcd.spotlight import Outcome, Policy, nonce, rewrite
 from tcd.telemetry import LogWriter
 from tcd.telemetry.spotlighting import SpotlightMetrics
@@ -56,7 +58,8 @@ def rewrite_policy(settings: Settings) -> Policy:
 def rewrite_rules(settings: Settings, policies: PolicySet | None = None) -> RewriteRules:
     """The settings' rewriting policy, and those of a bundle over it."""
     digest = policy_digest(settings)
-    return RewriteRules(Rewriting(rewrite_policy(settings), default_ref(digest), digest), policies)
+    default = Rewriting(rewrite_policy(settings), default_ref(digest), digest, settings.spotlight_receipts)
+    return RewriteRules(default, policies)
 
 
 def _subject(request: RewriteRequest) -> dict[str, str]:
@@ -78,13 +81,15 @@ class Rewriter:
         random: Callable[[int], bytes],
         metrics: SpotlightMetrics,
         logs: LogWriter | None,
+        keeper: RewriteRecords | None = None,
     ) -> None:
-        """Rewrite under `rules`, with nonces under `key`; without `logs` nothing is logged."""
+        """Rewrite under `rules`, with nonces under `key`; without `logs` nothing is logged, without `keeper` kept."""
         self.rules = rules
         self._key = key
         self._random = random
         self._metrics = metrics
         self._logs = logs
+        self._keeper = keeper
 
     def nonce(self) -> str:
         """A nonce for an operator's inline tags."""
@@ -105,6 +110,7 @@ class Rewriter:
             RewriteRefused: the policy fails closed and something failed.
             TooLarge: the same, and the body is over 1 MiB.
             ScoringTimeout: the same, and the deadline passed.
+            Unavailable: the same, and the receipt that the policy asks for is not durable in time.
         """
         spans = [value for value in (request.boundary, *headers) if value is not None]
         deadline = monotonic() + seconds
@@ -129,7 +135,16 @@ class Rewriter:
             reasons = ", ".join(outcome.failures)
             msg = f"the request cannot be rewritten: {reasons}"
             raise _ERRORS.get(outcome.failures[0], RewriteRefused)(msg)
-        return outcome, _answer(outcome, request_id, rules.ref)
+        keeper = self._keeper
+        receipt = key = None
+        if keeper is not None and rules.receipt:
+            left = max(deadline - monotonic(), 0.001)
+            receipt = await keeper.keep(request, outcome, rules, before=body, seconds=left)
+            key = keeper.verify_key if receipt is not None else None
+            if receipt is None and rules.policy.on_failure == "closed":
+                msg = "the receipt of the rewriting is not durable"
+                raise Unavailable(msg, retry_after=1.0)
+        return outcome, _answer(outcome, request_id, rules.ref, receipt, key)
 
     def log(self, outcome: Outcome, request_id: str) -> None:
         """Write what was done, without text, marker and nonce."""
@@ -157,7 +172,7 @@ def _wanted(policy: Policy, request: RewriteRequest) -> Policy:
     )
 
 
-def _answer(outcome: Outcome, request_id: str, ref: str) -> bytes:
+def _answer(outcome: Outcome, request_id: str, ref: str, receipt: Receipt | None, key: str | None) -> bytes:
     told = outcome.to_json()
     told.pop("refused")
     return _encode(
@@ -167,5 +182,9 @@ def _answer(outcome: Outcome, request_id: str, ref: str) -> bytes:
             digest=outcome.digest,
             request_id=request_id,
             policy_ref=ref,
+            receipt=receipt.head_hex if receipt is not None else None,
+            receipt_body=receipt.body_text if receipt is not None else None,
+            receipt_sig=receipt.sig_hex if receipt is not None else None,
+            verify_key=key,
         )
     )

@@ -242,6 +242,7 @@ class Settings(BaseSettings):
     spotlight_plain_tags: bool = Field(default=False, description="accept <llmtrace-data> tags, which anyone can write")
     spotlight_shadow: bool = Field(default=True, description="do the work and report it, forward the original")
     spotlight_on_failure: OnFailure = Field("open", description="forward what cannot be rewritten, or refuse it")
+    spotlight_receipts: bool = Field(default=False, description="rewriting a request has a receipt of its own")
     spotlight_key_hex: SecretStr | None = Field(None, description="key of nonces; empty = from the receipt key")
 
     # telemetry

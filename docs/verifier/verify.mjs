@@ -58,7 +58,7 @@ function common(body) {
   if (typeof body.v === 'string') need(body.v === 'tcd.receipt/2', 'version');
   if (typeof body.suite === 'string') need(body.suite === 'Ed25519', 'version');
   const { chain } = body;
-  need(['open', 'decision', 'gap', 'close', 'admin', 'ack', 'rotate', 'heads'].includes(body.typ), 'schema');
+  need(['open', 'decision', 'gap', 'close', 'admin', 'ack', 'rotate', 'heads', 'rewrite'].includes(body.typ), 'schema');
   need(body.v && body.suite && hex(body.kid, 16) && hex(body.nonce, 16) && count(body.ts_us), 'schema');
   need(name(body.origin) && name(body.tenant) && digest(body.config) && digest(body.policy), 'schema');
   need(chain && Object.keys(chain).length === 3 && digest(chain.id) && count(chain.seq) && hex(chain.prev, 32), 'schema');

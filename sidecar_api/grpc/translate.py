@@ -125,6 +125,7 @@ def rewritten(body: bytes) -> pb.RewriteResponse:
     # the rest as Python has it, the body as it is written
     value["body_json"] = bytes(_body.decode(body).body)
     del value["body"]
+    value["receipt_head"] = value.pop("receipt")
     for zone in value["zone_byte_ranges_per_message"]:
         zone["ranges"] = [{"start": start, "end": end} for start, end in zone["ranges"]]
     return pb.RewriteResponse(**value)

@@ -7,7 +7,7 @@ unless marked `?`; no other member is allowed; null is never a value.
 Every body::
 
     v        "tcd.receipt/2"
-    typ      open | decision | gap | close | admin | ack | rotate | heads
+    typ      open | decision | gap | close | admin | ack | rotate | heads | rewrite
     suite    "Ed25519", or "Ed25519+ML-DSA-44": both signatures, and both must verify
     kid      32 hex digits, id of the signing key
     origin   issuer's name, 1..128 characters
@@ -64,6 +64,10 @@ typ ack    `ack {actor: 1..128, stream: digest, claim: integer, terms}`
 typ rotate `rotate {alg, pub: hex, kid: of that key, from_us: integer, proof: hex}`: the key that signs the record
            hands over to another one, whose signature `proof` is (`rotation`)
 typ heads  `heads {count: integer, root: 64 hex digits}`: the newest record of every chain (`heads`)
+typ rewrite  `subject`, `model` as in a decision, and `rewrite {outcome: digest of the rewriter's outcome,
+           before, after: digests of the body's bytes, rewritten, shadow: boolean, zones: integer,
+           marking: datamark|delimit|encode|none, delta: integer of either sign,
+           failures: at most 16 strings of 1..64}`
 """
 
 from __future__ import annotations
@@ -110,7 +114,7 @@ MAX_BODY: Final = 16_384
 NO_PREV: Final = "0" * 64
 ACTIONS: Final = ("allow", "degrade", "block", "throttle", "ask_for_review", "escalate_to_human")
 CAUSES: Final = ("detector", "av", "policy", "budget", "degraded", "trust", "slo", "")
-TYPES: Final = ("open", "decision", "gap", "close", "admin", "ack", "rotate", "heads")
+TYPES: Final = ("open", "decision", "gap", "close", "admin", "ack", "rotate", "heads", "rewrite")
 _HEAD: Final = b"tcd/receipt/v2/head\0"
 _SIG: Final = b"tcd/receipt/v2/sig\0"
 _TYP: Final = '"typ":"'
@@ -263,6 +267,16 @@ _RISK: Final = record(
         **dict.fromkeys(("spent", "distrust", "pressure"), real),
     }
 )
+_REWRITE: Final = record(
+    {
+        **dict.fromkeys(("outcome", "before", "after"), digest),
+        **dict.fromkeys(("rewritten", "shadow"), boolean),
+        "marking": one_of("datamark", "delimit", "encode", "none"),
+        "zones": _COUNT,
+        "delta": _SIGNED,
+        "failures": listing(text(64, 1), 16),
+    }
+)
 _BASE: Final[dict[str, Check]] = {
     "v": one_of(VERSION),
     "typ": one_of(*TYPES),
@@ -307,6 +321,7 @@ _BY_TYPE: Final[dict[str, Check]] = {
     "ack": record({**_BASE, "ack": record({"actor": _NAME, "stream": digest, "claim": _COUNT, "terms": _terms})}),
     "rotate": record({**_BASE, "rotate": _rotate}),
     "heads": record({**_BASE, "heads": record({"count": _COUNT, "root": hexadecimal(32)})}),
+    "rewrite": record({**_BASE, "subject": digest, "model": _MODEL, "rewrite": _REWRITE}),
 }
 
 

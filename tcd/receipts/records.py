@@ -290,3 +290,46 @@ def admin_members(*, action: str, actor: str, object_digest: str) -> dict[str, A
 def ack_members(*, actor: str, stream: str, claim: int, terms: Terms) -> dict[str, Any]:
     """Members of an `ack` record: an operator cleared the alarms of a stream."""
     return {"ack": {"actor": actor, "stream": stream_digest(stream), "claim": claim, "terms": terms.to_json()}}
+
+
+def rewrite_members(
+    *,
+    subject: str,
+    model: Model,
+    outcome: str,
+    before: str,
+    after: str,
+    rewritten: bool,
+    shadow: bool,
+    marking: str,
+    zones: int,
+    delta: int,
+    failures: Sequence[str],
+) -> dict[str, Any]:
+    """Members of a `rewrite` record: what was done to a request before a model saw it.
+
+    Args:
+        subject: `chain.subject_digest`.
+        model: for which the request is.
+        outcome: digest of the rewriter's outcome.
+        before: digest of the body's bytes as it came.
+        after: digest of the bytes to be forwarded.
+        rewritten: whether they differ by marking.
+        shadow: whether the work was done and the original forwarded.
+        marking: how.
+        zones: segments that were (or would be) marked.
+        delta: bytes by which the body grew (or would have).
+        failures: reasons.
+    """
+    done = {
+        "outcome": outcome,
+        "before": before,
+        "after": after,
+        "rewritten": rewritten,
+        "shadow": shadow,
+        "marking": marking,
+        "zones": zones,
+        "delta": delta,
+        "failures": list(failures)[:16],
+    }
+    return {"subject": subject, "model": model.to_json(), "rewrite": done}

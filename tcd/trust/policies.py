@@ -107,12 +107,13 @@ class FailureRule(BaseModel):
 
 
 class ReceiptRule(BaseModel):
-    """What receipts carry."""
+    """What receipts carry; `rewrite`: whether rewriting a request has one."""
 
     model_config = _STRICT
 
     enable: bool | None = None
     witness: bool | None = None
+    rewrite: bool | None = None
 
 
 class Caps(BaseModel):

@@ -17,11 +17,13 @@ class Rewriting:
         policy: what is done.
         ref: `name@version#hash12` of the policy that it belongs to.
         digest: `sha256:` digest that receipts name.
+        receipt: whether rewriting has receipts.
     """
 
     policy: RewritePolicy
     ref: str
     digest: str
+    receipt: bool = False
 
 
 class RewriteRules:
@@ -32,7 +34,12 @@ class RewriteRules:
         self._default = default
         self._policies = policies
         self._made = {
-            policy.ref: Rewriting(policy.rewrite(default.policy), policy.ref, policy.digest)
+            policy.ref: Rewriting(
+                policy.rewrite(default.policy),
+                policy.ref,
+                policy.digest,
+                policy.sections["receipt"].get("rewrite", default.receipt),
+            )
             for policy in (policies if policies is not None else ())
         }
 

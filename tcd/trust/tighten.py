@@ -36,6 +36,7 @@ class Base:
     entropy_floor: float | None = None
     receipt: bool = True
     witness: bool = True
+    rewrite_receipt: bool = False
     rewrite: RewritePolicy = field(default_factory=RewritePolicy)
 
 
@@ -140,6 +141,7 @@ class _Effective:
             "detector.cooldown_steps": (_fewer, detector.get("cooldown_steps", base.cooldown_steps)),
             "receipt.enable": (_fewer, receipt.get("enable", base.receipt)),
             "receipt.witness": (_fewer, receipt.get("witness", base.witness)),
+            "receipt.rewrite": (_fewer, receipt.get("rewrite", base.rewrite_receipt)),
             **{
                 f"routing.{tier}.{name}": (_more, cap)
                 for tier, caps in zip(TIERS, routing.caps, strict=True)

@@ -612,7 +612,7 @@ class ZoneCount(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., origin: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class RewriteResponse(_message.Message):
-    __slots__ = ("body_json", "body_rewritten", "shadow_mode", "zones_marked", "byte_delta_total", "marker_collisions", "marking", "marker", "nonce", "reminder_added", "failures", "zone_byte_ranges_per_message", "zones", "removed_characters", "findings", "digest", "request_id", "policy_ref")
+    __slots__ = ("body_json", "body_rewritten", "shadow_mode", "zones_marked", "byte_delta_total", "marker_collisions", "marking", "marker", "nonce", "reminder_added", "failures", "zone_byte_ranges_per_message", "zones", "removed_characters", "findings", "digest", "request_id", "policy_ref", "receipt_head", "receipt_body", "receipt_sig", "verify_key")
     class RemovedCharactersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -638,6 +638,10 @@ class RewriteResponse(_message.Message):
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     POLICY_REF_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_HEAD_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_BODY_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_SIG_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_KEY_FIELD_NUMBER: _ClassVar[int]
     body_json: bytes
     body_rewritten: bool
     shadow_mode: bool
@@ -656,7 +660,11 @@ class RewriteResponse(_message.Message):
     digest: str
     request_id: str
     policy_ref: str
-    def __init__(self, body_json: _Optional[bytes] = ..., body_rewritten: _Optional[bool] = ..., shadow_mode: _Optional[bool] = ..., zones_marked: _Optional[int] = ..., byte_delta_total: _Optional[int] = ..., marker_collisions: _Optional[int] = ..., marking: _Optional[str] = ..., marker: _Optional[str] = ..., nonce: _Optional[str] = ..., reminder_added: _Optional[bool] = ..., failures: _Optional[_Iterable[str]] = ..., zone_byte_ranges_per_message: _Optional[_Iterable[_Union[ZoneRanges, _Mapping]]] = ..., zones: _Optional[_Iterable[_Union[ZoneCount, _Mapping]]] = ..., removed_characters: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., digest: _Optional[str] = ..., request_id: _Optional[str] = ..., policy_ref: _Optional[str] = ...) -> None: ...
+    receipt_head: str
+    receipt_body: str
+    receipt_sig: str
+    verify_key: str
+    def __init__(self, body_json: _Optional[bytes] = ..., body_rewritten: _Optional[bool] = ..., shadow_mode: _Optional[bool] = ..., zones_marked: _Optional[int] = ..., byte_delta_total: _Optional[int] = ..., marker_collisions: _Optional[int] = ..., marking: _Optional[str] = ..., marker: _Optional[str] = ..., nonce: _Optional[str] = ..., reminder_added: _Optional[bool] = ..., failures: _Optional[_Iterable[str]] = ..., zone_byte_ranges_per_message: _Optional[_Iterable[_Union[ZoneRanges, _Mapping]]] = ..., zones: _Optional[_Iterable[_Union[ZoneCount, _Mapping]]] = ..., removed_characters: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., digest: _Optional[str] = ..., request_id: _Optional[str] = ..., policy_ref: _Optional[str] = ..., receipt_head: _Optional[str] = ..., receipt_body: _Optional[str] = ..., receipt_sig: _Optional[str] = ..., verify_key: _Optional[str] = ...) -> None: ...
 
 class HealthRequest(_message.Message):
     __slots__ = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from sidecar_api.rewriting import rewrite_policy, spotlight_key
 from tcd.config import ApiToken, Settings, load
-from tcd.errors import ConfigError
+from tcd.errors import ConfigError, Unavailable
 from tcd.spotlight import Policy
 
 TOKEN = "0123456789abcdef"
@@ -95,10 +96,10 @@ async def test_the_failure_policy(make_client: Any, request_: Any, status: int, 
 
 
 async def test_a_deadline_that_passed(make_client: Any) -> None:
-    value = {"body": {"messages": [{"role": "tool", "content": "a b"}] * 300}}
-    reply = await rewrite(make_client(spotlight_on_failure="closed"), value, **{"X-Deadline-Ms": "0.001"})
+    value = {"body": {"messages": [{"role": "tool", "content": "a b " * 8}] * 15_000}}
+    reply = await rewrite(make_client(spotlight_on_failure="closed"), value, **{"X-Deadline-Ms": "1"})
     assert (reply.status, reply.json()["code"]) == (504, "deadline_exceeded")
-    reply = await rewrite(make_client(), value, **{"X-Deadline-Ms": "0.001"})
+    reply = await rewrite(make_client(), value, **{"X-Deadline-Ms": "1"})
     assert reply.json()["failures"] == ["deadline_exceeded"]
 
 
@@ -253,3 +254,75 @@ def test_a_bundle_that_is_not_there_is_refused(make_client: Any, tmp_path: Path)
     (tmp_path / "a.toml").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=r"a\.toml:1: not UTF-8"):
         make_client(policies=tmp_path)
+
+
+RECEIPTED = BUNDLE + "[policy.receipt]\nrewrite = true\n"
+
+
+async def test_a_rewriting_has_a_receipt_where_the_policy_says_so(make_client: Any, tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(RECEIPTED)
+    client = make_client(policies=tmp_path / "p.toml")
+    bodies, heads = [], []
+    for _ in range(2):
+        answer = (await rewrite(client, f'{{"body":{BODY},"tenant":"acme","model_id":"m"}}')).json()
+        check = await client.post(
+            {
+                "receipt_head_hex": answer["receipt"],
+                "receipt_body_json": answer["receipt_body"],
+                "receipt_sig_hex": answer["receipt_sig"],
+            },
+            "/verify",
+        )
+        assert check.json()["ok"], check.body
+        body = json.loads(answer["receipt_body"])
+        assert (body["typ"], body["tenant"], body["model"]["id"]) == ("rewrite", "acme", "m")
+        assert body["policy"][7:19] == answer["policy_ref"].partition("#")[2]
+        done = body["rewrite"]
+        assert done["outcome"] == answer["digest"]
+        assert done["before"] == "sha256:" + hashlib.sha256(BODY.encode()).hexdigest()
+        raw = client_body(answer)
+        assert done["after"] == "sha256:" + hashlib.sha256(raw).hexdigest()
+        assert (done["rewritten"], done["shadow"], done["zones"]) == (True, False, 1)
+        bodies.append(body)
+        heads.append(answer["receipt"])
+    assert bodies[1]["chain"] == {**bodies[0]["chain"], "seq": 2, "prev": heads[0]}
+    assert (await rewrite(client, f'{{"body":{BODY},"tenant":"other"}}')).json()["receipt"] is None
+
+
+def client_body(answer: Any) -> bytes:
+    """The forwarded body's bytes: the shim writes it back as it was, with the marked text in place."""
+    marked = json.dumps(answer["body"]["messages"][-1]["content"], ensure_ascii=False)
+    system = json.dumps(answer["body"]["messages"][0]["content"], ensure_ascii=False)
+    first = f'{{"role":"system","content":{system}}},' if answer["body"]["messages"][0]["role"] == "system" else ""
+    return BODY.replace('"messages":[', f'"messages":[{first}').replace('"a b"', marked).encode()
+
+
+async def test_shadow_mode_is_receipted_too(make_client: Any) -> None:
+    client = make_client(spotlight_receipts=True)
+    answer = (await rewrite(client, f'{{"body":{BODY}}}')).json()
+    done = json.loads(answer["receipt_body"])["rewrite"]
+    assert (done["rewritten"], done["shadow"], done["before"]) == (False, True, done["after"])
+    assert done["delta"] > 0
+    assert (await rewrite(make_client(spotlight_receipts=True, receipts_enable=False), f'{{"body":{BODY}}}')).json()[
+        "receipt"
+    ] is None
+
+
+async def test_a_rewriting_that_cannot_be_kept_is_refused_where_failures_close(
+    make_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for on_failure, status in (("open", 200), ("closed", 503)):
+        client = make_client(spotlight_receipts=True, spotlight_on_failure=on_failure)
+
+        async def full(*_: Any, **__: Any) -> Any:
+            msg = "no room"
+            raise Unavailable(msg)
+
+        with monkeypatch.context() as context:
+            context.setattr(client.app.runtime.ledger, "append", full)
+            reply = await rewrite(client, f'{{"body":{BODY}}}')
+        assert reply.status == status
+        if status == 200:
+            assert reply.json()["receipt"] is None
+        # the next one begins a new chain
+        assert json.loads((await rewrite(client, f'{{"body":{BODY}}}')).json()["receipt_body"])["chain"]["seq"] == 1
