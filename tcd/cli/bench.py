@@ -126,6 +126,34 @@ def receipts(
 
 
 @app.command()
+def ensemble(
+    small: bool = typer.Option(False, "--small", help="A minute instead of ten, as CI runs it."),
+    rounds: int = typer.Option(5, min=1, help="Rounds of all models; medians of the ratios within rounds are printed."),
+    out: Path | None = typer.Option(None, help="Write ensemble.md, ensemble.json and the plots to this folder."),
+) -> None:
+    """Load the ensemble and tcd_fused beside no-ops of their shapes; lengths, growth, latencies, starts."""
+    from dataclasses import replace
+
+    from tcd.bench import ensemble as bench
+    from tcd.bench.ensemble import report
+    from tcd.errors import TcdError
+
+    scale = bench.Scale.small() if small else replace(bench.Scale(), rounds=rounds)
+    try:
+        found = bench.run(scale, say=lambda what: typer.echo(f"{what} ...", err=True))
+    except TcdError as error:
+        typer.echo(f"tcd bench: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+    print(report.markdown(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "ensemble.md").write_text(report.markdown(found, images="ensemble-"))
+        (out / "ensemble.json").write_text(json.dumps(found, indent=1) + "\n")
+        for name, drawing in report.plots(found).items():
+            (out / f"ensemble-{name}.svg").write_text(drawing)
+
+
+@app.command()
 def spotlight(
     n: int = typer.Option(1000, min=10, help="Rewritings of each body of 16 KiB."),
     triton: bool = typer.Option(True, help="Also in Triton, beside a model that echoes."),

@@ -88,6 +88,10 @@ class LaunchOptions:
             command line: it keeps the network out, not this machine's users).
         cuda_devices: CUDA_VISIBLE_DEVICES of the server unless the environment has one; Triton starts an instance
             of each model on every GPU that it sees.
+        auto_complete: let Triton ask every model for its configuration first: slower, and not needed.
+        cuda_pool: bytes of device memory that Triton keeps on each GPU for the tensors between the steps; a pool that
+            is too small gives wrong or empty outputs.
+        pinned_pool: bytes of page-locked host memory that copies to and from a GPU go through.
         extra_args: more arguments of `tritonserver`.
     """
 
@@ -105,6 +109,9 @@ class LaunchOptions:
     stop_timeout: float = 15.0
     restrict_admin: bool = True
     cuda_devices: str = "0"
+    auto_complete: bool = False
+    cuda_pool: int = 256 * 2**20
+    pinned_pool: int = 256 * 2**20
     extra_args: tuple[str, ...] = field(default=())
 
 
@@ -365,7 +372,9 @@ class TritonServer:
             *(f"--backend-directory={path}" for path in self._backends()),
             "--model-control-mode=explicit",
             *(f"--load-model={name}" for name in options.models),
-            "--disable-auto-complete-config",
+            *(() if options.auto_complete else ("--disable-auto-complete-config",)),
+            f"--pinned-memory-pool-byte-size={options.pinned_pool}",
+            *(f"--cuda-memory-pool-byte-size={gpu}:{options.cuda_pool}" for gpu in range(self._gpus())),
             f"--backend-config=python,shm-region-prefix-name={token}",
             *(f"--{kind}-address={options.host}" for kind in ("http", "grpc", "metrics")),
             *(f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"),
@@ -378,6 +387,12 @@ class TritonServer:
                 f"--grpc-restricted-protocol={_RESTRICTED}:admin-key={self._key}",
             ]
         return [*command, *options.extra_args]
+
+    def _gpus(self) -> int:
+        """GPUs that the server will see; those without a device file are not there."""
+        visible = self._environment()["CUDA_VISIBLE_DEVICES"]
+        here = len(list(Path("/dev").glob("nvidia[0-9]*")))
+        return min(here, len([name for name in visible.split(",") if name.strip() not in {"", "-1"}]))
 
     def _backends(self) -> list[Path]:
         """The backend directory; none when the server knows its own."""
