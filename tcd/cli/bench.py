@@ -154,6 +154,64 @@ def ensemble(
 
 
 @app.command()
+def e2e(
+    small: bool = typer.Option(False, "--small", help="Seconds instead of minutes, as CI runs it."),
+    rounds: int = typer.Option(16, min=1, help="Rounds of all ways; medians within rounds are printed."),
+    out: Path | None = typer.Option(None, help="Write e2e.md, e2e.json and the plot to this folder."),
+) -> None:
+    """Tokens per second of SmolLM2 with tcd at every step: library, Triton BLS, HTTP, logits processor, and without."""
+    from dataclasses import replace
+
+    from tcd.errors import TcdError
+
+    try:
+        from tcd.bench import e2e as bench
+        from tcd.bench.e2e import report
+    except ImportError as error:
+        typer.echo(f"tcd bench: {error.name} is not installed; remedy: pip install tcd[demo,client]", err=True)
+        raise typer.Exit(1) from None
+    scale = bench.Scale.small() if small else replace(bench.Scale(), rounds=rounds)
+    try:
+        found = bench.run(scale, say=lambda what: typer.echo(f"{what} ...", err=True))
+    except TcdError as error:
+        typer.echo(f"tcd bench: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+    print(report.markdown(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "e2e.md").write_text(report.markdown(found, images="e2e-"))
+        (out / "e2e.json").write_text(json.dumps(found, indent=1) + "\n")
+        (out / "e2e-tokens.svg").write_text(report.plot(found))
+
+
+@app.command()
+def gpu(
+    device: str = typer.Option("cuda", help="Device of torch; cpu tries the same code where there is no GPU."),
+    small: bool = typer.Option(False, "--small", help="Seconds on a CPU."),
+    server: bool = typer.Option(True, help="Also start a Triton server and ask it."),
+    out: Path | None = typer.Option(None, help="Write gpu.md and gpu.json to this folder."),
+) -> None:
+    """Check that a GPU decides as the CPU does, and time from which batch on it pays; exit 1 when a check fails."""
+    from tcd.bench import gpu as bench
+    from tcd.bench.gpu import report
+    from tcd.errors import TcdError
+
+    scale = bench.Scale.small() if small else bench.Scale()
+    try:
+        found = bench.run(scale, device=device, server=server, say=lambda what: typer.echo(f"{what} ...", err=True))
+    except TcdError as error:
+        typer.echo(f"tcd bench: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+    print(report.markdown(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "gpu.md").write_text(report.markdown(found))
+        (out / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
+    if not all(ok for _, ok, _ in found["checks"]):
+        raise typer.Exit(1)
+
+
+@app.command()
 def spotlight(
     n: int = typer.Option(1000, min=10, help="Rewritings of each body of 16 KiB."),
     triton: bool = typer.Option(True, help="Also in Triton, beside a model that echoes."),

@@ -156,6 +156,7 @@ async def _triton(settings: Settings, spotlight_key: bytes) -> AsyncIterator[_Tr
                 metrics_port=settings.triton_metrics_port,
                 models=tuple(dict.fromkeys((*DEFAULT_MODELS, settings.triton_model))),
                 assets=settings.assets,
+                gpu_break_even=settings.gpu_break_even,
                 spotlight_key=spotlight_key,
             )
             server = await stack.enter_async_context(TritonServer(options))

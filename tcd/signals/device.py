@@ -2,7 +2,8 @@
 
 The same operations as in numpy. Elementwise work is done for the whole batch; every sum and product is one of fixed
 shape per row, so that a row's bits do not depend on its neighbours (triton.md §6). They agree with numpy's to rounding,
-not bit for bit: exponentials differ in the last place. Eigenvalues are taken on the host, from Gram matrices.
+not bit for bit: exponentials differ in the last place. Eigenvalues are taken on the host, from Gram matrices, or on the
+device; `make bench-gpu` measures which is faster, and whether a row's bits stay its own there.
 """
 
 from __future__ import annotations
@@ -54,12 +55,30 @@ def token_signals(logits: Any, token: NDArray[np.generic]) -> TokenSignals:
     return TokenSignals(np.where(good, lp, 0.0), np.where(good, entropy, 0.0), np.log(size), good)
 
 
-def hidden_signals(hidden: Any, matrix: F64) -> tuple[F64, F64]:
+def to_device(array: NDArray[np.generic], device: str) -> Any:
+    """An array as a tensor on a device."""
+    torch = importlib.import_module("torch")
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def eigenvalues(gram: Any) -> Any:
+    """Ascending eigenvalues (N, S) of (N, S, S) symmetric tensors on their device, all at once.
+
+    A single matrix goes with a second one: the solver of one is another than that of many, with other last bits.
+    """
+    torch = importlib.import_module("torch")
+    if gram.shape[0] == 1:
+        return torch.linalg.eigvalsh(torch.cat([gram, gram]))[:1]
+    return torch.linalg.eigvalsh(gram)
+
+
+def hidden_signals(hidden: Any, matrix: F64, *, solve_there: bool = False) -> tuple[F64, F64]:
     """Spectrum and features of an (N, W, D) tensor with W, D >= 1 on its device.
 
     Args:
         hidden: hidden states, oldest first.
         matrix: (D, K) projection.
+        solve_there: take the eigenvalues on the device, batched, and not on the host.
 
     Returns:
         (N, min(16, W, D)) singular values of the newest 32 states and the projection (N, K) of the newest; a row with a
@@ -71,10 +90,19 @@ def hidden_signals(hidden: Any, matrix: F64) -> tuple[F64, F64]:
         _, depth, width = recent.shape
         projection = torch.tensor(matrix, device=recent.device)
         tables = [state if depth <= width else state.T.contiguous() for state in recent]
-        gram = torch.stack([table @ table.T for table in tables]).cpu().numpy()
+        gram = torch.stack([table @ table.T for table in tables])
         newest = torch.stack([state[-1:] @ projection for state in recent])[:, 0].cpu().numpy()
-    good = np.isfinite(gram).all(axis=(1, 2)) & np.isfinite(newest).all(axis=1)
-    sigma = singular_values(np.where(good[:, None, None], gram, 0.0), min(SPECTRUM_RANK, depth, width))
+        keep = min(SPECTRUM_RANK, depth, width)
+        if solve_there:
+            finite = torch.isfinite(gram).all(dim=2).all(dim=1)
+            safe = torch.where(finite[:, None, None], gram, torch.zeros_like(gram))
+            largest = eigenvalues(safe).flip(1)[:, :keep]
+            good, sigma = finite.cpu().numpy(), np.sqrt(np.maximum(largest.cpu().numpy(), 0.0))
+        else:
+            host = gram.cpu().numpy()
+            good = np.isfinite(host).all(axis=(1, 2))
+            sigma = singular_values(np.where(good[:, None, None], host, 0.0), keep)
+    good &= np.isfinite(newest).all(axis=1)
     return np.where(good[:, None], sigma, np.nan), np.where(good[:, None], newest, np.nan)
 
 

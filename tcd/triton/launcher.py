@@ -92,6 +92,8 @@ class LaunchOptions:
         cuda_pool: bytes of device memory that Triton keeps on each GPU for the tensors between the steps; a pool that
             is too small gives wrong or empty outputs.
         pinned_pool: bytes of page-locked host memory that copies to and from a GPU go through.
+        gpu_break_even: logits of a batch from which `tcd_signals` on a GPU takes those there that come from the host;
+            0 = never. `make bench-gpu` measures it.
         extra_args: more arguments of `tritonserver`.
     """
 
@@ -112,6 +114,7 @@ class LaunchOptions:
     auto_complete: bool = False
     cuda_pool: int = 256 * 2**20
     pinned_pool: int = 256 * 2**20
+    gpu_break_even: int = 0
     extra_args: tuple[str, ...] = field(default=())
 
 
@@ -419,6 +422,8 @@ class TritonServer:
         env.setdefault("CUDA_VISIBLE_DEVICES", self.options.cuda_devices)
         if self.options.assets is not None:
             env["TCD_ASSETS"] = str(self.options.assets.resolve())
+        if self.options.gpu_break_even:
+            env["TCD_GPU_BREAK_EVEN"] = str(self.options.gpu_break_even)
         if self.options.spotlight_key is not None:
             env["TCD_SPOTLIGHT_KEY_HEX"] = self.options.spotlight_key.hex()
         return env

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from tcd.calibration.assets import AssetSet
 from tcd.contract import BUCKETS, FEATURE_BUCKETS, SIGNALS, SPECTRUM_RANK, Length, Model, bucket
-from tcd.signals import step
+from tcd.signals import device, step
 from tcd.triton.base import Array, BatchModel, Tensors, magnitudes
 
 
@@ -28,9 +29,31 @@ class Signals(BatchModel):
     resident: ClassVar[tuple[str, ...]] = exact
     compiled: ClassVar[bool] = False
 
+    #: Device that host tensors are taken to from `break_even` logits of a batch on; empty for none.
+    gpu: str = ""
+    break_even: int = 0
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """See `BatchModel.initialize`; an instance on a GPU takes large batches from the host there."""
+        super().initialize(args)
+        self.break_even = int(os.environ.get("TCD_GPU_BREAK_EVEN") or 0)
+        if args.get("model_instance_kind") == "GPU" and self.break_even > 0:
+            self.gpu = f"cuda:{args.get('model_instance_device_id', '0')}"
+
     def compute(self, inputs: Tensors, assets: AssetSet) -> Mapping[str, Array]:
         """See `tcd.signals.step`."""
-        return step(inputs, assets)
+        return step(self.placed(inputs), assets)
+
+    def placed(self, inputs: Tensors) -> Tensors:
+        """The inputs with LOGITS and HIDDEN where the step is to work on them: the batch's size decides, no content.
+
+        What is on a GPU stays there, what came from the host goes there from `break_even` logits on.
+        """
+        logits = inputs["LOGITS"]
+        if not self.gpu or device.is_tensor(logits) or logits.size < self.break_even:
+            return inputs
+        moved = {name: device.to_device(inputs[name], self.gpu) for name in ("LOGITS", "HIDDEN")}
+        return {**inputs, **moved}
 
     def failed(self, inputs: Tensors) -> Mapping[str, Array]:
         """Answer empty windows with counts that the monitors refuse (BAD_INPUT); the session starts anew."""

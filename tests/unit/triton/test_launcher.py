@@ -317,3 +317,24 @@ def _until(condition: object, *, seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_pools_and_the_break_even_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    real = Path.glob
+    devices = [Path("/dev/nvidia0"), Path("/dev/nvidia1"), Path("/dev/nvidia2")]
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: devices if str(self) == "/dev" else real(self, pattern))
+    options = LaunchOptions(cuda_pool=5, pinned_pool=6, gpu_break_even=7)
+    server = TritonServer(options, install=Install(Path("/bin/true"), Path("/x"), (), (), "test"))
+    command = server._command("token")
+    assert [a for a in command if "pool" in a] == [
+        "--pinned-memory-pool-byte-size=6",
+        "--cuda-memory-pool-byte-size=0:5",
+        "--cuda-memory-pool-byte-size=1:5",
+    ]
+    assert server._environment()["TCD_GPU_BREAK_EVEN"] == "7"
+    devices.clear()
+    assert not any("cuda-memory" in a for a in server._command("token"))
+    assert "--disable-auto-complete-config" in command
+    asked = TritonServer(LaunchOptions(auto_complete=True), install=server.install)._command("token")
+    assert "--disable-auto-complete-config" not in asked

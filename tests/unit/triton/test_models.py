@@ -384,3 +384,26 @@ def test_the_no_op_answers_the_same_tensors(pb: Any) -> None:
             t.name: ((3, *t.dims), DTYPES[t.dtype]) for t in model.outputs
         }
     assert SIGNALS.name not in {m.name for m in NOOP_MODELS}
+
+
+def test_large_batches_from_the_host_go_to_the_instances_gpu_and_small_ones_stay(
+    pb: Any, monkeypatch: pytest.MonkeyPatch, assets: AssetSet
+) -> None:
+    monkeypatch.setenv("TCD_GPU_BREAK_EVEN", "150")
+    on_cpu = loaded(Signals)
+    assert on_cpu.gpu == ""
+    model: Any = Signals()
+    model.initialize({**config(SIGNALS), "model_instance_kind": "GPU", "model_instance_device_id": "1"})
+    assert (model.gpu, model.break_even) == ("cuda:1", 150)
+    # there is none here: torch's own CPU device stands for it
+    model.gpu = "cpu"
+    small, large = raw(1, 2), raw(2, 3)
+    assert isinstance(model.placed(small)["LOGITS"], np.ndarray)
+    moved: dict[str, Any] = model.placed(large)
+    assert not isinstance(moved["LOGITS"], np.ndarray)
+    assert not isinstance(moved["HIDDEN"], np.ndarray)
+    assert moved["TOKEN"] is large["TOKEN"]
+    for tensors in (small, large):
+        answered = pb.tensors(model.execute([pb.request(tensors)])[0])
+        for name, array in step(tensors, assets).items():
+            np.testing.assert_allclose(answered[name], array, rtol=1e-5, atol=1e-5)
