@@ -83,21 +83,35 @@ INLINE void finish(struct recurrence *r, const float *rest, const float *half, i
     }
 }
 
-INLINE void scalar_distances(const float *tail, float *rest, float *half) {
-    for (int k = 0; k < MAX_LAG; k++) rest[k] = half[k] = 0.0f;
-    for (int i = 0; i < BLOCK / 2; i++)
-        for (int k = 0; k < MAX_LAG; k++) rest[k] = rest[k] + fabsf(tail[MAX_LAG + i] - tail[i + k]);
-    for (int i = BLOCK / 2; i < BLOCK; i++)
-        for (int k = 0; k < MAX_LAG; k++) half[k] = half[k] + fabsf(tail[MAX_LAG + i] - tail[i + k]);
+typedef int32_t v8i __attribute__((vector_size(32)));
+
+INLINE v8f magnitude(v8f x) { return (v8f)((v8i)x & 0x7fffffff); }
+
+/* Distances at columns from `first` on; finish makes nothing of those before. */
+INLINE void scalar_distances(const float *tail, int64_t first, float *rest, float *half) {
+    memset(rest, 0, MAX_LAG * sizeof *rest);
+    memset(half, 0, MAX_LAG * sizeof *half);
+    for (int64_t k = first / 16 * 16; k < MAX_LAG; k += 16) {
+        v8f sums[4] = {{0}};
+        for (int i = 0; i < BLOCK / 2; i++) {
+            const float *older = tail + i + k, *newer = older + BLOCK / 2;
+            sums[0] = sums[0] + magnitude(tail[MAX_LAG + i] - *(const v8f *)older);
+            sums[1] = sums[1] + magnitude(tail[MAX_LAG + i] - *(const v8f *)(older + 8));
+            sums[2] = sums[2] + magnitude(tail[MAX_LAG + BLOCK / 2 + i] - *(const v8f *)newer);
+            sums[3] = sums[3] + magnitude(tail[MAX_LAG + BLOCK / 2 + i] - *(const v8f *)(newer + 8));
+        }
+        memcpy(rest + k, sums, 2 * sizeof *sums);
+        memcpy(half + k, sums + 2, 2 * sizeof *sums);
+    }
 }
 
 INLINE float scalar_recurrence(const float *tail, int64_t count, struct recurrence *r) {
     float rest[MAX_LAG], half[MAX_LAG], ratio[2], shrunk[TAIL];
-    scalar_distances(tail, rest, half);
+    scalar_distances(tail, first_lag(count), rest, half);
     finish(r, rest, half, count, ratio);
     if (!finite64((double)r->mean)) { /* differences overflow */
         for (int t = 0; t < TAIL; t++) shrunk[t] = tail[t] * 0x1p-16f;
-        scalar_distances(shrunk, rest, half);
+        scalar_distances(shrunk, first_lag(count), rest, half);
         finish(r, rest, half, count, ratio);
     }
     return ratio[0];
@@ -186,6 +200,9 @@ INLINE void align(const float *values, int64_t count, float *tail, double *wide)
     for (int t = 0; t < TAIL; t++) wide[t] = (double)tail[t];
 }
 
+/* First place of a tail that has to be worked out, a multiple of 16: the row has no value before it. */
+INLINE int first_value(int64_t count) { return (int)(TAIL - least(count, TAIL)) / 16 * 16; }
+
 /* Zeros where the row has no value. */
 INLINE void inside(double *tail, int64_t count) {
     for (int64_t t = 0; t < TAIL - least(count, TAIL); t++) tail[t] = 0.0;
@@ -213,7 +230,7 @@ INLINE int trace_statistics(const float *values, int64_t count, double *wide, do
     double past = past_sum(values, count);
     make_series(&s, wide, count);
     if (!finite64(past + s.sums[N16])) return 0;
-    for (int t = 0; t < TAIL; t++) made[t] = exp_of(wide[t] < 0.0 ? wide[t] : 0.0);
+    for (int t = first_value(count); t < TAIL; t++) made[t] = exp_of(wide[t] < 0.0 ? wide[t] : 0.0);
     inside(made, count);
     make_series(&likely, made, count);
     out[S_surprisal_4] = -s.means[N4];
@@ -248,7 +265,7 @@ INLINE int entropy_statistics(const float *values, int64_t count, double *wide, 
     double past = past_sum(values, count);
     make_series(&s, wide, count);
     if (!finite64(past + s.sums[N16])) return 0;
-    for (int t = 0; t < TAIL; t++) made[t] = log_of((wide[t] > 0.0 ? wide[t] : 0.0) + 0.05);
+    for (int t = first_value(count); t < TAIL; t++) made[t] = log_of((wide[t] > 0.0 ? wide[t] : 0.0) + 0.05);
     inside(made, count);
     make_series(&logs, made, count);
     out[S_entropy_4] = s.means[N4];
