@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from sidecar_api.log.witnesses import Witnesses
@@ -21,7 +23,7 @@ from tcd.errors import Conflict, TcdError, Unavailable
 from tcd.ledger import Checkpoint, Ledger
 from tcd.ledger.log_tree import LogTree
 from tcd.ledger.shared import SharedLedger
-from tcd.ledger.tile_memory import TileStore
+from tcd.ledger.tile_memory import MemoryTiles, TileStore
 from tcd.receipts.errors import InconsistentLog, MalformedTile, NoQuorum, Rollback
 from tcd.receipts.log_signer import LogSigner
 
@@ -30,8 +32,14 @@ _T = TypeVar("_T")
 #: Heads read and hashed at a time: the ledger's thread and the interpreter are free in between.
 _PAGE: Final = 1024
 _LONGEST_PAUSE: Final = 60.0
+#: Seconds that the ledger has to give the heads of a tile that is no longer in memory.
+_REREAD_S: Final = 10.0
 #: The claim of whose turn it is; no client's tenant has so many characters.
 _TURN: Final = ("tcd/checkpointer" + "-" * 128, "turn")
+
+
+async def _listed(ledger: Ledger, first: int, count: int) -> Sequence[bytes]:
+    return await ledger.heads(first=first, limit=count)
 
 
 class Metrics(Protocol):
@@ -109,7 +117,20 @@ class Checkpointer:
 
     def start(self) -> None:
         """Begin, inside a running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        loop = asyncio.get_running_loop()
+        if isinstance(self._store, MemoryTiles):
+            self._store.heads = partial(self._reread, loop)
+        self._task = loop.create_task(self._run())
+
+    def _reread(self, loop: asyncio.AbstractEventLoop, first: int, count: int) -> Sequence[bytes]:
+        """Heads of the ledger, for threads other than the loop's."""
+        asked = asyncio.run_coroutine_threadsafe(_listed(self._ledger, first, count), loop)
+        try:
+            return asked.result(_REREAD_S)
+        except FutureTimeout:
+            asked.cancel()
+            msg = "the ledger does not answer"
+            raise Unavailable(msg, retry_after=1.0) from None
 
     def grew(self, size: int) -> None:
         """The ledger has `size` receipts now."""

@@ -20,7 +20,7 @@ from sidecar_api.log.keyring import seed_keys
 from sidecar_api.log.witnesses import Witnesses, read_policy
 from tcd.config import load
 from tcd.errors import ConfigError, Unavailable
-from tcd.ledger import Batch, Checkpoint, Ledger, MemoryLedger, SqliteLedger
+from tcd.ledger import Batch, Checkpoint, Ledger, Limits, MemoryLedger, SqliteLedger
 from tcd.ledger.audit_log import audit_log
 from tcd.ledger.tile_files import TileDirectory
 from tcd.ledger.tile_memory import MemoryTiles, TileStore
@@ -266,6 +266,43 @@ async def test_a_ledger_restored_from_an_older_copy_is_not_signed(tmp_path: Path
     assert newest is not None
     assert newest.size == 20
     await restored.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_memory_is_bounded_and_old_leaves_are_read_again(kind: str, tmp_path: Path) -> None:
+    ledger: Ledger = SqliteLedger(tmp_path) if kind == "sqlite" else MemoryLedger()
+    store = MemoryTiles(most=2)
+    async with running(checkpointer(ledger, store)) as made:
+        for number in range(6):
+            made.grew(await append(ledger, f"c{number}", 250))
+            await reaches(made, 250 * (number + 1))
+        assert sum(level == 0 for level, _ in store._tiles) == 2
+        tree = MerkleTree(await ledger.heads())
+        for index in (0, 255, 256, 700, 1499):
+            assert await made.work(partial(lambda log, at: log.proofs(1500).inclusion(at), at=index)) == tree.inclusion(
+                index
+            )
+        for old in (1, 256, 700, 1499):
+            found = await made.work(partial(lambda log, at: log.proofs(1500).consistency(at), at=old))
+            assert found == tree.consistency(old)
+    await ledger.close()
+
+
+async def test_old_leaves_that_the_ledger_forgot_have_no_proofs() -> None:
+    ledger = MemoryLedger(Limits(bodies=100, heads=100))
+    async with running(checkpointer(ledger, MemoryTiles(most=1))) as made:
+        made.grew(await append(ledger, "a", 300))
+        await until(lambda: made.broken or made.newest is not None or made.problem != "")
+        # this one fell behind before it began: it cannot read what is gone, and says so
+        assert "evicted" in made.problem or "kept" in made.problem
+    ledger = MemoryLedger(Limits(bodies=300, heads=300))
+    async with running(checkpointer(ledger, MemoryTiles(most=1))) as made:
+        for number in range(4):
+            made.grew(await append(ledger, f"c{number}", 200))
+            await reaches(made, 200 * (number + 1))
+        assert await made.work(lambda log: log.proofs(800).inclusion(790))
+        with pytest.raises(Unavailable):
+            await made.work(lambda log: log.proofs(800).inclusion(3))
 
 
 @pytest.mark.parametrize("damage", ["flip", "gone", "note"])
