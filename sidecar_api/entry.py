@@ -137,6 +137,7 @@ async def decide(runtime: Runtime, arrival: Arrival, request: DiagnoseRequest, s
         gate=arrival.gate,
     )
     context.extra.append(session_header(request.session))
+    runtime.propagate(context)
     answer = await runtime.service.diagnose(request, call)
     answer.stages.add("total", perf_counter() - arrival.began)
     return answer

@@ -256,8 +256,9 @@ class Settings(BaseSettings):
     log_decisions: bool = Field(default=True, description="one log line per decision")
     log_queue: Count = Field(10_000, description="log lines waiting to be written before new ones are dropped")
     gpu_enable: bool = Field(default=False, description="merge GPU samples into the context of requests (NVML)")
-    otel_enable: bool = Field(default=False, description="send spans of decisions over OTLP/HTTP; needs tcd[otel]")
+    otel_enable: bool = Field(default=False, description="send spans and metrics over OTLP/HTTP; needs tcd[otel]")
     otel_endpoint: str | None = Field(None, description="base URL of the OTLP receiver; empty = the SDK's default")
+    otel_interval_s: Positive = Field(10.0, description="seconds between metrics sent over OTLP")
     otel_sample_ratio: float = Field(1.0, ge=0, le=1, description="of traces that begin here; a caller's is followed")
     replay_url: str | None = None
 

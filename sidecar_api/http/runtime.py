@@ -23,6 +23,7 @@ from tcd.config import Settings
 from tcd.ledger import Ledger
 from tcd.rate_limit import TokenBuckets
 from tcd.telemetry import Exporter, LogWriter
+from tcd.triton.trace import TRACEPARENT
 from tcd.trust import PolicySet
 
 
@@ -37,7 +38,11 @@ class Trace:
 
 
 class Spans(Protocol):
-    """Whoever traces decisions (`tcd.telemetry.otel.SpanWriter`); called after the answer, must not block."""
+    """Whoever traces decisions (`tcd.telemetry.otel.SpanWriter`); must not block."""
+
+    def samples(self, trace: Trace) -> bool:
+        """Whether the spans of a request will be sent."""
+        ...
 
     def write(self, seen: Observation, trace: Trace) -> None:
         """A decision was answered."""
@@ -145,6 +150,12 @@ class Runtime:
             triton=dict(self.triton) if self.triton is not None else None,
         )
 
+    def propagate(self, context: RequestContext) -> None:
+        """Let the calls of Triton for a request say whose trace they belong to."""
+        if self.spans is not None:
+            flags = "01" if self.spans.samples(_trace(context)) else "00"
+            TRACEPARENT.set(f"00-{context.trace_id}-{context.span_id}-{flags}")
+
     def observe(self, seen: Observation, context: RequestContext) -> None:
         """Count, log and trace a decision, after it was answered."""
         self.exporter.decision(seen)
@@ -154,8 +165,7 @@ class Runtime:
         if self.decisions is not None and seen.record is not None:
             self.decisions.write(seen.record)
         if self.spans is not None:
-            sampled = bool(int(context.flags, 16) & 1)
-            self.spans.write(seen, Trace(context.trace_id, context.span_id, context.parent_id, sampled))
+            self.spans.write(seen, _trace(context))
         if self.settings.log_decisions and self.logs.enabled("info"):
             self.logs.write(
                 "info",
@@ -175,3 +185,7 @@ class Runtime:
                 receipt=seen.receipt,
                 ms=round(seen.seconds * 1000, 3),
             )
+
+
+def _trace(context: RequestContext) -> Trace:
+    return Trace(context.trace_id, context.span_id, context.parent_id, bool(int(context.flags, 16) & 1))

@@ -232,7 +232,7 @@ async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, l
         # ready from the first request on; a server elsewhere may also come later
         await monitor.check()
         async with monitor.running():
-            with _prometheus(settings, app):
+            with _prometheus(settings, app), _sent_metrics(settings, app):
                 async with _reloading(app, layers):
                     await _http(settings, sock, app, stop, triton)
             await batcher.drain(timeout=settings.drain_timeout_s)
@@ -272,6 +272,30 @@ def _spans(settings: Settings) -> SpanWriter | None:
         msg = "otel_enable needs the extra otel; remedy: pip install 'tcd[otel]'"
         raise ConfigError(msg) from None
     return otlp(settings.otel_endpoint, version=__version__, ratio=settings.otel_sample_ratio)
+
+
+@contextlib.contextmanager
+def _sent_metrics(settings: Settings, app: ShimApp) -> Generator[None, None, None]:
+    """Metrics over OTLP, where that is switched on (`_spans` has seen that it can be)."""
+    if not settings.otel_enable:
+        yield
+        return
+    from tcd import __version__
+    from tcd.telemetry.otel_metrics import otlp_metrics
+
+    runtime = app.runtime
+
+    def collect() -> list[Any]:
+        runtime.exporter.refresh(sessions=len(runtime.service.sessions), dropped=runtime.logs.dropped)
+        return list(runtime.exporter.registry.collect())
+
+    interval = settings.otel_interval_s
+    sender = otlp_metrics(settings.otel_endpoint, collect, version=__version__, interval=interval)
+    sender.start()
+    try:
+        yield
+    finally:
+        sender.close()
 
 
 def _gpu(settings: Settings) -> GpuSampler | None:

@@ -211,6 +211,12 @@ class Exporter:
         """The batcher refused a row."""
         self._throttle.labels(f"triton_{reason}").inc()
 
+    def refresh(self, *, sessions: int, dropped: int) -> None:
+        """Take over what is counted elsewhere: live sessions now, log lines dropped so far."""
+        self._sessions.set(sessions)
+        self._logs.inc(dropped - self._logs_seen)
+        self._logs_seen = dropped
+
     def expose(self, accept: str, *, sessions: int, dropped: int) -> tuple[bytes, str]:
         """The metrics page and its content type.
 
@@ -219,9 +225,7 @@ class Exporter:
             sessions: live sessions now.
             dropped: log lines dropped so far.
         """
-        self._sessions.set(sessions)
-        self._logs.inc(dropped - self._logs_seen)
-        self._logs_seen = dropped
+        self.refresh(sessions=sessions, dropped=dropped)
         encoder, content_type = choose_encoder(accept)
         page: bytes = encoder(self.registry)
         return page, content_type

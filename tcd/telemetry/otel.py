@@ -95,10 +95,13 @@ class SpanWriter:
         self._limit = round(ratio * 2**64)
         self._clock_ns, self._random = clock_ns, random
 
+    def samples(self, trace: Trace) -> bool:
+        """Whether the spans of a request are sent: a caller's decision is followed."""
+        return trace.sampled if trace.parent_id else int(trace.trace_id[16:], 16) < self._limit
+
     def write(self, seen: Decided, trace: Trace) -> None:
         """Queue the spans of a decision that has just been answered; never blocks."""
-        low = int(trace.trace_id[16:], 16)
-        if not (trace.sampled if trace.parent_id else low < self._limit):
+        if not self.samples(trace):
             return
         end = self._clock_ns()
         start = end - round(seen.seconds * 1e9)

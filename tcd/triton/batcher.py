@@ -17,6 +17,7 @@ from tcd.contract import DIAGNOSE, Model
 from tcd.errors import ScoringError, ScoringTimeout, Unavailable
 from tcd.rows import ScoreResult, ScoreRow, pack, unpack
 from tcd.triton.client import InferenceClient, ScoringUnreachable
+from tcd.triton.trace import TRACEPARENT
 
 _Widths = tuple[int, int, int, int]
 #: Weight of the newest batch in the moving average of batch durations.
@@ -61,6 +62,7 @@ class _Pending:
     order: int
     deadline: float
     future: asyncio.Future[ScoreResult]
+    trace: str
     timer: asyncio.TimerHandle | None = field(default=None)
 
 
@@ -127,7 +129,9 @@ class MicroBatcher:
         if self._draining or self._depth >= self._queue_limit:
             raise self._refuse()
         loop = asyncio.get_running_loop()
-        pending = _Pending(row, row.widths, next(self._order), loop.time() + timeout, loop.create_future())
+        pending = _Pending(
+            row, row.widths, next(self._order), loop.time() + timeout, loop.create_future(), TRACEPARENT.get()
+        )
         pending.timer = loop.call_at(pending.deadline, self._expire, pending)
         self._groups.setdefault(pending.widths, OrderedDict())[pending.order] = pending
         self._set_depth(self._depth + 1)
@@ -258,6 +262,8 @@ class MicroBatcher:
         loop = asyncio.get_running_loop()
         started = loop.time()
         outcome = "error"
+        # in the batch's own task
+        TRACEPARENT.set(next((p.trace for p in batch if p.trace), ""))
         try:
             tensors = pack([p.row for p in batch])
             outputs = await self._client.infer(

@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 from tcd.contract import DIAGNOSE, Model
 from tcd.errors import ScoringError, ScoringTimeout
 from tcd.triton.client import ScoringUnreachable
+from tcd.triton.trace import TRACEPARENT
 from tcd.triton.wire import DTYPES, Tensors, as_wire, batch_rows, check_outputs, find_model
 
 _LONGEST_MESSAGE = 200
@@ -70,8 +71,10 @@ class GrpcClient:
         if timeout <= 0:
             msg = "the deadline has passed"
             raise ScoringTimeout(msg)
+        trace = TRACEPARENT.get()
+        headers = {"traceparent": trace} if trace else None
         try:
-            result = await self._connected().infer(model.name, inputs, client_timeout=timeout)
+            result = await self._connected().infer(model.name, inputs, client_timeout=timeout, headers=headers)
         except InferenceServerException as error:
             raise _error(error) from error
         outputs = _decode(result.get_response())

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from tcd.contract import DIAGNOSE, Model
 from tcd.errors import ScoringError, ScoringTimeout
 from tcd.triton.client import ScoringUnreachable
+from tcd.triton.trace import TRACEPARENT
 from tcd.triton.wire import Codec, Tensors, batch_rows, find_model, response_limit
 
 _HEAD_LIMIT: Final = 16 * 1024
@@ -199,7 +200,7 @@ class HttpClient:
         """See `InferenceClient.infer`."""
         model = find_model(model)
         rows = batch_rows(tensors)
-        payload = self._codec.encode(model, tensors)
+        payload = self._codec.encode(model, tensors, trace=TRACEPARENT.get())
         response = await self._send(payload, limit=response_limit(model, rows), timeout=timeout)
         if response.head.status != _OK:
             raise _refusal(response)

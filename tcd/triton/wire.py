@@ -187,8 +187,8 @@ class Codec:
         self._heads: dict[tuple[str, tuple[tuple[int, ...], ...]], bytes] = {}
         self._layouts: dict[tuple[str, int, bytes], tuple[_Slot, ...]] = {}
 
-    def encode(self, model: Model, tensors: Mapping[str, Array]) -> bytes:
-        """A whole HTTP/1.1 request: head, JSON header, tensors.
+    def encode(self, model: Model, tensors: Mapping[str, Array], *, trace: str = "") -> bytes:
+        """A whole HTTP/1.1 request: head, JSON header, tensors; `trace` is its `traceparent`.
 
         Raises:
             ValueError: the tensors are not the model's.
@@ -200,6 +200,9 @@ class Codec:
             if len(self._heads) >= _CACHE_LIMIT:
                 self._heads.clear()
             head = self._heads[key] = self._head(model, arrays)
+        if trace:
+            line, _, rest = head.partition(b"\r\n")
+            head = b"%b\r\ntraceparent: %b\r\n%b" % (line, trace.encode(), rest)
         return b"".join((head, *(a.data for a in arrays)))
 
     def _head(self, model: Model, arrays: list[Array]) -> bytes:

@@ -7,6 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.stack import Stack, serving
+from tests.unit.telemetry.receiver import Receiver
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -22,15 +22,25 @@ import pytest
 from tcd.telemetry import dashboard
 from tests.e2e.client import Connection
 from tests.e2e.stack import Stack, serving
+from tests.unit.telemetry.receiver import Receiver
 from tests.unit.telemetry.test_monitoring import FOLDER, expressions
 
 pytestmark = pytest.mark.triton
-_UNTIL = 45.0
+_UNTIL = 90.0
+TRACE = "5ca1ab1e" * 4
 
 
 class Prometheus:
     def __init__(self, url: str) -> None:
         self.url = url
+
+    def exemplars(self, series: str) -> set[str]:
+        """Trace ids of a series' exemplars of the last minutes."""
+        now = time.time()
+        asked = urllib.parse.urlencode({"query": series, "start": now - 600, "end": now + 60})
+        with urllib.request.urlopen(f"{self.url}/api/v1/query_exemplars?{asked}", timeout=10) as reply:  # noqa: S310 - as below
+            value = json.load(reply)
+        return {e["labels"]["trace_id"] for found in value["data"] for e in found["exemplars"]}
 
     def query(self, expression: str) -> list[Any]:
         text = expression.replace("$__rate_interval", "1m")
@@ -84,7 +94,8 @@ async def traffic(stack: Stack, number: int) -> None:
     connection = Connection(stack.host, stack.port)
     for step in range(5):
         body = {"session": f"p{number}", "step_id": step, "trace_vector": [-1.0], "entropy": 1.0}
-        status, _, answer = await connection.request("POST", "/diagnose", body)
+        traced = {"traceparent": f"00-{TRACE}-{'cd' * 8}-01"}
+        status, _, answer = await connection.request("POST", "/diagnose", body, traced)
         assert status == 200
     await connection.request("POST", "/verify", {"receipt_head_hex": "00", "receipt_body_json": answer["receipt_body"]})
     await connection.close()
@@ -110,8 +121,9 @@ async def poll(check: Any, during: Any) -> Any:
         await asyncio.sleep(0.5)
 
 
-async def test_every_query_has_data_and_an_alert_fires(tmp_path: Path) -> None:
-    with serving(tmp_path) as stack:
+async def test_every_query_has_data_and_an_alert_fires(tmp_path: Path, receiver: Receiver) -> None:
+    env = {"TCD_OTEL_ENABLE": "true", "TCD_OTEL_ENDPOINT": receiver.url, "TCD_OTEL_INTERVAL_S": "1"}
+    with serving(tmp_path, env=env) as stack:
         shim, triton = (urllib.parse.urlsplit(u).netloc for u in (stack.shim, stack.triton_metrics))
         with prometheus(tmp_path, shim, triton) as server:
 
@@ -122,6 +134,15 @@ async def test_every_query_has_data_and_an_alert_fires(tmp_path: Path) -> None:
             await poll(empty, lambda number: traffic(stack, number))
             for expression in expressions():
                 server.query(expression)
+
+            def untraced() -> str:
+                if TRACE not in server.exemplars("tcd_request_duration_seconds_bucket"):
+                    return "no exemplar with the caller's trace"
+                if not any(span.name == "tcd.diagnose" and span.trace_id.hex() == TRACE for span in receiver.spans):
+                    return "no span in the caller's trace"
+                return "" if receiver.requests else "no metrics over OTLP"
+
+            await poll(untraced, lambda number: traffic(stack, 1000 + number))
             assert {r["metric"]["job"]: r["value"][1] for r in server.query("up")} == {
                 "tcd-shim": "1",
                 "tcd-triton": "1",

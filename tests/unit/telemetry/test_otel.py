@@ -2,64 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sidecar_api.app import Edges, create_app
 from sidecar_api.pins import FixedAssets
 from tcd.telemetry import names
 from tcd.telemetry.otel import SpanWriter, otlp
+from tcd.telemetry.otel_metrics import otlp_metrics
+from tcd.triton.batcher import MicroBatcher
+from tcd.triton.trace import TRACEPARENT
 from tests.unit.shim.conftest import Client, ScriptedScorer, settings_of, synthetic_assets
+from tests.unit.telemetry.receiver import Receiver
+from tests.unit.triton.conftest import FakeClient
 
 TRACE, PARENT = "ab" * 16, "cd" * 8
-
-
-class Receiver:
-    """OTLP over HTTP as a collector speaks it."""
-
-    def __init__(self) -> None:
-        self.spans: list[Any] = []
-        self.resources: list[Any] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                assert self.path == "/v1/traces"
-                body = self.rfile.read(int(self.headers["content-length"]))
-                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    receiver.resources.append(resource.resource)
-                    for scope in resource.scope_spans:
-                        receiver.spans.extend(scope.spans)
-                self.send_response(200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
-@pytest.fixture
-def receiver() -> Any:
-    made = Receiver()
-    yield made
-    made.close()
 
 
 def client_of(spans: SpanWriter, scorer: Any = None) -> Client:
@@ -130,3 +88,69 @@ async def test_a_degraded_decision_is_an_error_span(receiver: Receiver) -> None:
 def test_names_are_unique() -> None:
     values = [v for k, v in vars(names).items() if k.isupper() and isinstance(v, str)]
     assert len(values) == len(set(values)) + 1  # the service and the evaluation are both called tcd
+
+
+class Heard(FakeClient):
+    """Remembers in whose trace it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.traces: list[str] = []
+
+    async def infer(self, *arguments: Any, **named: Any) -> Any:
+        self.traces.append(TRACEPARENT.get())
+        return await super().infer(*arguments, **named)
+
+
+async def test_the_call_of_triton_is_in_the_callers_trace_below_our_span(receiver: Receiver) -> None:
+    spans, triton = otlp(receiver.url, version="1", ratio=0.0), Heard()
+    client = client_of(spans, MicroBatcher(triton))
+    reply = await client.post({"trace_vector": [-1.0]}, traceparent=f"00-{TRACE}-{PARENT}-01")
+    ours = reply.headers["traceparent"].split("-")[2]
+    await client.post({"trace_vector": [-1.0]}, traceparent=f"00-{TRACE}-{PARENT}-00")
+    spans.close()
+    assert triton.traces[0] == f"00-{TRACE}-{ours}-01"
+    # not sampled, and said so
+    assert triton.traces[1].startswith(f"00-{TRACE}-")
+    assert triton.traces[1].endswith("-00")
+
+
+async def test_without_tracing_triton_is_told_nothing() -> None:
+    triton = Heard()
+    app = create_app(settings_of(), scorer=MicroBatcher(triton), assets=FixedAssets(synthetic_assets()))
+    await Client(app).post({"trace_vector": [-1.0]}, traceparent=f"00-{TRACE}-{PARENT}-01")
+    assert triton.traces == [""]
+
+
+async def test_metrics_arrive_with_the_values_of_the_page(receiver: Receiver) -> None:
+    client = client_of(otlp(receiver.url, version="1", ratio=0.0))
+    exporter = client.app.runtime.exporter
+    for step in range(3):
+        await client.step(step_id=step)
+    sender = otlp_metrics(receiver.url, exporter.registry.collect, version="1", interval=3600.0)
+    sender.start()
+    assert sender.send()
+    await client.step(step_id=3)
+    sender.close()
+    first, last = receiver.requests[0], receiver.requests[-1]
+    (resource,) = last.resource_metrics
+    assert plain(resource.resource.attributes)["service.name"] == "tcd"
+    found = {metric.name: metric for metric in resource.scope_metrics[0].metrics}
+    page = {family.name: family for family in exporter.registry.collect() if family.samples}
+    assert found.keys() == page.keys()
+    decisions = found["tcd_decisions"].sum
+    assert (decisions.is_monotonic, decisions.aggregation_temporality) == (True, 2)
+    (point,) = decisions.data_points
+    assert (point.as_double, plain(point.attributes)["action"]) == (4.0, "allow")
+    (duration,) = found["tcd_request_duration_seconds"].histogram.data_points
+    assert (duration.count, sum(duration.bucket_counts)) == (4, 4)
+    assert len(duration.bucket_counts) == len(duration.explicit_bounds) + 1
+    assert found["tcd_build_info"].gauge.data_points[0].as_double == 1.0
+    before = {m.name: m for m in first.resource_metrics[0].scope_metrics[0].metrics}["tcd_decisions"].sum.data_points[0]
+    assert before.start_time_unix_nano == point.start_time_unix_nano < before.time_unix_nano < point.time_unix_nano
+
+
+async def test_a_receiver_that_is_away_harms_nothing(receiver: Receiver) -> None:
+    client = client_of(otlp(receiver.url, version="1", ratio=0.0))
+    sender = otlp_metrics("http://127.0.0.1:9", client.app.runtime.exporter.registry.collect, version="1", interval=9e9)
+    assert not sender.send()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcd.contract import MODELS
+from tcd.contract import DIAGNOSE, MODELS
 from tcd.errors import ScoringError
 from tcd.triton.probe import canary_inputs, zero_inputs
 from tcd.triton.wire import DTYPES, Codec, response_limit
@@ -81,3 +81,12 @@ def test_no_mutation_of_an_answer_gets_past_as_anything_but_the_contract(data: s
         assert array.shape == (2, *tensor.dims)
         assert np.isfinite(array.astype(np.float64)).all()
     assert all(0 <= p <= 1 for p in outputs["P_VALUE"][:, 0].tolist())
+
+
+def test_the_trace_is_a_header_and_changes_nothing_else() -> None:
+    codec, tensors = Codec("h:1"), canary_inputs(DIAGNOSE)
+    trace = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    bare, traced = codec.encode(DIAGNOSE, tensors), codec.encode(DIAGNOSE, tensors, trace=trace)
+    line = f"traceparent: {trace}\r\n".encode()
+    assert traced.replace(line, b"", 1) == bare
+    assert traced.split(b"\r\n")[1] + b"\r\n" == line
