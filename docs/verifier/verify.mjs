@@ -1,10 +1,12 @@
 // A second verifier of tcd receipts: Node's built-ins only, no code of the issuer.
 // usage: node verify.mjs KEYSET.json RECEIPTS.json       exit 0 verified, 1 refused, 2 unusable input
 //        node verify.mjs KEYSET.json RECEIPTS.jsonl      each line by itself; one result per line
+//        node verify.mjs --vectors vectors/receipts.json exit 0 when every case gets its verdict and code
+// Node 16 or newer.
 // RECEIPTS: an array of {receipt, receipt_body, receipt_sig, proof?}; more than one are consecutive records of a chain.
-// Checked: canonical bytes, common members, head, pinned key and its validity, Ed25519 signature, chain links;
-// of a proof: inclusion, origin and Ed25519 signature of the checkpoint, order in the log, keys compromised at a size.
-// NOT checked: members of each typ, witness segments, e-process replay, ML-DSA, cosignatures of witnesses.
+// Checked: canonical bytes, common members, head, pinned key and its validity, signatures of both suites, chain links;
+// of a proof: inclusion, origin and signatures of the checkpoint, order in the log, keys compromised at a size.
+// NOT checked: members of each typ, witness segments, e-process replay, cosignatures of witnesses.
 import { createHash, createPublicKey, verify } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 
@@ -56,7 +58,7 @@ function parse(text) {
 function common(body) {
   need(body !== null && typeof body === 'object' && !Array.isArray(body), 'schema');
   if (typeof body.v === 'string') need(body.v === 'tcd.receipt/2', 'version');
-  if (typeof body.suite === 'string') need(body.suite === 'Ed25519', 'version');
+  if (typeof body.suite === 'string') need(SUITES.has(body.suite), 'version');
   const { chain } = body;
   need(['open', 'decision', 'gap', 'close', 'admin', 'ack', 'rotate', 'heads', 'rewrite'].includes(body.typ), 'schema');
   need(body.v && body.suite && hex(body.kid, 16) && hex(body.nonce, 16) && count(body.ts_us), 'schema');
@@ -74,6 +76,142 @@ function safePoint(bytes) {
   return y < P && ![0n, 1n, P - 1n, Y8, P - Y8].includes(y);
 }
 
+// ML-DSA-44 verification (FIPS 204, algorithms 3 and 8). All of it is public: nothing needs constant time.
+const Q = 8380417;
+const [K, L, GAMMA1, GAMMA2, BETA, TAU, OMEGA] = [4, 4, 2 ** 17, (Q - 1) / 88, 78, 39, 80];
+const shake = (bits, length, ...parts) =>
+  parts.reduce((hash, part) => hash.update(part), createHash(`shake${bits}`, { outputLength: length })).digest();
+const times = (a, b) => Number((BigInt(a) * BigInt(b)) % BigInt(Q));
+const modQ = (a) => ((a % Q) + Q) % Q;
+function mul(a, b) { // below 2^53 in two steps: b = high 2^12 + low
+  const low = b & 4095;
+  return (((a * ((b - low) / 4096)) % Q) * 4096 + a * low) % Q;
+}
+const ZETAS = Array.from({ length: 256 }, (_, i) => {
+  let [power, base, bits] = [1, 1753, 0];
+  for (let j = 0; j < 8; j += 1) bits |= ((i >> j) & 1) << (7 - j);
+  for (; bits; bits >>= 1) { if (bits & 1) power = times(power, base); base = times(base, base); }
+  return power;
+});
+function ntt(poly) {
+  const w = poly.slice();
+  for (let [length, m] = [128, 0]; length >= 1; length >>= 1) {
+    for (let start = 0; start < 256; start += 2 * length) {
+      const z = ZETAS[m += 1];
+      for (let j = start; j < start + length; j += 1) {
+        const t = mul(w[j + length], z);
+        w[j + length] = (w[j] - t + Q) % Q;
+        w[j] = (w[j] + t) % Q;
+      }
+    }
+  }
+  return w;
+}
+const INVERSE = 8347681; // of 256
+function inverseNtt(poly) {
+  const w = poly.slice();
+  for (let [length, m] = [1, 256]; length < 256; length *= 2) {
+    for (let start = 0; start < 256; start += 2 * length) {
+      const z = Q - ZETAS[m -= 1];
+      for (let j = start; j < start + length; j += 1) {
+        const t = w[j];
+        w[j] = (t + w[j + length]) % Q;
+        w[j + length] = mul((t - w[j + length] + Q) % Q, z);
+      }
+    }
+  }
+  return w.map((value) => mul(value, INVERSE));
+}
+function unpack(bytes, bits) { // 256 little-endian numbers
+  const out = [];
+  let [held, have] = [0, 0];
+  for (const byte of bytes) {
+    held += byte * 2 ** have;
+    have += 8;
+    while (have >= bits) { out.push(held % 2 ** bits); held = Math.floor(held / 2 ** bits); have -= bits; }
+  }
+  return out;
+}
+function expandA(rho) { // RejNTTPoly for each place
+  return Array.from({ length: K }, (_, r) => Array.from({ length: L }, (__, s) => {
+    const out = [];
+    for (let size = 1024; ; size *= 2) {
+      const stream = shake(128, size, rho, Uint8Array.of(s, r));
+      out.length = 0;
+      for (let at = 0; at + 3 <= size && out.length < 256; at += 3) {
+        const value = stream[at] | (stream[at + 1] << 8) | ((stream[at + 2] & 127) << 16);
+        if (value < Q) out.push(value);
+      }
+      if (out.length === 256) return out;
+    }
+  }));
+}
+function sampleInBall(seed) {
+  const c = new Array(256).fill(0);
+  const stream = shake(256, 1024, seed);
+  const signs = stream.readBigUInt64LE(0);
+  let at = 8;
+  for (let i = 256 - TAU, n = 0n; i < 256; i += 1, n += 1n) {
+    while (stream[at] > i) at += 1;
+    const j = stream[at];
+    at += 1;
+    c[i] = c[j];
+    c[j] = (signs >> n) & 1n ? Q - 1 : 1;
+  }
+  return c;
+}
+function hints(bytes) { // HintBitUnpack: null where the encoding is not the one
+  const out = Array.from({ length: K }, () => new Array(256).fill(0));
+  let index = 0;
+  for (let i = 0; i < K; i += 1) {
+    const end = bytes[OMEGA + i];
+    if (end < index || end > OMEGA) return null;
+    for (const first = index; index < end; index += 1) {
+      if (index > first && bytes[index - 1] >= bytes[index]) return null;
+      out[i][bytes[index]] = 1;
+    }
+  }
+  return bytes.subarray(index, OMEGA).every((byte) => byte === 0) ? out : null;
+}
+function useHint(hint, value) {
+  let low = value % (2 * GAMMA2);
+  if (low > GAMMA2) low -= 2 * GAMMA2;
+  const last = value - low === Q - 1;
+  const high = last ? 0 : (value - low) / (2 * GAMMA2);
+  if (!hint) return high;
+  return (high + ((last ? low - 1 : low) > 0 ? 1 : 43)) % 44;
+}
+function expandKey(raw) {
+  const rho = raw.subarray(0, 32);
+  const t1 = Array.from({ length: K }, (_, i) => unpack(raw.subarray(32 + 320 * i, 352 + 320 * i), 10));
+  return { a: expandA(rho), t: t1.map((poly) => ntt(poly.map((v) => v * 8192))), tr: shake(256, 64, raw) };
+}
+function verifyMlDsa({ a, t, tr }, message, context, sig) {
+  if (sig.length !== 2420) return false;
+  const z = Array.from({ length: L }, (_, i) =>
+    unpack(sig.subarray(32 + 576 * i, 608 + 576 * i), 18).map((v) => GAMMA1 - v));
+  const hint = hints(sig.subarray(32 + 576 * L));
+  if (!hint || z.some((poly) => poly.some((v) => Math.abs(v) >= GAMMA1 - BETA))) return false;
+  const mu = shake(256, 64, tr, Uint8Array.of(0, context.length), context, message);
+  const c = ntt(sampleInBall(sig.subarray(0, 32)));
+  const high = z.map((poly) => ntt(poly.map(modQ)));
+  const packed = Buffer.alloc(K * 192);
+  for (let i = 0; i < K; i += 1) {
+    const sum = c.map((value, j) => {
+      let total = Q - mul(value, t[i][j]);
+      for (let s = 0; s < L; s += 1) total += mul(a[i][s][j], high[s][j]);
+      return total % Q;
+    });
+    const w = inverseNtt(sum).map((value, j) => useHint(hint[i][j], value));
+    for (let j = 0; j < 256; j += 4) { // six bits each
+      const word = w[j] | (w[j + 1] << 6) | (w[j + 2] << 12) | (w[j + 3] << 18);
+      packed.writeUIntLE(word, 192 * i + (3 * j) / 4, 3);
+    }
+  }
+  return shake(256, 32, mu, packed).equals(sig.subarray(0, 32));
+}
+
+const SUITES = new Map([['Ed25519', 64], ['Ed25519+ML-DSA-44', 64 + 2420]]);
 const SIZES = { 'Ed25519': 32, 'ML-DSA-44': 1312, 'Ed25519+ML-DSA-44': 1344 };
 function loadKeys(keyset) {
   if (keyset.v !== 'tcd.keyset/1') throw new Error('not a tcd.keyset/1');
@@ -81,14 +219,20 @@ function loadKeys(keyset) {
     const raw = Buffer.from(key.pub, 'hex');
     const kid = sha256('tcd/kid/v1\0', key.alg, '\0', raw).toString('hex', 0, 16);
     if (kid !== key.kid || raw.length !== SIZES[key.alg]) throw new Error('bad key');
-    if (key.alg !== 'Ed25519') return [kid, key];
-    if (!safePoint(raw)) throw new Error('bad key');
-    const jwk = { kty: 'OKP', crv: 'Ed25519', x: raw.toString('base64url') };
-    return [kid, { ...key, raw, loaded: createPublicKey({ key: jwk, format: 'jwk' }) }];
+    const classic = key.alg === 'ML-DSA-44' ? null : raw.subarray(0, 32);
+    const quantum = key.alg === 'Ed25519' ? null : expandKey(raw.subarray(classic ? 32 : 0));
+    if (classic && !safePoint(classic)) throw new Error('bad key');
+    const jwk = classic && { kty: 'OKP', crv: 'Ed25519', x: classic.toString('base64url') };
+    return [kid, { ...key, raw, quantum, classic: jwk && createPublicKey({ key: jwk, format: 'jwk' }) }];
   }));
 }
-const signed = (key, message, sig) =>
-  sig.length === 64 && safePoint(sig.subarray(0, 32)) && verify(null, message, key.loaded, sig);
+const signedClassic = (key, message, sig) =>
+  sig.length === 64 && safePoint(sig.subarray(0, 32)) && verify(null, message, key.classic, sig);
+const signed = (key, message, sig, context) => {
+  const first = key.classic ? 64 : 0;
+  if (key.classic && !signedClassic(key, message, sig.subarray(0, 64))) return false;
+  return key.quantum ? verifyMlDsa(key.quantum, message, context, sig.subarray(first)) : sig.length === first;
+};
 
 // C2SP tlog-proof and tlog-checkpoint, RFC 9162
 function base64(text, code) {
@@ -147,6 +291,14 @@ function included({ index, path, size, root }, leaf) {
   }
   return last === 0n && node.equals(root);
 }
+function cosigned({ origin, size, root }, time) { // C2SP tlog-cosignature; the log is its own cosigner
+  const named = Buffer.concat([Uint8Array.of(Buffer.byteLength(origin)), Buffer.from(origin)]);
+  const numbers = Buffer.alloc(24);
+  numbers.writeBigUInt64BE(time, 0);
+  numbers.writeBigUInt64BE(size, 16);
+  const parts = [Buffer.from('subtree/v1\n\0'), named, numbers.subarray(0, 8), named, numbers.subarray(8), root];
+  return Buffer.concat(parts);
+}
 function inLog(keys, body, head, text) {
   const proof = parseProof(text);
   need(!proof.extra || proof.extra.equals(head), 'leaf_mismatch');
@@ -154,15 +306,26 @@ function inLog(keys, body, head, text) {
   need(proof.origin === body.origin, 'wrong_origin');
   const pinned = [...keys.values()].filter((key) => key.purpose === 'checkpoint' && key.origin === body.origin);
   need(pinned.length, 'unknown_key');
-  const good = pinned.filter((key) => key.loaded).filter((key) => {
-    const hash = sha256(`${key.origin}\n\u0001`, key.raw).subarray(0, 4);
+  let newest = 0n;
+  const good = pinned.filter((key) => {
+    const hash = sha256(`${key.origin}\n`, Uint8Array.of(key.quantum ? 6 : 1), key.raw).subarray(0, 4);
     const mine = proof.note.lines.filter((line) => line.name === key.origin && line.hash.equals(hash));
-    need(mine.every((line) => signed(key, Buffer.from(proof.note.text), line.sig)), 'bad_signature');
+    for (const { sig } of mine) {
+      const time = key.quantum && sig.length > 8 ? sig.readBigUInt64BE(0) : 0n;
+      const fine = key.quantum ? time < 2n ** 63n && signed(key, cosigned(proof, time), sig.subarray(8), Buffer.alloc(0))
+        : signed(key, Buffer.from(proof.note.text), sig);
+      need(fine, 'bad_signature');
+      if (time > newest) newest = time;
+    }
     return mine.length;
   });
-  need(good.length, 'missing_signature');
-  const usable = (key) => key.compromised_after_size === undefined && body.ts_us <= (key.not_after_us ?? Infinity);
-  need(good.some(usable), 'key_not_valid');
+  const micros = newest * 1000000n;
+  const latest = micros > BigInt(body.ts_us) ? micros : BigInt(body.ts_us);
+  const usable = good.filter((key) => key.compromised_after_size === undefined
+    && (key.not_after_us === undefined || latest <= BigInt(key.not_after_us))
+    && (key.not_before_us === undefined || !newest || micros >= BigInt(key.not_before_us) - 1000000n));
+  need(usable.length || !good.length, 'key_not_valid');
+  need(usable.some((key) => !key.quantum), 'missing_signature');
   return proof.index;
 }
 
@@ -180,10 +343,11 @@ function single(keys, { receipt: head, receipt_body: text, receipt_sig: sig, pro
   const stolen = key.compromised_after_size;
   need(stolen === undefined || typeof proof === 'string', 'key_not_valid');
   need(sig !== undefined && sig !== null, 'missing_signature');
-  need(hex(sig, 64), 'bad_signature');
+  need(body.suite === 'Ed25519' || ![128, 4840].includes(sig.length), 'missing_signature');
+  need(hex(sig, SUITES.get(body.suite)), 'bad_signature');
   const prefix = Buffer.from(`tcd/receipt/v2/sig\0${body.suite}\0`);
   const message = Buffer.concat([prefix, Buffer.from(body.kid, 'hex'), raw]);
-  need(signed(key, message, Buffer.from(sig, 'hex')), 'bad_signature');
+  need(signed(key, message, Buffer.from(sig, 'hex'), Buffer.from('tcd/receipt/v2')), 'bad_signature');
   if (typeof proof !== 'string') return { body, head };
   const index = inLog(keys, body, raw, proof);
   need(stolen === undefined || index < BigInt(stolen), 'key_not_valid');
@@ -217,12 +381,25 @@ function run(keys, receipts) {
   }
 }
 
+function vectors({ keyset, cases }) {
+  const keys = loadKeys(keyset);
+  return cases.map(({ name: title, receipts, ok, code }) => {
+    const found = run(keys, receipts);
+    return { ok: found.ok === ok && found.code === code, name: title, code: found.code };
+  });
+}
+
 let results;
 try {
-  const keys = loadKeys(JSON.parse(readFileSync(process.argv[2], 'utf8')));
-  const text = readFileSync(process.argv[3], 'utf8');
-  const lines = process.argv[3].endsWith('.jsonl') ? text.trimEnd().split('\n') : [text];
-  results = lines.map((line) => run(keys, JSON.parse(line)));
+  const [first, second] = process.argv.slice(2);
+  const text = readFileSync(second, 'utf8');
+  if (first === '--vectors') {
+    results = vectors(JSON.parse(text));
+  } else {
+    const keys = loadKeys(JSON.parse(readFileSync(first, 'utf8')));
+    const lines = second.endsWith('.jsonl') ? text.trimEnd().split('\n') : [text];
+    results = lines.map((line) => run(keys, JSON.parse(line)));
+  }
 } catch (error) {
   console.error(error.message);
   process.exit(2);

@@ -11,6 +11,7 @@ from tcd.conformance.findings import Finding, Malformed
 from tcd.conformance.http_signatures import check_request, is_request
 from tcd.conformance.jcs import check_document, check_numbers, is_document, is_numbers
 from tcd.conformance.online import check_online
+from tcd.conformance.receipt_vectors import check_primitives, check_vectors, is_primitives, is_vectors
 from tcd.conformance.receipts import (
     check_consistency,
     check_ed25519,
@@ -62,6 +63,8 @@ def _disputed(_: Data) -> list[Finding]:
 
 #: Add a format here.
 CHECKERS: Final = (
+    Checker("receipts", is_vectors, check_vectors),
+    Checker("receipts' primitives", is_primitives, check_primitives),
     Checker("disputed", lambda d: str(d.get("about", "")).startswith("Peers disagree"), _disputed),
     Checker("online testing", lambda d: isinstance(d.get("streams"), Mapping), check_online),
     Checker("controller events", lambda d: isinstance(d.get("logs"), list), check_controller),

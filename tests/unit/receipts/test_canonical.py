@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tcd.errors import VerificationError
+from tcd.receipts import body as receipt_body
 from tcd.receipts import canonical
 
 
@@ -105,3 +107,9 @@ def test_the_encoder_refuses_the_same(value: Any, code: str) -> None:
     with pytest.raises(VerificationError) as caught:
         canonical.encode(value)
     assert caught.value.code == code
+
+
+def test_the_written_format_has_the_members_that_the_code_documents() -> None:
+    text = str(receipt_body.__doc__)
+    page = (Path(__file__).resolve().parents[3] / "docs" / "receipt-v2.md").read_text()
+    assert text[text.index("typ open, one of::") :].strip() in page
