@@ -103,7 +103,9 @@ def caller_call(runtime: Runtime, arrival: Arrival, request: ReserveRequest | Se
     settings, context = runtime.settings, arrival.context
     if request.request_id is not None:
         context.request_id, context.given = request.request_id, True
-    asked = request.deadline_ms or context.deadline_ms() or settings.deadline_ms
+    # read in any case: what is malformed is refused, also where the body has its own
+    header = context.deadline_ms()
+    asked = request.deadline_ms or header or settings.deadline_ms
     return Call(
         request_id=context.request_id,
         given=context.given,
@@ -124,7 +126,9 @@ async def decide(runtime: Runtime, arrival: Arrival, request: DiagnoseRequest, s
     settings, context = runtime.settings, arrival.context
     if request.request_id is not None:
         context.request_id, context.given = request.request_id, True
-    asked = request.deadline_ms or context.deadline_ms() or settings.deadline_ms
+    # read in any case: what is malformed is refused, also where the body has its own
+    header = context.deadline_ms()
+    asked = request.deadline_ms or header or settings.deadline_ms
     call = Call(
         request_id=context.request_id,
         given=context.given,

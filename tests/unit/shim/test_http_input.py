@@ -303,6 +303,7 @@ async def test_hostile_headers(make_client: Any) -> None:
     assert (await client.raw(b"{}", idempotency_key="x" * 129)).status == 400
     for bad in ("-1", "0", "1e3", "abc", "9999999"):
         assert (await client.raw(b"{}", x_deadline_ms=bad)).status == 400, bad
+        assert (await client.raw(b'{"deadline_ms": 900}', x_deadline_ms=bad)).status == 400, bad
     for path in ("/healthz", "/nope"):
         assert (await client.get(path, x_request_id="a b")).status == 400
 
