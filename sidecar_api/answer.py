@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sidecar_api.decision import Decision
 from sidecar_api.pins import Pins
@@ -30,8 +31,7 @@ _DECODERS: tuple[Decoder, ...] = ("default", "sample", "greedy", "no_repeat")
 _TIERS: tuple[Tier, ...] = ("normal", "cautious", "strict")
 
 
-@dataclass(frozen=True, slots=True)
-class StepFacts:
+class StepFacts(Struct, frozen=True):
     """A step as it stands after settlement.
 
     Attributes:
@@ -59,8 +59,7 @@ class StepFacts:
     top: Sequence[tuple[int, float]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
+class Labels(Struct, frozen=True):
     """Texts of an answer that do not follow from its numbers."""
 
     request_id: str

@@ -165,6 +165,11 @@ class Budget:
                 self._views[stream] = found
         return found
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether there are events that must become durable."""
+        return self.controller.changed
+
     def take_events(self) -> tuple[Event, ...]:
         """Events that must become durable with the next commit."""
         return self.controller.take_events()

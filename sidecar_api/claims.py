@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sidecar_api.pins import Pins
 from sidecar_api.schemas import Check
@@ -34,8 +34,7 @@ _VOID = (int(Status.FALLBACK), "fallback"), *_REASONS
 _UNITS: dict[str, Unit] = {"session": "session", "request": "request", "block": "block"}
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(Struct, frozen=True):
     """What a claim depends on.
 
     Attributes:
@@ -128,8 +127,7 @@ def _monitor(name: str, status: int, ran: Check) -> Check:
     return ran
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(Struct, frozen=True):
     """What else ran in a step.
 
     Attributes:

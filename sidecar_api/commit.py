@@ -25,6 +25,7 @@ _LOG = logging.getLogger(__name__)
 class _Item:
     batch: Batch
     done: asyncio.Future[None]
+    lost: Callable[[], None] | None
 
 
 class Watcher(Protocol):
@@ -65,14 +66,22 @@ class Committer:
         receipts: tuple[Receipt, ...] = (),
         events: tuple[Event, ...] = (),
         answers: tuple[Idempotent, ...] = (),
+        lost: Callable[[], None] | None = None,
     ) -> asyncio.Future[None]:
         """Hand over what becomes durable together; the order of calls is the order in the ledger.
 
+        Args:
+            receipts: each the next one of its chain.
+            events: of the controller.
+            answers: of requests with an idempotency key.
+            lost: called when it will not be durable, before anybody who waits hears of it.
+
         Returns:
-            A future that is done when it is durable, with `TcdError` when it will not be.
+            A future that is done when it is durable, with `TcdError` when it will not be. Whoever waits may cancel
+            it: what was handed over is committed all the same.
         """
         loop = asyncio.get_running_loop()
-        item = _Item(Batch(receipts, events, answers), loop.create_future())
+        item = _Item(Batch(receipts, events, answers), loop.create_future(), lost)
         self._waiting.append(item)
         if self._task is None:
             self._task = loop.create_task(self._run())
@@ -154,6 +163,8 @@ class Committer:
 
 
 def _finish(item: _Item, error: TcdError | None) -> None:
+    if error is not None and item.lost is not None:
+        item.lost()
     if item.done.done():
         return
     if error is None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from msgspec import Struct
+
 from sidecar_api.schemas import Action, Cause
 from tcd.calibration.assets import RoutingPolicy
 from tcd.trust import SEVERITY, Risk, Row, engine
@@ -34,8 +36,7 @@ class Rules:
     hard_fail_on_floor: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What is known about a step.
 
     Attributes:
@@ -100,8 +101,7 @@ class Bound:
     asks: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """The decision about a step; `tier` indexes `tcd.contract.TIERS`."""
 
     verdict: bool

@@ -7,20 +7,20 @@ import contextlib
 import math
 import os
 from collections.abc import Generator
-from dataclasses import dataclass
 from time import perf_counter
+
+from msgspec import Struct
 
 from sidecar_api.caller_schemas import ReserveRequest, SettleRequest
 from sidecar_api.http.context import RequestContext, session_header
 from sidecar_api.http.problems import EdgeQuotaExceeded
 from sidecar_api.http.runtime import Runtime
-from sidecar_api.outcome import Answer, Call, Gate, SubjectQuotaExceeded
+from sidecar_api.outcome import Answer, Call, Gate, Overloaded, SubjectQuotaExceeded
 from sidecar_api.schemas import DiagnoseRequest
-from tcd.errors import QuotaExceeded, TcdError, Unavailable
+from tcd.errors import QuotaExceeded, TcdError
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(Struct, frozen=True):
     """How a step came in.
 
     Attributes:
@@ -43,12 +43,11 @@ def check_room(runtime: Runtime) -> None:
     """Refuse when too much is in work.
 
     Raises:
-        Unavailable: it is.
+        Overloaded: it is.
     """
     if runtime.in_flight >= runtime.settings.max_inflight:
         runtime.exporter.throttled(zone="inflight")
-        msg = f"{runtime.in_flight} requests are in work already"
-        raise Unavailable(msg, retry_after=0.1)
+        raise Overloaded(runtime.in_flight)
 
 
 @contextlib.contextmanager
@@ -56,7 +55,7 @@ def room(runtime: Runtime) -> Generator[None, None, None]:
     """A place in work, for as long as the block lasts.
 
     Raises:
-        Unavailable: there is none.
+        Overloaded: there is none.
     """
     check_room(runtime)
     runtime.in_flight += 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tcd.errors import QuotaExceeded
+from msgspec import Struct
+
+from tcd.errors import QuotaExceeded, Unavailable
 from tcd.rate_limit import Grant, Limit
 
 
@@ -17,8 +19,7 @@ class Gate(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A request's envelope, as the surface read it.
 
     Attributes:
@@ -44,12 +45,20 @@ class Call:
     gate: Gate | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True):
     """The subject's bucket after the request."""
 
     limit: Limit
     grant: Grant
+
+
+class Overloaded(Unavailable):
+    """As many requests are in work as may be; knows the limit, for the headers."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit` requests are in work."""
+        super().__init__(f"{limit} requests are in work already", retry_after=0.1)
+        self.limit = limit
 
 
 class SubjectQuotaExceeded(QuotaExceeded):
@@ -72,8 +81,7 @@ class Stages:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Struct, frozen=True):
     """A decision as metrics and logs see it; holds no raw subject name.
 
     Attributes:
@@ -118,8 +126,7 @@ class Observation:
     record: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A decision's bytes and what its headers need; `quota` None = answered from memory, nothing charged."""
 
     body: bytes

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from msgspec import Struct
+
 from tcd.calibration.assets import (
     AssetSet,
     DetectorAsset,
@@ -46,8 +48,7 @@ class FixedAssets:
         return self.assets
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """What of a row decides which calibration answers it.
 
     Attributes:

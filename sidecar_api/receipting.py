@@ -9,23 +9,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from msgspec import Struct
 
 from sidecar_api.decision import Decision
-from sidecar_api.digests import digest, request_digest
+from sidecar_api.digests import components_digests, request_digest
 from sidecar_api.pins import Pins
 from sidecar_api.schemas import Components, DiagnoseRequest
 from sidecar_api.sessions import Session
 from sidecar_api.windows import Staged
 from tcd.contract import COMPONENT_DETAIL, COMPONENTS, DECODERS, TIERS
-from tcd.receipts import ChainState, Issuer, Receipt, chain_id, records, segment
-from tcd.risk_av import CloseReason, EpochOpened, EprocSnapshot, Event, Terms, stream_digest
+from tcd.receipts import ChainState, Issuer, Receipt, chain_id, records
+from tcd.receipts.decisions import Av, DecisionWriter, Numbers, Subject
+from tcd.receipts.segments import written
+from tcd.risk_av import CloseReason, EpochOpened, EprocSnapshot, Event, Reservation, Terms, stream_digest
 
 SALT_BYTES = 16
+#: Pairs of settings and policy that are in force at once, at most.
+_MOST_WRITERS = 256
+#: Signals that may have a witness segment.
+SIGNALS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What a decision record says beside the session and the decision.
 
     Attributes:
@@ -34,7 +39,9 @@ class Facts:
         decision: what was decided.
         score, threshold: of the answer.
         step, status: number of the step; status bits of the ensemble.
-        av: member `av` of the record.
+        reservation: of the hypothesis, None with the controller off.
+        unit, p_floor: of the hypothesis, smallest p-value that its calibration can give.
+        p, sup: p-value of the hypothesis after this step; running maxima as they were sent.
         eproc: newest snapshot of the stream.
         guarantee: the claim in force.
         assets: ids that scored the row.
@@ -52,10 +59,14 @@ class Facts:
     threshold: float
     step: int
     status: int
-    av: dict[str, Any]
+    reservation: Reservation | None
+    unit: str
+    p_floor: float
+    p: float
+    sup: tuple[float, float]
     eproc: EprocSnapshot
     guarantee: str
-    assets: Sequence[int]
+    assets: tuple[int, int, int]
     policy: str
     config: str
     witness: bool
@@ -90,6 +101,17 @@ class Receipts:
     _epochs: dict[str, _EpochChain] = field(default_factory=dict)
     _acts: ChainState | None = None
     _heads: ChainState | None = None
+    _writers: dict[tuple[str, str, str], DecisionWriter] = field(default_factory=dict)
+
+    def _writer(self, config: str, policy: str) -> DecisionWriter:
+        """The writer of decisions under these digests, by the key that signs now."""
+        key = (self.issuer.kid, config, policy)
+        found = self._writers.get(key)
+        if found is None:
+            if len(self._writers) >= _MOST_WRITERS:
+                self._writers.clear()
+            found = self._writers[key] = self.issuer.writer(config=config, policy=policy)
+        return found
 
     def _issue(
         self, chain: ChainState, typ: str, tenant: str, members: dict[str, Any], *, config: str = "", policy: str = ""
@@ -254,46 +276,40 @@ class Receipts:
     def decision(self, session: Session, facts: Facts) -> Receipt:
         """The record of a decision; the session's chain is open."""
         assert session.chain is not None  # noqa: S101 - for the type checker: `open` came before
-        decision = facts.decision
-        components = facts.components
-        members = records.decision_members(
-            subject=session.digest,
-            model=records.Model(*session.names),
-            req=facts.caller or request_digest(facts.request),
-            # the only string in them is the unit, one of a few words
-            comp=digest(components),
-            e=digest(components.av),
-            decision=records.Decision(
-                verdict=decision.verdict,
-                trigger=decision.trigger,
+        decision, found = facts.decision, facts.components
+        chain, tenant = session.chain, session.subject[0]
+        comp, e = components_digests(found)
+        random = self.random(SALT_BYTES * (1 + SIGNALS))
+        ts_us = max(self.now_us(), chain.ts_us)
+        body = self._writer(facts.config, facts.policy).write(
+            chain,
+            ts_us=ts_us,
+            nonce=random[:SALT_BYTES].hex(),
+            subject=_subject(session),
+            digests=(facts.caller or request_digest(facts.request), comp, e),
+            verdict=(
+                *(decision.action, decision.enforced, decision.cause, decision.tags),
+                *(decision.trigger, decision.verdict),
+            ),
+            numbers=Numbers(
                 score=facts.score,
                 threshold=facts.threshold,
-                action=decision.action,
-                enforced=decision.enforced,
-                cause=decision.cause,
+                p=facts.p,
+                sup=facts.sup,
                 step=facts.step,
                 status=facts.status,
-                tags=decision.tags,
+                **_components(found),
             ),
-            route=records.Route(
-                temperature=decision.route[0],
-                top_p=decision.route[1],
-                max_tokens=int(decision.route[2]),
-                decoder=DECODERS[int(decision.route[3])],
-                tier=TIERS[decision.tier],
-            ),
-            components=_components(components),
-            av=facts.av,
+            route=_route(decision),
+            av=_av(session, facts),
             eproc=facts.eproc,
-            witness=self._witness(facts.staged) if facts.witness else (),
+            witness=self._witness(facts.staged, random[SALT_BYTES:]) if facts.witness else "[]",
             guarantee=facts.guarantee,
             assets=facts.assets,
             evidence="caller" if facts.caller else "shim",
             risk=facts.risk,
         )
-        receipt = self._issue(
-            session.chain, "decision", session.subject[0], members, config=facts.config, policy=facts.policy
-        )
+        receipt = self.issuer.seal(body, chain=chain, typ="decision", tenant=tenant, ts_us=ts_us)
         session.chain = receipt.next()
         return receipt
 
@@ -307,23 +323,48 @@ class Receipts:
         session.chain = None
         return receipt
 
-    def _witness(self, staged: Staged) -> list[dict[str, Any]]:
-        signals = (
-            ("trace", staged.trace),
-            ("entropy", staged.entropy),
-            ("spectrum", staged.spectrum),
-            ("features", staged.features),
+    @staticmethod
+    def _witness(staged: Staged, salts: bytes) -> str:
+        return written(
+            (
+                ("trace", staged.trace),
+                ("entropy", staged.entropy),
+                ("spectrum", staged.spectrum),
+                ("features", staged.features),
+            ),
+            salts,
         )
-        return [
-            segment(name, values.astype(np.float64), self.random(SALT_BYTES)) for name, values in signals if values.size
-        ]
 
 
-def _components(components: Components) -> dict[str, records.Component]:
-    out: dict[str, records.Component] = {}
-    for name, detail in zip(COMPONENTS, COMPONENT_DETAIL, strict=True):
-        found = getattr(components, name)
-        out[name] = records.Component(found.triggered, found.severity, found.p_value, found.details[detail])
-    monitor = components.multivariate
-    out["multivariate"] = records.Component(monitor.triggered, monitor.severity, monitor.p_value, monitor.distance)
-    return out
+def _subject(session: Session) -> Subject:
+    """The session's part of its records, written once."""
+    known = session.written.subject
+    if known is None or known[0] != session.names:
+        made = Subject.of(records.Model(*session.names), session.digest, session.subject[0])
+        known = session.written.subject = (session.names, made)
+    return known[1]
+
+
+def _av(session: Session, facts: Facts) -> Av:
+    """The hypothesis's part of its records, written once."""
+    known = session.written.av
+    if known is None or known[0] is not facts.reservation or known[1] != facts.p_floor:
+        made = Av.of(facts.reservation, stream=session.stream, unit=facts.unit, p_floor=facts.p_floor)
+        known = session.written.av = (facts.reservation, facts.p_floor, made)
+    return known[2]
+
+
+def _route(decision: Decision) -> records.Route:
+    temperature, top_p, max_tokens, decoder = decision.route
+    return records.Route(temperature, top_p, int(max_tokens), DECODERS[int(decoder)], TIERS[decision.tier])
+
+
+def _components(found: Components) -> dict[str, Any]:
+    """Members `triggered` and `components` of `Numbers`."""
+    parts = [getattr(found, name) for name in COMPONENTS]
+    values: list[float] = []
+    for part, detail in zip(parts, COMPONENT_DETAIL, strict=True):
+        values += (part.severity, part.p_value, part.details[detail])
+    monitor = found.multivariate
+    values += (monitor.severity, monitor.p_value, monitor.distance)
+    return {"triggered": (*[part.triggered for part in parts], monitor.triggered), "components": values}

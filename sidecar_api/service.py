@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 
 import msgspec
@@ -157,12 +157,16 @@ class Service:
             Unavailable: overloaded or stopping.
             ScoringTimeout: the deadline passed before anything was reserved.
         """
-        with self.work():
+        # `work()` without its generator
+        self._begin()
+        try:
             quota = self.charge(request)
             key = call.idempotency_key or request.idempotency_key or (call.request_id if call.given else None)
             if key is None:
                 return await self._turn(request, call, quota, None)
             return await self._once(request, call, quota, key)
+        finally:
+            self._end()
 
     def rules(self, request: DiagnoseRequest) -> JudgeRules:
         """The rules of a request, as they are now; it keeps them until it is answered."""
@@ -178,16 +182,22 @@ class Service:
         Raises:
             Unavailable: the server is stopping.
         """
+        self._begin()
+        try:
+            yield
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
         if self.draining:
             msg = "the server is stopping"
             raise Unavailable(msg, retry_after=1.0)
         self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self._settled.set()
+
+    def _end(self) -> None:
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._settled.set()
 
     def charge(self, request: DiagnoseRequest) -> Quota:
         """Take a step's tokens from its subject's bucket.
@@ -237,12 +247,16 @@ class Service:
         rules = self.rules(request)
         if rules.deadline < math.inf:
             latest = asyncio.get_running_loop().time() + rules.deadline
-            call = replace(call, deadline=min(call.deadline, latest))
-        async with self.place(request, call) as session:
+            call = msgspec.structs.replace(call, deadline=min(call.deadline, latest))
+        # `place()` without its generator
+        session = await self._take(request, call)
+        try:
             stages = Stages({"decode": call.decode, "queue": perf_counter() - started})
             turn = Turn(session, self._with_gpu(request), call, quota, claim, stages, started - call.decode, rules)
             turn.lost = lost
             return await self._step(turn)
+        finally:
+            self._give_back(session)
 
     def _with_gpu(self, request: DiagnoseRequest) -> DiagnoseRequest:
         """The request with the newest GPU sample in its context, where it has not its own and there is room."""
@@ -262,6 +276,13 @@ class Service:
             ScoringTimeout: the deadline has passed.
             Unavailable: there is no room for another session.
         """
+        session = await self._take(request, call)
+        try:
+            yield session
+        finally:
+            self._give_back(session)
+
+    async def _take(self, request: DiagnoseRequest, call: Call) -> Session:
         settings = self.settings
         began = asyncio.get_running_loop().time()
         session = self.session(request, began)
@@ -271,11 +292,11 @@ class Service:
             raise ScoringTimeout(msg)
         wait = min(settings.session_wait_ms / 1000.0, left) if settings.session_busy == "wait" else 0.0
         await session.acquire(wait=wait, waiters=settings.session_waiters)
-        try:
-            yield session
-        finally:
-            session.release()
-            self.sessions.measure(session)
+        return session
+
+    def _give_back(self, session: Session) -> None:
+        session.release()
+        self.sessions.measure(session)
 
     def session(self, request: DiagnoseRequest, now: float) -> Session:
         """The live session of a request's subject, made when there is none.

@@ -9,18 +9,31 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from sidecar_api.blocks import Blocks
 from sidecar_api.pins import Pins
+from sidecar_api.schemas import Check
 from sidecar_api.windows import Hold, SessionWindow
 from tcd.contract import SUP_START
 from tcd.errors import Conflict, Unavailable
 from tcd.receipts import ChainState
+from tcd.receipts import decisions as records
 from tcd.risk_av import Reservation
 
 Subject = tuple[str, str, str]
 #: Bytes of a session beside its windows.
 _OVERHEAD = 2048
+
+
+@dataclass(slots=True, eq=False)
+class Written:
+    """Parts of a session's answers and records that were made once, each with what it was made of."""
+
+    subject: tuple[tuple[str, ...], records.Subject] | None = None
+    av: tuple[Reservation | None, float, records.Av] | None = None
+    claim: tuple[Any, str] | None = None
+    checks: tuple[Any, list[Check]] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +58,7 @@ class Session:
         touched: time of its last step, on the loop's clock.
         ticket: reservation token of a direct caller, or empty.
         blocks: evidence of the unit `block`.
+        written: parts of its records.
         tool: named by the context of a step, or empty.
         nbytes: bytes it counted for in the table.
     """
@@ -72,6 +86,7 @@ class Session:
     ticket: str = ""
     tool: str = ""
     blocks: Blocks = field(default_factory=Blocks)
+    written: Written = field(default_factory=Written)
     busy: bool = False
     waiters: deque[asyncio.Future[None]] = field(default_factory=deque)
 

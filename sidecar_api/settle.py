@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -32,12 +32,11 @@ from sidecar_api.sessions import Session
 from sidecar_api.states import StateKeeper
 from sidecar_api.trusting import TrustFeed, parties
 from sidecar_api.windows import HoldRules, Staged
-from tcd.contract import Status, pack_status
+from tcd.contract import SUP_START, Status, pack_status
 from tcd.errors import Conflict, NotFound, TcdError, VerificationError
 from tcd.ledger import Idempotent
 from tcd.multivariate import explain
 from tcd.receipts import Receipt, records
-from tcd.receipts.records import av_members, av_off
 from tcd.risk_av import CloseReason, LevelMismatch, Reservation, RuleName, Settlement
 from tcd.rows import ScoreResult, ScoreRow
 from tcd.trust import Logged, Node, record
@@ -204,14 +203,14 @@ class Judge:
         receipt, state = draft.receipt()
         body = draft.encode(receipt, state, "")
         committed = self._commit(turn, receipt, body)
-        turn.stages.add("settle", perf_counter() - began)
-        began = perf_counter()
-        lost = await self._durable(turn, committed)
-        seconds = perf_counter() - began
+        settled = perf_counter()
+        turn.stages.add("settle", settled - began)
+        lost = "" if committed is None else await self._durable(turn, committed)
+        seconds = perf_counter() - settled
         turn.stages.add("commit", seconds)
         if lost:
             failure = failure or "ledger"
-            facts = replace(facts, failed=True)
+            facts = msgspec.structs.replace(facts, failed=True)
             decision = _decided(turn, facts)
             draft = _Draft(self, turn, row, result, failure, decision, step, facts)
             receipt, state = None, "failed"
@@ -240,7 +239,7 @@ class Judge:
         if turn.rules.bound is None and not turn.rules.record:
             return known
         view = self._budget.view(session.stream)
-        return replace(
+        return msgspec.structs.replace(
             known,
             score=result.score if result is not None else 0.0,
             spent=view.spent / view.alpha,
@@ -248,11 +247,15 @@ class Judge:
             pressure=self.pressure.value,
         )
 
-    def _commit(self, turn: Turn, receipts: tuple[Receipt, ...] | None, body: bytes) -> asyncio.Future[None]:
+    def _commit(self, turn: Turn, receipts: tuple[Receipt, ...] | None, body: bytes) -> asyncio.Future[None] | None:
+        """What to wait for; None = the step changed nothing that has to be durable."""
         answers: tuple[Idempotent, ...] = ()
         if turn.claim is not None:
             head = receipts[-1].head_hex if receipts else ""
             answers = (self._idempotency.record(turn.claim, body, head, now_us=self._now_us()),)
+        budget, committer = self._budget, self._committer
+        if not (receipts or answers or budget.unsaved or budget.leased or committer.carries):
+            return None
         session = turn.session
         return self.put(receipts or (), answers=answers, lost=lambda: self._lose_chain(session))
 
@@ -267,19 +270,19 @@ class Judge:
         events = self._budget.take_events()
         issuer = self.receipts
         epochs = issuer.epochs(events, self._budget.tenant) if issuer is not None and events else []
-        done = self._committer.put(receipts=(*epochs, *receipts), events=events, answers=answers)
-        if self.keeper is not None:
+
+        def failed() -> None:
+            if issuer is not None:
+                issuer.forget_epochs()
+            if lost is not None:
+                self._observer.gap()
+                lost()
+
+        done = self._committer.put(
+            receipts=(*epochs, *receipts) if epochs else receipts, events=events, answers=answers, lost=failed
+        )
+        if self.keeper is not None and events:
             self.keeper.handed(len(events), done)
-
-        def check(future: asyncio.Future[None]) -> None:
-            if future.cancelled() or future.exception() is not None:
-                if issuer is not None:
-                    issuer.forget_epochs()
-                if lost is not None:
-                    self._observer.gap()
-                    lost()
-
-        done.add_done_callback(check)
         return done
 
     async def flush(self) -> None:
@@ -297,8 +300,8 @@ class Judge:
         """Empty when the step is durable, else why it is not (in time)."""
         try:
             with Cutoff(max(turn.call.deadline, asyncio.get_running_loop().time() + 0.001), "not durable in time"):
-                # a client that goes away must not take the commit with it
-                await asyncio.shield(committed)
+                # a client that goes away cancels the waiting, not the commit
+                await committed
         except TcdError as error:
             return error.detail
         return ""
@@ -459,17 +462,28 @@ class _Draft:
         return explain(monitor, self._row.features)
 
     def _guarantee(self) -> str:
-        rules, reservation = self._judge.rules, self._turn.reservation
-        view = self._judge.budget.view(self._turn.session.stream)
-        return claims.claim(
-            self._situation,
-            alpha=view.claim_level,
-            unit=rules.unit,
-            rule=rules.rule,
-            epoch=reservation.epoch if reservation is not None else view.epoch,
-            durable=rules.durable,
-            caller=bool(self._turn.caller),
-        )
+        rules, reservation, written = self._judge.rules, self._turn.reservation, self._turn.session.written
+        view = self._step_facts.view
+        epoch = reservation.epoch if reservation is not None else view.epoch
+        made_of = (self._situation, view.claim_level, rules.unit, rules.rule, epoch, rules.durable, self._turn.caller)
+        if written.claim is None or written.claim[0] != made_of:
+            text = claims.claim(
+                self._situation,
+                alpha=view.claim_level,
+                unit=rules.unit,
+                rule=rules.rule,
+                epoch=epoch,
+                durable=rules.durable,
+                caller=bool(self._turn.caller),
+            )
+            written.claim = (made_of, text)
+        return written.claim[1]
+
+    def _checks(self, ran: claims.Ran) -> list[Check]:
+        written, made_of = self._turn.session.written, (self._situation, ran)
+        if written.checks is None or written.checks[0] != made_of:
+            written.checks = (made_of, claims.checks(self._situation, ran))
+        return written.checks[1]
 
     def receipt(self) -> tuple[tuple[Receipt, ...] | None, str]:
         """The records of the step, and how that went: issued, failed or disabled."""
@@ -477,19 +491,12 @@ class _Draft:
         rules = turn.rules
         if writer is None or not rules.receipt:
             return None, "disabled"
-        view = self._judge.budget.view(session.stream)
+        view = self._step_facts.view
         used = self._result.assets if self._result is not None else (0, 0, 0)
-        if turn.reservation is None:
-            av = av_off(session.stream)
-        else:
+        p, sup = 1.0, (SUP_START, SUP_START)
+        if turn.reservation is not None:
             settled = self._judge.budget.find(session.stream, session.hypothesis)
-            av = av_members(
-                turn.reservation,
-                settled,
-                unit=self._judge.rules.unit,
-                p_floor=turn.pins.p_floor,
-                sup=self._row.sup,
-            )
+            p, sup = 1.0 if settled is None else settled.p, self._row.sup
         facts = ReceiptFacts(
             request=turn.request,
             staged=turn.staged,
@@ -499,7 +506,11 @@ class _Draft:
             threshold=turn.pins.threshold,
             step=self._step,
             status=self._result.status if self._result is not None else 0,
-            av=av,
+            reservation=turn.reservation,
+            unit=self._judge.rules.unit,
+            p_floor=turn.pins.p_floor,
+            p=p,
+            sup=sup,
             eproc=view.snapshot,
             guarantee=self._claim,
             assets=used,
@@ -538,7 +549,7 @@ class _Draft:
             config_hash=turn.rules.config_hash,
             guarantee=self._claim,
             step=self._step,
-            checks=claims.checks(self._situation, ran),
+            checks=self._checks(ran),
         )
         writer = judge.receipts
         response = answer.build(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from tcd.contract import MAX_FEATURE_ROWS, MAX_FEATURE_VALUES, MAX_WINDOW, Signal
@@ -80,8 +81,7 @@ class Ring:
         self._start, self._end = 0, kept
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(Struct, frozen=True):
     """One step's windows and what it appends.
 
     Attributes:
@@ -223,8 +223,7 @@ class HoldRules:
     cooldown: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Struct, frozen=True):
     """Hysteresis of a session: whether its alarm is held, calm steps so far, the route that goes with it."""
 
     on: bool = False

@@ -6,9 +6,11 @@ bits wherever it is scored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,6 @@ from tcd.contract import (
     MAX_WINDOW,
     SUP_START,
     Flag,
-    Length,
     bucket,
 )
 
@@ -30,6 +31,7 @@ F32 = NDArray[np.float32]
 SESSION: Final = Flag(0)
 Tensors = dict[str, NDArray[np.generic]]
 _EMPTY = np.zeros(0, np.float32)
+_CONTROLLER: Final = int(Flag.CONTROLLER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +78,15 @@ class ScoreRow:
     @property
     def widths(self) -> tuple[int, int, int, int]:
         """Padded widths of TRACE, ENTROPY, SPECTRUM and FEATURES; rows that share them may share a batch."""
-        return (
-            bucket(len(self.trace)),
-            bucket(len(self.entropy)),
-            bucket(len(self.spectrum)),
-            bucket(self.features.size, FEATURE_BUCKETS),
-        )
+        return _widths(self.trace.shape[0], self.entropy.shape[0], self.spectrum.shape[0], self.features.size)
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreResult:
+@lru_cache(maxsize=65_536)
+def _widths(trace: int, entropy: int, spectrum: int, features: int) -> tuple[int, int, int, int]:
+    return bucket(trace), bucket(entropy), bucket(spectrum), bucket(features, FEATURE_BUCKETS)
+
+
+class ScoreResult(NamedTuple):
     """Outputs of one row, see `tcd.contract` for their meaning.
 
     `components` has shape (C, 3) (severity, p, z); `mv` is (distance, threshold, trigger, p).
@@ -129,17 +130,21 @@ def pack(rows: Sequence[ScoreRow]) -> Tensors:
 
     Scoring does not depend on the padding; equal `widths` only keep the request small.
     """
-    lengths = np.zeros((len(rows), len(Length)), np.int32)
-    for i, row in enumerate(rows):
-        flags = row.unit | (Flag.CONTROLLER if row.controller else SESSION)
-        lengths[i] = (len(row.trace), len(row.entropy), len(row.spectrum), *row.features.shape, int(flags))
+    # plain integers: arithmetic on enum members costs a microsecond each
+    lengths = [
+        (
+            *(row.trace.shape[0], row.entropy.shape[0], row.spectrum.shape[0], *row.features.shape),
+            int(row.unit) | (_CONTROLLER if row.controller else 0),
+        )
+        for row in rows
+    ]
     trace, entropy, spectrum, features = (max(w) for w in zip(*(row.widths for row in rows), strict=True))
     return {
         "TRACE": _pad([row.trace for row in rows], trace),
         "ENTROPY": _pad([row.entropy for row in rows], entropy),
         "SPECTRUM": _pad([row.spectrum for row in rows], spectrum),
         "FEATURES": _pad([row.features.reshape(-1) for row in rows], features),
-        "LENGTHS": lengths,
+        "LENGTHS": np.array(lengths, np.int32),
         "KEY": np.array([row.key for row in rows], np.uint64),
         "POLICY": np.array([[row.policy] for row in rows], np.uint64),
         "ALPHA": np.array([[row.alpha] for row in rows], np.float64),
@@ -150,22 +155,16 @@ def pack(rows: Sequence[ScoreRow]) -> Tensors:
 
 def unpack(outputs: Mapping[str, NDArray[np.generic]]) -> list[ScoreResult]:
     """Rows of one `tcd_diagnose` response."""
-    column = {name: array.tolist() for name, array in outputs.items() if name != "COMPONENTS"}
-    components = np.asarray(outputs["COMPONENTS"], np.float32)
-    return [
-        ScoreResult(
-            score=column["SCORE"][i][0],
-            p_step=tuple(column["P_STEP"][i]),
-            sup=tuple(column["SUP_OUT"][i]),
-            components=components[i],
-            mv=tuple(column["MV"][i]),
-            p_value=column["P_VALUE"][i][0],
-            trigger=bool(column["TRIGGER"][i][0]),
-            verdict=bool(column["VERDICT"][i][0]),
-            tier=column["TIER"][i][0],
-            status=column["STATUS"][i][0],
-            route=tuple(column["ROUTE"][i]),
-            assets=tuple(column["ASSETS"][i]),
-        )
-        for i in range(components.shape[0])
-    ]
+
+    def numbers(name: str) -> Iterable[Any]:
+        return map(itemgetter(0), outputs[name].tolist())
+
+    def tuples(name: str) -> Iterable[tuple[Any, ...]]:
+        return map(tuple, outputs[name].tolist())
+
+    columns = (
+        *(numbers("SCORE"), tuples("P_STEP"), tuples("SUP_OUT"), np.asarray(outputs["COMPONENTS"], np.float32)),
+        *(tuples("MV"), numbers("P_VALUE"), map(bool, numbers("TRIGGER")), map(bool, numbers("VERDICT"))),
+        *(numbers("TIER"), numbers("STATUS"), tuples("ROUTE"), tuples("ASSETS")),
+    )
+    return list(map(ScoreResult._make, zip(*columns, strict=True)))

@@ -17,6 +17,7 @@ Scope = MutableMapping[str, Any]
 Header = tuple[bytes, bytes]
 POLICY: Final = "subject"
 EDGE: Final = "edge"
+INFLIGHT: Final = "inflight"
 _ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _DEADLINE: Final = re.compile(rb"[1-9][0-9]{0,5}(\.[0-9]{1,3})?")
@@ -135,6 +136,14 @@ def quota_headers(quota: Quota, *, name: str = POLICY) -> list[Header]:
     return [
         (b"ratelimit", f'"{name}";r={math.floor(grant.remaining)};t={math.ceil(grant.reset)}'.encode()),
         (b"ratelimit-policy", policy_header(limit, name=name)),
+    ]
+
+
+def overload_headers(limit: int) -> list[Header]:
+    """`RateLimit` and `RateLimit-Policy` of the requests that may be in work at once, all of them taken."""
+    return [
+        (b"ratelimit", f'"{INFLIGHT}";r=0;t=1'.encode()),
+        (b"ratelimit-policy", f'"{INFLIGHT}";q={limit};qu="concurrent-requests"'.encode()),
     ]
 
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from sidecar_api.http.context import Header, RequestContext, quota_headers
-from sidecar_api.outcome import SubjectQuotaExceeded
+from sidecar_api.http.context import Header, RequestContext, overload_headers, quota_headers
+from sidecar_api.outcome import Overloaded, SubjectQuotaExceeded
 from sidecar_api.schemas import Problem
 from tcd.errors import QuotaExceeded, TcdError
 
@@ -72,6 +72,8 @@ def problem(error: TcdError, context: RequestContext) -> tuple[int, list[Header]
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode()))
+    if isinstance(error, Overloaded):
+        headers.extend(overload_headers(error.limit))
     if isinstance(error, SubjectQuotaExceeded):
         headers.extend(quota_headers(error.quota))
     return error.http_status, headers, body

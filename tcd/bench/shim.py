@@ -1,4 +1,7 @@
-"""Load on /diagnose through a real Triton, beside a no-op route of the same style, in one run.
+"""Load on /diagnose through a real Triton, beside its floors and its peers, in one run.
+
+The floors decode the same body and return a fixed answer: as raw ASGI, which is the style of the shim's own hot route,
+and as a route of Starlette. The peers are a naive shim that does the same work, and the ensemble called directly.
 
 Rates depend on the machine; the ratios of rates and of server CPU per request are what to compare.
 """
@@ -15,27 +18,33 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tcd.bench import direct
 from tcd.bench.load import Load, body, wrk
 from tcd.errors import LauncherError
 from tcd.triton.process import tree, usage
 
+#: Names of what is under load.
+SHIM, BARE, NAIVE, FLOOR, ROUTE, DIRECT = (
+    *("shim", "no receipts", "naive shim", "no-op, raw ASGI", "no-op, Starlette route", "direct Triton call"),
+)
 _START = 120.0
 _WARM_UP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server under load: where it listens, its processes by part, and gRPC of its Triton (empty: it has none)."""
+    """A server under load: where it listens, its processes by part, gRPC and HTTP of its Triton (empty: none)."""
 
     url: str
     parts: dict[str, set[int]]
     triton: str = ""
+    triton_http: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +93,15 @@ def shim(folder: Path, name: str, env: dict[str, str]) -> Iterator[Server]:
         assert found is not None  # noqa: S101 - the line comes before `ready`
         everything = tree(process.pid)
         grpc = re.search(r"\(gRPC ([^,]+),", text)
+        http = re.search(r"(?m)^triton +(http\S+)", text)
         parts = {"shim": {process.pid}, "triton": everything - {process.pid}}
-        yield Server(found[1], parts, grpc[1] if grpc else "")
+        yield Server(found[1], parts, grpc[1] if grpc else "", http[1] if http else "")
 
 
 @contextlib.contextmanager
-def noop(folder: Path, answer: bytes) -> Iterator[Server]:
-    """The floor: same server, same decoding, a fixed answer."""
-    with _listening("tcd.bench.noop", [], folder / "noop.log", stdin=answer) as server:
+def noop(folder: Path, answer: bytes, style: str = "raw") -> Iterator[Server]:
+    """A floor: same server, same decoding, a fixed answer; see `noop.STYLES`."""
+    with _listening("tcd.bench.noop", [style], folder / f"noop-{style}.log", stdin=answer) as server:
         yield server
 
 
@@ -149,56 +159,87 @@ def one_answer(url: str) -> bytes:
 def drive(name: str, server: Server, *, concurrency: int, seconds: float, label: str) -> Run:
     """One run of the load and the CPU that each part spent on it."""
     before = {part: usage(pids).cpu_seconds for part, pids in server.parts.items()}
-    load = wrk(server.url, concurrency=concurrency, seconds=seconds, run=label)
+    if name == DIRECT:
+        load = direct.call(server.url, concurrency=concurrency, seconds=seconds)
+    else:
+        load = wrk(server.url, concurrency=concurrency, seconds=seconds, run=label)
     spent = {part: usage(pids).cpu_seconds - before[part] for part, pids in server.parts.items()}
     return Run(name, concurrency, load, {part: 1e6 * cpu / load.requests for part, cpu in spent.items()})
 
 
-def measure(*, concurrencies: tuple[int, ...], seconds: float, rounds: int) -> list[Run]:
-    """Interleaved runs of the shim, the shim without receipts, the naive shim and the floor."""
-    runs: list[Run] = []
+@contextlib.contextmanager
+def servers() -> Iterator[dict[str, Server]]:
+    """Everything under load, on free ports of this machine."""
     quiet = {"TCD_LOG_LEVEL": "warning"}
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         folder = Path(directory)
         full = stack.enter_context(shim(folder, "shim", quiet))
         bare = stack.enter_context(shim(folder, "bare", quiet | {"TCD_RECEIPTS_ENABLE": "0"}))
-        floor = stack.enter_context(noop(folder, one_answer(full.url)))
-        peer = stack.enter_context(naive(folder, full))
-        servers = {"shim": full, "no receipts": bare, "naive shim": peer, "no-op route": floor}
-        for name, server in servers.items():
+        answer = one_answer(full.url)
+        yield {
+            SHIM: full,
+            BARE: bare,
+            FLOOR: stack.enter_context(noop(folder, answer)),
+            ROUTE: stack.enter_context(noop(folder, answer, "route")),
+            NAIVE: stack.enter_context(naive(folder, full)),
+            DIRECT: Server(full.triton_http, {"triton": full.parts["triton"]}),
+        }
+
+
+def measure(*, concurrencies: tuple[int, ...], seconds: float, rounds: int) -> list[Run]:
+    """Interleaved runs of the shim, the shim without receipts, the floors and the peers."""
+    runs: list[Run] = []
+    with servers() as known:
+        for name, server in known.items():
             drive(name, server, concurrency=8, seconds=_WARM_UP, label="warm")
         for number in range(rounds):
             for concurrency in concurrencies:
-                for name, server in servers.items():
+                for name, server in known.items():
                     label = f"{number}-{concurrency}"
                     runs.append(drive(name, server, concurrency=concurrency, seconds=seconds, label=label))
     return runs
 
 
 def summary(runs: list[Run]) -> list[dict[str, Any]]:
-    """Medians over the rounds, and ratios to the floor of the same concurrency."""
+    """Medians over the rounds, and ratios to the floor and the naive shim of the same round and concurrency."""
     keys = sorted({(run.concurrency, run.server) for run in runs})
-    rows: dict[tuple[int, str], dict[str, Any]] = {}
-    for concurrency, server in keys:
-        mine = [run for run in runs if (run.concurrency, run.server) == (concurrency, server)]
-        rows[concurrency, server] = {
-            "server": server,
-            "concurrency": concurrency,
-            "rate": median(run.load.rate for run in mine),
-            **{q: median(getattr(run.load, q) for run in mine) for q in ("p50", "p99", "p999", "max")},
-            "errors": sum(run.load.errors for run in mine),
-            **{f"cpu_{part}": median(run.cpu_us[part] for run in mine) for part in mine[0].cpu_us},
-        }
-    for (concurrency, _), row in rows.items():
-        floor, peer = rows[concurrency, "no-op route"], rows[concurrency, "naive shim"]
-        row["rate_ratio"] = row["rate"] / floor["rate"]
-        row["naive_ratio"] = row["rate"] / peer["rate"]
-        row["cpu_ratio"] = row["cpu_shim"] / floor["cpu_shim"]
-    return list(rows.values())
+    by = {key: [run for run in runs if (run.concurrency, run.server) == key] for key in keys}
+    rows = []
+    for (concurrency, server), mine in by.items():
+
+        def ratio(name: str, value: Callable[[Run], float]) -> float | None:
+            peers = by.get((concurrency, name), [])  # noqa: B023 - used at once
+            pairs = zip(mine, peers, strict=False)  # noqa: B023
+            found = [value(run) / value(peer) for run, peer in pairs if "shim" in run.cpu_us]
+            return median(found) if found else None
+
+        rows.append(
+            {
+                "server": server,
+                "concurrency": concurrency,
+                "rate": median(run.load.rate for run in mine),
+                **{q: median(getattr(run.load, q) for run in mine) for q in ("p50", "p99", "p999")},
+                "max": max(run.load.max for run in mine),
+                "errors": sum(run.load.errors for run in mine),
+                **{f"cpu_{part}": median(run.cpu_us[part] for run in mine) for part in mine[0].cpu_us},
+                "rate_ratio": ratio(FLOOR, lambda run: run.load.rate),
+                "naive_ratio": ratio(NAIVE, lambda run: run.load.rate),
+                "cpu_ratio": ratio(FLOOR, lambda run: run.cpu_us["shim"]),
+                "route_ratio": ratio(ROUTE, lambda run: run.cpu_us["shim"]),
+            }
+        )
+    return rows
 
 
 _COLUMNS = ("server", "c", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "errors")
-_COSTS = ("shim CPU us", "Triton CPU us", "rate / no-op", "rate / naive", "shim CPU / no-op")
+_COSTS = (
+    "shim CPU us",
+    "Triton CPU us",
+    "rate / raw no-op",
+    "rate / naive",
+    "CPU / raw no-op",
+    "CPU / Starlette no-op",
+)
 
 
 def _line(cells: tuple[str, ...]) -> str:
@@ -211,10 +252,10 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     lines = [_line(titles), "|" + "---|" * len(titles)]
     for r in rows:
         figures = (f"{r['rate']:.0f}", f"{r['p50']:.1f}", f"{r['p99']:.1f}", f"{r['p999']:.1f}", f"{r['max']:.0f}")
-        triton = f"{r['cpu_triton']:.0f}" if "cpu_triton" in r else "-"
-        shares = (f"{r['rate_ratio']:.2f}", f"{r['naive_ratio']:.2f}", f"{r['cpu_ratio']:.2f}")
-        costs = (f"{r['cpu_shim']:.0f}", triton, *shares)
-        lines.append(_line((r["server"], str(r["concurrency"]), *figures, str(r["errors"]), *costs)))
+        costs = tuple(f"{r[key]:.0f}" if key in r else "-" for key in ("cpu_shim", "cpu_triton"))
+        ratios = (r["rate_ratio"], r["naive_ratio"], r["cpu_ratio"], r["route_ratio"])
+        shares = tuple("-" if share is None else f"{share:.2f}" for share in ratios)
+        lines.append(_line((r["server"], str(r["concurrency"]), *figures, str(r["errors"]), *costs, *shares)))
     return "\n".join(lines)
 
 

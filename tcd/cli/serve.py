@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tcd.triton.client import InferenceClient
     from tcd.triton.launcher import TritonServer
 
+#: Objects that are new before the collector looks at them.
+_GC_NEW = 20_000
 #: A request with which anybody can see the shim answer.
 _EXAMPLE = '{"trace_vector": [-1.2], "entropy": 1.5, "step_id": 0}'
 
@@ -386,6 +388,8 @@ async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _St
             # what is here now stays: the collector need not look at it again and again
             gc.collect()
             gc.freeze()
+            # a decision makes hundreds of objects, none in a cycle: looking after each 700 costs more than it finds
+            gc.set_threshold(_GC_NEW, 20, 20)
             _announce(sock, settings, triton, grpc.port)
 
     config = uvicorn.Config(

@@ -91,6 +91,7 @@ from tcd.receipts.schema import (
     either,
     expression_of,
     hexadecimal,
+    inside,
     integer,
     listing,
     mapping,
@@ -290,25 +291,23 @@ _BASE: Final[dict[str, Check]] = {
     "config": digest,
     "policy": digest,
 }
+_DECISION_PARTS: Final[dict[str, Check]] = {
+    **_BASE,
+    **dict.fromkeys(("subject", "req", "comp", "e"), digest),
+    "model": _MODEL,
+    "decision": _DECISION,
+    "route": _ROUTE,
+    "components": mapping(record({"triggered": boolean, **dict.fromkeys(("severity", "p", "z"), real)}), 16),
+    "av": _AV,
+    "eproc": _EPROC,
+    "witness": _segments,
+    "guarantee": text(512, 1),
+    "evidence": one_of("shim", "caller"),
+    "assets": _IDS,
+}
 _BY_TYPE: Final[dict[str, Check]] = {
     "open": record({**_BASE, "open": _open}),
-    "decision": record(
-        {
-            **_BASE,
-            **dict.fromkeys(("subject", "req", "comp", "e"), digest),
-            "model": _MODEL,
-            "decision": _DECISION,
-            "route": _ROUTE,
-            "components": mapping(record({"triggered": boolean, **dict.fromkeys(("severity", "p", "z"), real)}), 16),
-            "av": _AV,
-            "eproc": _EPROC,
-            "witness": _segments,
-            "guarantee": text(512, 1),
-            "evidence": one_of("shim", "caller"),
-            "assets": _IDS,
-        },
-        {"risk": _RISK},
-    ),
+    "decision": record(_DECISION_PARTS, {"risk": _RISK}),
     "gap": record({**_BASE, "gap": record({"from": _COUNT, "to": _COUNT, "reason": _NAME})}),
     "close": record(
         {
@@ -323,6 +322,18 @@ _BY_TYPE: Final[dict[str, Check]] = {
     "heads": record({**_BASE, "heads": record({"count": _COUNT, "root": hexadecimal(32)})}),
     "rewrite": record({**_BASE, "subject": digest, "model": _MODEL, "rewrite": _REWRITE}),
 }
+
+
+def check_part(name: str, value: Any) -> None:
+    """Check one member of a decision.
+
+    Raises:
+        SchemaMismatch: it is outside the schema.
+    """
+    try:
+        (_RISK if name == "risk" else _DECISION_PARTS[name])(value)
+    except SchemaMismatch as error:
+        raise inside(name, error) from error
 
 
 def check_eproc(value: Any) -> None:

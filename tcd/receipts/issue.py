@@ -10,6 +10,7 @@ from tcd.errors import VerificationError
 from tcd.receipts import canonical
 from tcd.receipts.body import CONTEXT, VERSION, check_body, check_issued_size, fits, head_of, signature_input
 from tcd.receipts.chain import ChainState
+from tcd.receipts.decisions import DecisionWriter
 from tcd.receipts.keys import Signer
 from tcd.receipts.keyset import PinnedKey
 
@@ -142,7 +143,22 @@ class Issuer:
             "config": config,
             "policy": policy,
         }
-        body = _written(value)
+        return self.seal(_written(value), chain=chain, typ=typ, tenant=tenant, ts_us=ts_us)
+
+    def writer(self, *, config: str, policy: str) -> DecisionWriter:
+        """A writer of the bodies of decisions that `seal` takes.
+
+        Raises:
+            VerificationError: a digest is none.
+        """
+        return DecisionWriter(suite=self._key.alg, kid=self._key.kid, origin=self.origin, config=config, policy=policy)
+
+    def seal(self, body: bytes, *, chain: ChainState, typ: str, tenant: str, ts_us: int) -> Receipt:
+        """Head and signature of a body that is canonical and of the schema; the other arguments are its members.
+
+        Raises:
+            LimitExceeded: it is too long.
+        """
         check_issued_size(body)
         head = head_of(body)
         sig = self._key.sign(signature_input(suite=self._key.alg, kid=self._key.kid, head=head), CONTEXT)

@@ -409,6 +409,11 @@ class Controller:
         """Events since the last `take_events`."""
         return tuple(self._pending)
 
+    @property
+    def changed(self) -> bool:
+        """Whether there are events since the last `take_events`."""
+        return bool(self._pending)
+
     def take_events(self) -> tuple[Event, ...]:
         """Hand over the events since the last call; they must be durable before anything is answered."""
         events = tuple(self._pending)

@@ -1,20 +1,27 @@
 """The shim's Prometheus metrics: one registry per app, base units, no subject labels.
 
-Everything here is called after an answer was sent; children are looked up once.
+Everything here is called after an answer was sent, and keeps what it is told until there is a lot of it.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+import time
+from collections import Counter as Tally
+from collections.abc import Callable
 from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from tcd.telemetry.histogram import LotHistogram
 from tcd.telemetry.spotlighting import SpotlightMetrics
 from tcd.telemetry.transparency import LogMetrics
 
+#: Decisions that are counted together.
+_LOT: Final = 256
+#: The newest of a lot may be shown as exemplars.
+_EXAMPLES: Final = 16
 #: Seconds: from a tenth of a millisecond to ten seconds.
 _SECONDS: Final = (
     0.0001,
@@ -80,8 +87,24 @@ class Seen(Protocol):
     def stages(self) -> dict[str, float]: ...  # noqa: D102
 
 
+class _First(Collector):
+    """Registered before all others: what waits is counted before anything is read."""
+
+    def __init__(self, count: Callable[[], None]) -> None:
+        self._count = count
+
+    def describe(self) -> list[Metric]:
+        """No metrics of its own."""
+        return []
+
+    def collect(self) -> list[Metric]:
+        """Count."""
+        self._count()
+        return []
+
+
 class Exporter:
-    """All metrics of one app."""
+    """All metrics of one app. Decisions are counted by the lot, or when somebody reads."""
 
     def __init__(self, *, version: str, config_hash: str, policy: str, slo_seconds: float) -> None:
         """Make the registry.
@@ -93,14 +116,16 @@ class Exporter:
             slo_seconds: a slower answer is a violation of the latency objective.
         """
         self.registry = CollectorRegistry()
+        self._seen: list[Seen] = []
+        self._ended: dict[tuple[str, str], int] = {}
+        self._waiting = 0
+        self.registry.register(_First(self.count))
         self._slo = slo_seconds
         self._requests = self._counter(
             "tcd_requests", "Requests by outcome (ok or the problem's code).", "surface", "outcome"
         )
         # the one histogram with exemplars
-        self._duration = Histogram(
-            "tcd_request_duration_seconds", "Time to an answer.", ["surface"], buckets=_SECONDS, registry=self.registry
-        )
+        self._duration = self._histogram("tcd_request_duration_seconds", "Time to an answer.", _SECONDS, "surface")
         self._stage = self._histogram("tcd_stage_duration_seconds", "Time in a stage of a decision.", _SECONDS, "stage")
         self._decisions = self._counter("tcd_decisions", "Decisions.", "action", "enforced", "policy")
         self._score = self._histogram("tcd_detector_score", "Score of the steps.", _UNIT)
@@ -130,11 +155,6 @@ class Exporter:
         info = Gauge("tcd_build_info", "Version and settings.", ("version", "config_hash"), registry=self.registry)
         info.labels(version, config_hash).set(1)
         self._info, self._version = info, version
-        # a lookup of a child takes a lock and a tuple: remember the few there are
-        self._request = lru_cache(maxsize=256)(self._requests.labels)
-        self._decision = lru_cache(maxsize=64)(self._decisions.labels)
-        self._receipt = lru_cache(maxsize=8)(self._receipts.labels)
-        self._lasted = lru_cache(maxsize=16)(self._duration.labels)
 
     def _counter(self, name: str, doc: str, *labels: str) -> Counter:
         return Counter(name, doc, labels, registry=self.registry)
@@ -150,7 +170,8 @@ class Exporter:
 
     def request(self, *, surface: str, outcome: str) -> None:
         """A request ended; `outcome` is `ok` or the code of a problem."""
-        self._request(surface, outcome).inc()
+        key = (surface, outcome)
+        self._ended[key] = self._ended.get(key, 0) + 1
 
     def throttled(self, *, zone: str) -> None:
         """A request was refused by the limit of `subject`, `edge` or `inflight`."""
@@ -158,28 +179,50 @@ class Exporter:
 
     def decision(self, seen: Seen) -> None:
         """A decision was made."""
-        exemplar = {"trace_id": seen.trace_id} if seen.trace_id else None
-        self._lasted(seen.surface).observe(seen.seconds, exemplar)
-        for stage, seconds in seen.stages.items():
-            self._stage.observe(seconds, stage)
-        self._decision(seen.action, seen.enforced, seen.policy).inc()
-        self._score.observe(seen.score)
-        self._p.observe(seen.p_value)
-        self._e.observe(seen.e_value_log10)
-        self._wealth.observe(seen.wealth_ratio)
-        if seen.cost:
-            self._spent.inc(seen.cost)
-        if seen.first:
-            self._rejections.inc()
-        if seen.exhausted:
-            self._exhausted.inc()
-        if seen.degraded:
-            self._degraded.labels(seen.degraded).inc()
-        if seen.seconds > self._slo:
-            self._violations.inc()
-        self._receipt(seen.receipt).inc()
-        if seen.receipt_bytes:
-            self._size.observe(seen.receipt_bytes)
+        self._seen.append(seen)
+        if len(self._seen) >= _LOT:
+            self.count()
+
+    def count(self) -> None:
+        """Count what waits. A reader on another thread sees whole lots or not yet."""
+        ended, self._ended = self._ended, {}
+        for (surface, outcome), n in ended.items():
+            self._requests.labels(surface, outcome).inc(n)
+        self._queue.set(self._waiting)
+        seen, self._seen = self._seen, []
+        if seen:
+            self._count(seen)
+
+    def _count(self, seen: list[Seen]) -> None:
+        now = time.time()
+        lasted: dict[str, list[float]] = {}
+        stages: dict[str, list[float]] = {}
+        for one in seen:
+            lasted.setdefault(one.surface, []).append(one.seconds)
+            for stage, seconds in one.stages.items():
+                stages.setdefault(stage, []).append(seconds)
+        for surface, values in lasted.items():
+            self._duration.observe_all(values, surface)
+        for one in seen[-_EXAMPLES:]:
+            if one.trace_id:
+                self._duration.example(one.seconds, one.trace_id, now=now, label=one.surface)
+        for stage, values in stages.items():
+            self._stage.observe_all(values, stage)
+        self._score.observe_all([one.score for one in seen])
+        self._p.observe_all([one.p_value for one in seen])
+        self._e.observe_all([one.e_value_log10 for one in seen])
+        self._wealth.observe_all([one.wealth_ratio for one in seen])
+        self._size.observe_all([one.receipt_bytes for one in seen if one.receipt_bytes])
+        for labels, n in Tally((one.action, one.enforced, one.policy) for one in seen).items():
+            self._decisions.labels(*labels).inc(n)
+        for receipt, n in Tally(one.receipt for one in seen).items():
+            self._receipts.labels(receipt).inc(n)
+        for reason, n in Tally(one.degraded for one in seen if one.degraded).items():
+            self._degraded.labels(reason).inc(n)
+        self._spent.inc(sum(one.cost for one in seen))
+        self._rejections.inc(sum(one.first for one in seen))
+        self._exhausted.inc(sum(one.exhausted for one in seen))
+        self._violations.inc(sum(one.seconds > self._slo for one in seen))
 
     def closed(self, *, reason: str) -> None:
         """A session was closed."""
@@ -205,7 +248,7 @@ class Exporter:
 
     def queue(self, *, depth: int) -> None:
         """Rows that wait."""
-        self._queue.set(depth)
+        self._waiting = depth
 
     def refused(self, *, reason: str) -> None:
         """The batcher refused a row."""

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sidecar_api.digests import canonical, request_digest
-from sidecar_api.schemas import Component, DiagnoseRequest
+from sidecar_api.digests import canonical, components_digests, request_digest
+from sidecar_api.schemas import Av, Component, Components, DiagnoseRequest, Input, Multivariate
 from tcd.receipts import jcs
 
 FLOATS = st.one_of(
@@ -55,7 +55,35 @@ def test_requests(
     assert request_digest(request) == jcs.digest(msgspec.to_builtins(request))
 
 
-@pytest.mark.parametrize("value", [0.1, 1.0, 123.456, 1e-4, 9007199254740991.0, 999999999999999.9])
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_components_and_their_e_object(data: st.DataObject) -> None:
+    def real() -> float:
+        return data.draw(FLOATS)
+
+    def filled(kind: Any, **fixed: Any) -> Any:
+        made: dict[str, Any] = {
+            "float": real,
+            "bool": lambda: data.draw(st.booleans()),
+            "int": lambda: data.draw(st.integers(0, 9)),
+        }
+        members = {f.name: made[f.type.__name__]() for f in msgspec.structs.fields(kind) if f.name not in fixed}
+        return kind(**members, **fixed)
+
+    details = data.draw(st.dictionaries(st.sampled_from(["z", "a_z", "entropy_drop"]), FLOATS, max_size=2))
+    parts = {name: filled(Component, details=details) for name in ("invertibility", "entropy_drop", "sigma_cut")}
+    components = Components(
+        **parts,
+        recurrence=filled(Component, details={}),
+        multivariate=filled(Multivariate, details=details),
+        av=filled(Av, unit=data.draw(st.sampled_from(["session", "request", "block"])), details={}),
+        input=filled(Input, details=details),
+    )
+    value = msgspec.to_builtins(components)
+    assert components_digests(components) == (jcs.digest(value), jcs.digest(value["av"]))
+
+
+@pytest.mark.parametrize("value", [0.1, 1.0, 123.456, 1e-4, 9007199254740991.0, 999999999999999.9, 1e-7, 1e16, -0.0])
 def test_the_fast_way_is_taken_where_it_should(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jcs, "encode", None)
     canonical(Component(triggered=False, severity=value, p_value=-value, details={}))
