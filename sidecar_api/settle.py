@@ -371,7 +371,7 @@ def _decided(turn: Turn, facts: Facts) -> Decision:
     if not turn.rules.patches:
         return decision
     names = tuple(f"patch:{name}"[:64] for name in turn.rules.patches)
-    return replace(decision, tags=(*decision.tags, *names)[:16])
+    return msgspec.structs.replace(decision, tags=(*decision.tags, *names)[:16])
 
 
 def _by_rules(turn: Turn, facts: Facts) -> Decision:

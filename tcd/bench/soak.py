@@ -160,7 +160,10 @@ def measure(*, seconds: float, probe: float = 5.0, every: float = 10.0) -> Soak:
     """Run for `seconds` at 70 % of the capacity that probes of `probe` seconds find."""
     import uvloop
 
-    with tempfile.TemporaryDirectory() as folder, shim.shim(Path(folder), "shim", {"TCD_LOG_LEVEL": "warning"}) as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        shim.shim(Path(folder), "shim", {"TCD_LOG_LEVEL": "warning"}) as server,
+    ):
         loop = uvloop.new_event_loop()
         try:
             return loop.run_until_complete(_run(server, seconds=seconds, probe=probe, every=every))
@@ -172,16 +175,18 @@ def growth(samples: Sequence[Sample], name: str) -> float:
     """Median of the last third over that of the middle third, less it: of a member of the samples."""
     third = len(samples) // 3
     middle, last = samples[third : 2 * third], samples[2 * third :]
-    return median(getattr(s, name) for s in last) - median(getattr(s, name) for s in middle)
+    return float(median(getattr(s, name) for s in last) - median(getattr(s, name) for s in middle))
 
 
 def problems(found: Soak) -> list[str]:
     """What grew, or nothing."""
     out = [f"{found.failed} of {found.answered + found.failed} requests failed"] if found.failed else []
     before, after = found.idle
-    for name in ("threads", "files", "shared_bytes"):
-        if getattr(after, name) > getattr(before, name):
-            out.append(f"{name}: {getattr(before, name)} before, {getattr(after, name)} after")
+    out += [
+        f"{name}: {getattr(before, name)} before, {getattr(after, name)} after"
+        for name in ("threads", "files", "shared_bytes")
+        if getattr(after, name) > getattr(before, name)
+    ]
     hours = found.seconds / 3 / 3600.0
     for name in ("shim_bytes", "triton_bytes"):
         grown = growth(found.samples, name)
@@ -195,9 +200,10 @@ def markdown(found: Soak) -> str:
     """The result as text."""
     before, after = found.idle
     wrong = problems(found)
+    load = f"{found.seconds / 60:.1f} minutes at {found.rate:.0f} requests/s (70 % of capacity)"
+    answers = f"{found.answered:,} answered, {found.failed} failed"
     lines = [
-        f"{found.seconds / 60:.1f} minutes at {found.rate:.0f} requests/s (70 % of capacity): {found.answered:,} answered,"
-        f" {found.failed} failed, p99 {found.p99_ms:.0f} ms, slowest {found.slowest_ms:.0f} ms",
+        f"{load}: {answers}, p99 {found.p99_ms:.0f} ms, slowest {found.slowest_ms:.0f} ms",
         "",
         "| | before, idle | after, idle | last third less middle third, under load |",
         "|---|---|---|---|",

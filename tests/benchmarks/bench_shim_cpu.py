@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import uvloop
+from pydantic import SecretStr
 
 from sidecar_api.app import Edges, create_app
 from tcd.bench.load import body
@@ -70,7 +71,7 @@ async def _client(app: Any, number: int, clients: int, steps: int) -> None:
         named = {"session": f"run-{(number + clients * i) % SESSIONS}", "tenant": f"tenant{number % 8}"}
         message = {"type": "http.request", "body": _HEAD % (named["tenant"].encode(), named["session"].encode()) + rest}
         scope = {"type": "http", "method": "POST", "path": "/diagnose", "headers": list(_HEADERS)}
-        status = []
+        status: list[Any] = []
 
         async def receive(message: Any = message) -> Any:
             return message
@@ -89,7 +90,7 @@ async def _run(args: argparse.Namespace) -> list[float]:
         log_level="warning",
         http_rate_cap=1e9,
         http_rate_refill=1e9,
-        attest_sk_hex="11" * 32,
+        attest_sk_hex=SecretStr("11" * 32),
         deadline_ms=10_000.0,
         **json.loads(args.settings),
     )

@@ -56,7 +56,7 @@ class Rows:
         self._together = asyncio.Event()
         self._rows = 0
 
-    async def infer(self, tensors: Any, *, model: Any, timeout: float) -> Any:
+    async def infer(self, tensors: Any, *, model: Any = None, timeout: float) -> Any:
         n = tensors["ALPHA"].shape[0]
         self._rows += n
         if self._rows >= self._wanted:
