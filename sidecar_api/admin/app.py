@@ -1,0 +1,180 @@
+"""`create_admin`: the admin plane's ASGI app.
+
+Hosts that it does not know and long bodies are refused; an app with a route that requires nothing is not made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sidecar_api.admin.plane import Plane, Requires
+from sidecar_api.admin.routes import Enrolment, Outside, router
+from sidecar_api.http.body import Disconnected, check_length, read_body
+from sidecar_api.http.context import RequestContext, Scope
+from sidecar_api.http.problems import InternalError, MethodNotAllowed, problem
+from tcd import __version__
+from tcd.errors import ConfigError, InvalidRequest, NotFound, TcdError, Unauthorized
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+MOST: Final = 1 << 20
+_BODY_SECONDS: Final = 10.0
+_SAFE: Final = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
+_NOT_ALLOWED: Final = 405
+_LOG: Final = logging.getLogger(__name__)
+
+
+def requirements(app: FastAPI) -> dict[tuple[str, str], Requires | Enrolment]:
+    """What each route requires, by method and path.
+
+    Raises:
+        ConfigError: one requires nothing, or two things, or two people without a scope.
+    """
+    found: dict[tuple[str, str], Requires | Enrolment] = {}
+    for route in app.routes:
+        if not isinstance(route, APIRoute):
+            msg = f"{route!r} is no route of the admin plane"
+            raise ConfigError(msg)
+        calls = [d.call for d in route.dependant.dependencies if isinstance(d.call, Requires | Enrolment)]
+        if len(calls) != 1 or (isinstance(calls[0], Requires) and calls[0].pair and calls[0].scope is None):
+            msg = f"{route.path} does not say what it requires"
+            raise ConfigError(msg)
+        for method in route.methods or ():
+            found[method, route.path] = calls[0]
+    return found
+
+
+class AdminApp(FastAPI):
+    """FastAPI in an envelope: host, rate of the address, size of the body, headers, problems."""
+
+    def __init__(self, plane: Plane, outside: Outside, *, hosts: Collection[str]) -> None:
+        """Serve `plane` under the authorities `hosts`."""
+        super().__init__(
+            title="tcd admin",
+            version=__version__,
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+        )
+        self.state.plane = plane
+        self._plane = plane
+        self.hosts = {host.lower() for host in hosts}
+        # not as an included router: what is enumerated has to be what is served
+        self.router.routes.extend(router(plane, outside).routes)
+        self.add_exception_handler(TcdError, _tcd_error)
+        self.add_exception_handler(HTTPException, _http_error)
+        requirements(self)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1003})
+            return
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        context = scope["tcd"] = RequestContext.of(scope, config_hash=b"-")
+        context.extra.extend(_SAFE)
+        started = False
+
+        async def wrapped(message: Any) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                have = {name.lower() for name, _ in message["headers"]}
+                extra = [h for h in context.answer_headers(b"", 0) if h[0] not in have and h[0] != b"content-length"]
+                message = {**message, "headers": [*message["headers"], *extra]}
+            await send(message)
+
+        try:
+            body = await self._checked(scope, context, receive)
+            await super().__call__(scope, _replayed(body, receive), wrapped)
+        except Disconnected:
+            return
+        except TcdError as error:
+            await _refuse(send, error, context)
+        except Exception:  # noqa: BLE001 - the boundary: a defect is logged with its request id and answered
+            _LOG.exception("request %s failed", context.request_id)
+            if not started:
+                await _refuse(send, InternalError(), context)
+
+    async def _checked(self, scope: Scope, context: RequestContext, receive: Receive) -> bytes:
+        self._plane.charge("address", context.client)
+        context.check()
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1 or hosts[0].decode("latin-1").lower() not in self.hosts:
+            # a page of another site whose name points here (DNS rebinding)
+            msg = "this server has another name"
+            raise InvalidRequest(msg)
+        lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+        check_length(lengths[0] if lengths else None, MOST)
+        return await read_body(receive, MOST, timeout=_BODY_SECONDS)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Any:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+async def _refuse(send: Send, error: TcdError, context: RequestContext) -> None:
+    status, headers, body = problem(error, context)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _response(request: Request, error: TcdError) -> Response:
+    status, headers, body = problem(error, request.scope["tcd"])
+    if isinstance(error, Unauthorized):
+        headers = [*headers, (b"www-authenticate", b"Bearer")]
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response
+
+
+async def _tcd_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TcdError)  # noqa: S101 - for the type checker: registered for it
+    return _response(request, error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker: registered for it
+    if error.status_code == _NOT_ALLOWED:
+        return _response(request, MethodNotAllowed((error.headers or {}).get("allow", "")))
+    msg = "no such thing"
+    return _response(request, NotFound(msg))
+
+
+def create_admin(plane: Plane, outside: Outside, *, hosts: Collection[str]) -> AdminApp:
+    """The admin plane's app.
+
+    Args:
+        plane: its state.
+        outside: of the shim.
+        hosts: authorities (`127.0.0.1:8081`) that requests may be for.
+
+    Raises:
+        ConfigError: a route does not say what it requires.
+    """
+    return AdminApp(plane, outside, hosts=hosts)

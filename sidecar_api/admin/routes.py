@@ -1,0 +1,207 @@
+"""The routes of the admin plane. Each one says what it requires; an app with one that does not is not made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sidecar_api.admin.plane import Mutation, Plane, Requires, message_of
+from sidecar_api.admin.principals import KeySet, Principals, changed
+from sidecar_api.admin.signatures import BadSignature
+from sidecar_api.admin.tokens import Caller
+from tcd.errors import Conflict, NotFound, Unauthorized, ValidationFailed
+
+BASE: Final = "/admin/v1"
+#: Annotations are resolved in this module, so what they name stands in it.
+REPLACING: Final = Requires("principals:write", mutates=True, pair=True, everywhere=True)
+APPROVING: Final = Requires(None, mutates=True)
+PUTTING: Final = Requires("policy:write", mutates=True, pair=True, everywhere=True)
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What the plane shows and changes of the shim; functions, so that it needs no more of it.
+
+    Attributes:
+        config: name to shown value and digest of the settings.
+        policies: what is in force.
+        check_policies: what a bundle (file name to text) would be; raises `BadBundle`.
+        put_policies: puts a bundle in force and keeps it; None where no file is configured.
+    """
+
+    config: Callable[[], dict[str, Any]]
+    policies: Callable[[], dict[str, Any]]
+    check_policies: Callable[[dict[str, str]], dict[str, Any]]
+    put_policies: Callable[[dict[str, str]], dict[str, Any]] | None = None
+
+
+class Bundle(BaseModel):
+    """A bundle of policies."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    files: Annotated[
+        dict[
+            Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")],
+            Annotated[str, Field(max_length=1 << 18)],
+        ],
+        Field(min_length=1, max_length=64),
+    ]
+
+
+async def _parsed(request: Request, model: type[_Body]) -> _Body:
+    """The body; after the caller was admitted.
+
+    Raises:
+        ValidationFailed: it is not what the route takes; names the member, never the value.
+    """
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False)[0]
+        pointer = "".join(f"/{part}" for part in found["loc"])
+        raise ValidationFailed(found["msg"], pointer=pointer or None) from None
+
+
+def router(plane: Plane, outside: Outside) -> APIRouter:
+    """All routes."""
+    made = APIRouter(prefix=BASE)
+    _people(made, plane)
+    _proposals(made, plane)
+    _shim(made, plane, outside)
+    return made
+
+
+def _people(made: APIRouter, plane: Plane) -> None:
+    @made.get("/whoami")
+    async def whoami(caller: Annotated[Caller, Depends(Requires(None))]) -> Response:
+        return JSONResponse(
+            {
+                "principal": caller.name,
+                "tenant": caller.tenant,
+                "scopes": sorted(caller.scopes),
+                "granted": sorted(caller.principal.scopes),
+            }
+        )
+
+    @made.get("/principals")
+    async def principals(_: Annotated[Caller, Depends(Requires("principals:read", everywhere=True))]) -> Response:
+        known = plane.principals
+        assert known is not None  # noqa: S101 - somebody was admitted
+        return JSONResponse({"digest": known.digest, **known.document.model_dump(mode="json")})
+
+    @made.put("/principals")
+    async def replace(request: Request, caller: Annotated[Caller, Depends(REPLACING)]) -> Response:
+        before, after = plane.principals, Principals(await _parsed(request, KeySet))
+        assert before is not None  # noqa: S101 - somebody was admitted
+
+        async def work(_: str) -> Any:
+            if plane.principals is not before:
+                msg = "the principals were changed meanwhile"
+                raise Conflict(msg)
+            plane.install(after)
+            return {"digest": after.digest}
+
+        shown = {"changes": list(changed(before, after)), "principals": after.document.model_dump(mode="json")}
+        return await plane.mutate(request, caller, REPLACING, Mutation("principals.put", after.digest, shown, work))
+
+    @made.post("/enrol", dependencies=[Depends(Enrolment())])
+    async def enrol(request: Request) -> Response:
+        first = Principals(await _parsed(request, KeySet))
+        await _possession(plane, request, first)
+
+        async def work(_: str) -> Any:
+            plane.install(first)
+            plane.bootstrap.used()
+            return {"digest": first.digest, "principals": [p.name for p in first]}
+
+        # of two that come at once the second finds somebody enrolled
+        if plane.principals is not None:
+            raise _nobody()
+        answer = await plane.act("principals.enrol", "bootstrap", first.digest, work)
+        plane.log("warning", "admin act", request, action="principals.enrol", actor="bootstrap", status=200)
+        return JSONResponse(answer)
+
+
+class Enrolment:
+    """What enrolment requires instead of a scope: the bootstrap credential, and that nobody is enrolled."""
+
+    async def __call__(self, request: Request) -> None:
+        """Refuse everybody else."""
+        plane: Plane = request.app.state.plane
+        if plane.principals is not None:
+            raise _nobody()
+        plane.bootstrap.check(request.headers.get("authorization"))
+
+
+def _nobody() -> Unauthorized:
+    return Unauthorized("a valid bootstrap credential is needed")
+
+
+async def _possession(plane: Plane, request: Request, principals: Principals) -> None:
+    """One of the new keys has signed the request.
+
+    Raises:
+        BadSignature: none has.
+    """
+    message = await message_of(request)
+    failure = BadSignature("no key of the set")
+    for principal in principals:
+        if f'keyid="{principal.kid}"' in message.headers.get("signature-input", ""):
+            plane.signatures.verify(message, principal)
+            return
+    raise failure
+
+
+def _proposals(made: APIRouter, plane: Plane) -> None:
+    @made.get("/approvals")
+    async def waiting(caller: Annotated[Caller, Depends(Requires(None))]) -> Response:
+        return JSONResponse({"approvals": [proposal.to_json() for proposal in plane.approvals.seen_by(caller)]})
+
+    @made.post("/approvals/{identifier}")
+    async def approve(request: Request, identifier: str, caller: Annotated[Caller, Depends(APPROVING)]) -> Response:
+        async def work() -> tuple[int, Any]:
+            proposal = plane.approvals.take(identifier, caller)
+            actors = f"{proposal.by} + {caller.name}"
+            return 200, await plane.act(proposal.action, actors, proposal.digest, proposal.work)
+
+        status, answer = await plane.once(request, caller, work)
+        plane.log("warning", "admin act", request, action=answer["action"], actor=caller.name, status=status)
+        return JSONResponse(answer, status)
+
+
+def _shim(made: APIRouter, plane: Plane, outside: Outside) -> None:
+    @made.get("/config")
+    async def config(_: Annotated[Caller, Depends(Requires("config:read", everywhere=True))]) -> Response:
+        return JSONResponse(outside.config())
+
+    @made.get("/policies")
+    async def policies(_: Annotated[Caller, Depends(Requires("policy:read", everywhere=True))]) -> Response:
+        return JSONResponse(outside.policies())
+
+    @made.post("/policies:validate")
+    async def validate(
+        request: Request, _: Annotated[Caller, Depends(Requires("policy:read", everywhere=True))]
+    ) -> Response:
+        return JSONResponse(outside.check_policies((await _parsed(request, Bundle)).files))
+
+    @made.put("/policies")
+    async def put(request: Request, caller: Annotated[Caller, Depends(PUTTING)]) -> Response:
+        files = (await _parsed(request, Bundle)).files
+        write = outside.put_policies
+        if write is None:
+            msg = "no bundle file is configured (TCD_POLICIES): there is no place to keep it"
+            raise NotFound(msg)
+        shown = outside.check_policies(files)
+
+        async def work(_: str) -> Any:
+            return write(files)
+
+        return await plane.mutate(request, caller, PUTTING, Mutation("policy.put", shown["digest"], shown, work))

@@ -1,0 +1,98 @@
+"""Signatures of mutating requests (RFC 9421): who holds a token must also hold the key, for this very request, once.
+
+http-message-signatures checks the signature and the digest of the body; what has to be covered is required here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from http_message_signatures import HTTPMessageVerifier, HTTPSignatureKeyResolver, InvalidSignature, algorithms
+from http_message_signatures.exceptions import HTTPMessageSignaturesException
+
+from sidecar_api.admin.nonces import Nonces
+from sidecar_api.admin.principals import Principal
+from tcd.errors import Unauthorized
+
+TAG: Final = "tcd-admin"
+#: Seconds that a signature may be old, or live.
+WINDOW: Final = 60
+COMPONENTS: Final = ("@method", "@target-uri", "@authority", "content-digest", "content-type", "authorization")
+_SKEW: Final = 5
+_MOST_NONCE: Final = 128
+_LEAST_NONCE: Final = 16
+
+
+class BadSignature(Unauthorized):
+    """The request's signature is refused. The answer never says why; `why` is for the log."""
+
+    def __init__(self, why: str) -> None:
+        """Know why."""
+        super().__init__("a valid signature of this request is needed")
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A request as the library takes it."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class _Key(HTTPSignatureKeyResolver):
+    """The one key that may sign."""
+
+    def __init__(self, principal: Principal) -> None:
+        self._principal = principal
+
+    def resolve_public_key(self, key_id: str) -> object:
+        return self._principal.public if key_id == self._principal.kid else None
+
+
+class Signatures:
+    """Verifies requests; each signature is good once."""
+
+    def __init__(self, nonces: Nonces, *, now: Callable[[], float]) -> None:
+        """Verify; signatures made before now are refused, because a restart forgets their nonces."""
+        self._nonces = nonces
+        self._now = now
+        self._since = int(now())
+
+    def verify(self, message: Message, principal: Principal) -> None:
+        """Refuse a request that is not signed by `principal`, now, and for the first time.
+
+        Raises:
+            BadSignature: it is not.
+            Unavailable: there is no room to remember its nonce.
+        """
+        verifier = HTTPMessageVerifier(signature_algorithm=algorithms.ED25519, key_resolver=_Key(principal))
+        try:
+            found = verifier.verify(
+                message,
+                max_age=dt.timedelta(seconds=WINDOW),
+                expect_tag=TAG,
+                require_components=COMPONENTS,
+                body=message.body,
+            )
+        except (InvalidSignature, HTTPMessageSignaturesException) as error:
+            raise BadSignature(str(error)) from None
+        if len(found) != 1:
+            raise BadSignature("more than one signature with the tag")
+        said = found[0].parameters
+        if said.get("alg") != "ed25519":
+            raise BadSignature("no alg, or another")
+        created, expires, nonce = said.get("created"), said.get("expires"), said.get("nonce")
+        if not (isinstance(created, int) and isinstance(expires, int) and isinstance(nonce, str)):
+            raise BadSignature("created, expires and nonce are required")
+        if not 0 < expires - created <= WINDOW or not _LEAST_NONCE <= len(nonce) <= _MOST_NONCE:
+            raise BadSignature("it lives too long, or its nonce is too short or too long")
+        if created < self._since:
+            raise BadSignature("made before this process began")
+        if not self._nonces.claim(principal.kid, nonce, until=created + WINDOW + 2 * _SKEW, now=self._now()):
+            raise BadSignature("replayed")

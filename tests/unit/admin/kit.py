@@ -1,0 +1,121 @@
+"""An admin plane in process, three operators, and a log of what was recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from sidecar_api.admin.app import AdminApp, create_admin
+from sidecar_api.admin.plane import Limits, Plane
+from sidecar_api.admin.principals import SCOPES, KeySet, Principals
+from sidecar_api.admin.routes import Outside
+from tcd.client.admin import OperatorKey, sign
+from tcd.errors import Unavailable
+from tcd.rate_limit import Limit
+
+HOST = "admin.test:8081"
+URL = f"http://{HOST}"
+BASE = "/admin/v1"
+WIDE = Limit(1e9, 1e9)
+
+
+class Acts:
+    """What was recorded, in order."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, str, str]] = []
+        self.broken = False
+
+    async def record(self, action: str, actor: str, digest: str) -> str:
+        if self.broken:
+            msg = "the ledger is away"
+            raise Unavailable(msg)
+        self.made.append((action, actor, digest))
+        return f"{len(self.made):064x}"
+
+
+class Shim:
+    """What the plane shows and changes of a shim."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, str] = {}
+
+    def put(self, files: dict[str, str]) -> dict[str, Any]:
+        self.files = files
+        return self.check(files)
+
+    @staticmethod
+    def check(files: dict[str, str]) -> dict[str, Any]:
+        return {"digest": "sha256:" + hashlib.sha256(json.dumps(files).encode()).hexdigest(), "refs": sorted(files)}
+
+    def outside(self) -> Outside:
+        return Outside(
+            config=lambda: {"config_hash": "sha256:x", "settings": {"alpha": "0.05"}},
+            policies=lambda: {"digest": "sha256:y", "policies": []},
+            check_policies=self.check,
+            put_policies=self.put,
+        )
+
+
+class Admin:
+    """An app, its operators, and requests to it."""
+
+    def __init__(self, folder: Path, *, enrolled: bool = True, limits: Limits | None = None) -> None:
+        self.folder = folder
+        self.alice, self.bob = OperatorKey.generate("alice"), OperatorKey.generate("bob")
+        self.carol = OperatorKey.generate("carol")
+        self.acts, self.shim = Acts(), Shim()
+        self.skew = 0.0
+        if enrolled:
+            Principals(self.keys()).save(folder / "principals.json")
+        self.plane = Plane(
+            folder,
+            acts=self.acts,
+            random=lambda n: uuid.uuid4().bytes[:n].ljust(n, b"\7"),
+            now=lambda: time.time() + self.skew,
+            limits=limits or Limits(WIDE, WIDE, WIDE),
+        )
+        # signatures that a test makes now are not from before the start
+        self.plane.signatures._since -= 1
+        self.app: AdminApp = create_admin(self.plane, self.shim.outside(), hosts=[HOST])
+
+    def keys(self, *more: OperatorKey) -> KeySet:
+        """Alice and Bob may do everything, Carol reads, for one tenant only."""
+        every = [key.public(SCOPES) for key in (self.alice, self.bob, *more)]
+        return KeySet.model_validate_json(
+            json.dumps({"keys": [*every, self.carol.public(["policy:read", "policy:write"], tenant="acme")]})
+        )
+
+    async def send(self, method: str, path: str, *, content: bytes = b"", headers: dict[str, str] | None = None) -> Any:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self.app)) as client:
+            return await client.request(method, URL + path, content=content or None, headers=headers)
+
+    async def get(self, path: str, by: OperatorKey, scopes: Sequence[str] = SCOPES) -> Any:
+        return await self.send("GET", BASE + path, headers={"authorization": f"Bearer {by.token(scopes)}"})
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        by: OperatorKey,
+        body: Any = None,
+        *,
+        scopes: Sequence[str] = SCOPES,
+        key: str | None = None,
+        bearer: str | None = None,
+    ) -> Any:
+        """A signed request."""
+        content = b"" if body is None else json.dumps(body).encode()
+        headers = {
+            "authorization": f"Bearer {bearer or by.token(scopes)}",
+            "idempotency-key": key or uuid.uuid4().hex,
+        }
+        headers = sign(by, method, URL + BASE + path, headers, content)
+        return await self.send(method, BASE + path, content=content, headers=headers)

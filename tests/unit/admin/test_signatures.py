@@ -1,0 +1,170 @@
+"""Mutations that are not signed as they have to be, replayed ones, and those that come in another order."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from http_message_signatures import HTTPMessageSigner, algorithms
+
+from sidecar_api.admin.nonces import Nonces
+from sidecar_api.admin.principals import SCOPES
+from tcd.client.admin import COMPONENTS, OperatorKey, _Key, _Message
+from tests.unit.admin.kit import BASE, URL, Admin
+
+PATH = "/policies"
+BODY = json.dumps({"files": {"a.toml": "x"}}).encode()
+
+
+@pytest.fixture
+def admin(tmp_path: Path) -> Admin:
+    return Admin(tmp_path)
+
+
+def headers_of(by: OperatorKey, *, path: str = PATH, body: bytes = BODY, **changes: Any) -> dict[str, str]:
+    """Headers of a good request, with changes of what the signature says."""
+    message = _Message(
+        changes.pop("method", "PUT"),
+        changes.pop("url", URL) + BASE + path,
+        {
+            "content-type": "application/json",
+            "authorization": f"Bearer {by.token(SCOPES)}",
+            "idempotency-key": uuid.uuid4().hex,
+        },
+    )
+    created = dt.datetime.fromtimestamp(time.time() + changes.pop("age", 0), tz=dt.timezone.utc)
+    life = changes.pop("life", 60)
+    values: dict[str, Any] = {
+        "key_id": by.kid,
+        "created": created,
+        "expires": None if life is None else created + dt.timedelta(seconds=life),
+        "nonce": uuid.uuid4().hex,
+        "label": "sig",
+        "tag": "tcd-admin",
+        "covered_component_ids": COMPONENTS,
+        "body": body,
+    }
+    signer = HTTPMessageSigner(signature_algorithm=algorithms.ED25519, key_resolver=_Key(changes.pop("key", by)))
+    signer.sign(message, **{**values, **changes})
+    return message.headers
+
+
+async def put(
+    admin: Admin, headers: dict[str, str], *, path: str = PATH, body: bytes = BODY, method: str = "PUT"
+) -> Any:
+    return await admin.send(method, BASE + path, content=body, headers=headers)
+
+
+async def refused(admin: Admin, headers: dict[str, str], **changes: Any) -> None:
+    reply = await put(admin, headers, **changes)
+    assert reply.status_code == 401, reply.text
+    assert reply.json()["detail"] == "a valid signature of this request is needed"
+    assert admin.plane.approvals.seen_by(_caller(admin)) == []
+    assert admin.acts.made == []
+
+
+def _caller(admin: Admin) -> Any:
+    from sidecar_api.admin.tokens import Caller  # noqa: PLC0415
+
+    assert admin.plane.principals is not None
+    found = admin.plane.principals.of(admin.alice.kid)
+    assert found is not None
+    return Caller(found, found.scopes, "j")
+
+
+async def test_a_signed_request_gets_in(admin: Admin) -> None:
+    assert (await put(admin, headers_of(admin.alice))).status_code == 202
+
+
+@pytest.mark.parametrize("missing", COMPONENTS)
+async def test_each_component_has_to_be_covered(admin: Admin, missing: str) -> None:
+    covered = [name for name in COMPONENTS if name != missing]
+    headers = headers_of(admin.alice, covered_component_ids=covered, body=None if missing == "content-digest" else BODY)
+    await refused(admin, headers)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"age": -120},
+        {"age": 120},
+        {"age": -90, "life": 600},
+        {"life": None},
+        {"life": 3600},
+        {"nonce": None},
+        {"nonce": "short"},
+        {"nonce": "n" * 200},
+        {"tag": None},
+        {"tag": "tcd-other"},
+        {"include_alg": False},
+        {"key_id": "somebody-else"},
+        {"method": "POST"},
+        {"path": "/policies?x=1"},
+        {"url": "http://other.test:8081"},
+        {"url": "https://admin.test:8081"},
+        {"body": BODY + b" "},
+    ],
+    ids=str,
+)
+async def test_a_signature_of_something_else_is_refused(admin: Admin, changes: dict[str, Any]) -> None:
+    await refused(admin, headers_of(admin.alice, **changes))
+
+
+async def test_the_key_has_to_be_the_tokens(admin: Admin) -> None:
+    await refused(admin, headers_of(admin.alice, key=admin.bob))
+    await refused(admin, headers_of(admin.alice, key=admin.bob, key_id=admin.bob.kid))
+
+
+async def test_a_request_without_a_signature_is_refused(admin: Admin) -> None:
+    headers = headers_of(admin.alice)
+    for name in ("signature", "signature-input", "content-digest"):
+        await refused(admin, {k: v for k, v in headers.items() if k.lower() != name})
+    await refused(admin, {**headers, "Signature": "sig=:AAAA:"})
+    await refused(admin, {**headers, "Content-Digest": "sha-256=:AAAA:"})
+
+
+async def test_a_replayed_request_is_refused(admin: Admin) -> None:
+    headers = headers_of(admin.alice)
+    assert (await put(admin, headers)).status_code == 202
+    reply = await put(admin, headers)
+    assert reply.status_code == 401
+    # with another idempotency key, which is not signed, too
+    assert (await put(admin, {**headers, "idempotency-key": "another"})).status_code == 401
+    assert len(admin.plane.approvals.seen_by(_caller(admin))) == 1
+
+
+async def test_requests_may_come_in_any_order_but_each_once(admin: Admin) -> None:
+    first, second = headers_of(admin.alice), headers_of(admin.alice)
+    assert (await put(admin, second)).status_code == 202
+    assert (await put(admin, first)).status_code == 202
+    assert (await put(admin, second)).status_code == 401
+
+
+async def test_a_signature_from_before_the_start_is_refused(admin: Admin) -> None:
+    # a restart forgets the nonces
+    admin.plane.signatures._since = int(time.time()) + 1
+    await refused(admin, headers_of(admin.alice))
+
+
+async def test_when_nonces_cannot_be_remembered_nothing_gets_in(admin: Admin) -> None:
+    admin.plane.signatures._nonces = Nonces(limit=1)
+    assert (await put(admin, headers_of(admin.alice))).status_code == 202
+    assert (await put(admin, headers_of(admin.alice))).status_code == 503
+
+
+def test_nonces_are_forgotten_when_their_signatures_have_expired() -> None:
+    nonces = Nonces(limit=2)
+    assert nonces.claim("k", "a", until=10.0, now=0.0)
+    assert nonces.claim("other", "a", until=10.0, now=0.0)
+    assert not nonces.claim("k", "a", until=10.0, now=10.0)
+    assert nonces.claim("k", "a", until=30.0, now=11.0)
+
+
+async def test_a_mutation_needs_an_idempotency_key(admin: Admin) -> None:
+    headers = {k: v for k, v in headers_of(admin.alice).items() if k != "idempotency-key"}
+    assert (await put(admin, headers)).status_code == 400
