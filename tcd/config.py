@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     grpc_enable: bool = True
     grpc_host: str = "127.0.0.1"
     grpc_port: int = Field(8082, ge=0, le=65535, description="0 takes a free port")
+    admin_enable: bool = Field(default=False, description="the admin plane, docs/admin.md; needs the extra admin")
+    admin_host: str = Field("127.0.0.1", description="loopback only")
+    admin_port: int = Field(8081, ge=0, le=65535, description="0 takes a free port")
     prom_port: int = Field(0, ge=0, le=65535, description="an extra Prometheus server on this port; 0 = none")
     max_inflight: Count = Field(256, description="requests in work before new ones get 503: the longest queue")
     body_timeout_s: Positive = Field(10.0, description="seconds a client may take to send a body")

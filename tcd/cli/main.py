@@ -38,6 +38,7 @@ COMMANDS = {
     "export": "tcd.cli.export",
     "witness": "tcd.cli.witness",
     "proxy": "tcd.cli.proxy",
+    "admin": "tcd.cli.admin",
 }
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from sidecar_api.admin.serving import AdminServer
     from sidecar_api.http.surface import ShimApp
     from tcd.config import Settings
     from tcd.ledger import Ledger
@@ -368,6 +369,7 @@ async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _St
     grpc = GrpcServer(app.runtime, host=settings.grpc_host, port=settings.grpc_port)
     if settings.grpc_enable:
         await grpc.start()
+    admin = _admin(settings, app)
 
     class Server(uvicorn.Server):
         """Leaves the signals to `_Stop`: readiness has to go first. Accepts in bursts."""
@@ -390,6 +392,8 @@ async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _St
             gc.freeze()
             # a decision makes hundreds of objects, none in a cycle: looking after each 700 costs more than it finds
             gc.set_threshold(_GC_NEW, 20, 20)
+            if admin is not None:
+                await admin.start(print)
             _announce(sock, settings, triton, grpc.port)
 
     config = uvicorn.Config(
@@ -416,10 +420,32 @@ async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _St
             print("stopping: requests in flight finish, new ones get 503", flush=True)
             await app.runtime.service.drain(timeout=settings.drain_timeout_s)
     finally:
+        if admin is not None:
+            await admin.stop()
         await grpc.stop(grace=settings.drain_timeout_s)
         server.should_exit = True
         await running
     print("stopped", flush=True)
+
+
+def _admin(settings: Settings, app: ShimApp) -> AdminServer | None:
+    """The admin plane, not yet serving.
+
+    Raises:
+        ConfigError: its packages are not installed, or it cannot be had; says the remedy.
+    """
+    if not settings.admin_enable:
+        return None
+    from sidecar_api.stores import data_directory
+    from tcd.errors import ConfigError
+
+    try:
+        from sidecar_api.admin.serving import AdminServer
+    except ImportError:
+        msg = "admin_enable needs the extra admin; remedy: pip install 'tcd[admin]'"
+        raise ConfigError(msg) from None
+    folder = data_directory(settings, os.environ) / "admin"
+    return AdminServer(app.runtime, folder, host=settings.admin_host, port=settings.admin_port)
 
 
 def _announce(sock: socket.socket, settings: Settings, triton: _Triton, grpc_port: int) -> None:

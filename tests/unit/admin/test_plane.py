@@ -137,7 +137,8 @@ async def test_what_a_body_has_wrong_is_named_and_not_repeated(admin: Admin) -> 
     assert reply.status_code == 422
     assert reply.json()["pointer"].startswith("/")
     assert "s3cr3t" not in reply.text
-    for body in ({}, {"files": {}}, {"files": {"../etc/x": "a"}}, {"files": {"a": "b"}, "more": 1}):
+    bodies: list[Any] = [{}, {"files": {}}, {"files": {"../etc/x": "a"}}, {"files": {"a": "b"}, "more": 1}]
+    for body in bodies:
         assert (await admin.call("PUT", "/policies", admin.alice, body)).status_code == 422
 
 

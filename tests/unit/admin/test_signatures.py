@@ -26,7 +26,7 @@ def admin(tmp_path: Path) -> Admin:
     return Admin(tmp_path)
 
 
-def headers_of(by: OperatorKey, *, path: str = PATH, body: bytes = BODY, **changes: Any) -> dict[str, str]:
+def headers_of(by: OperatorKey, *, path: str = PATH, body: bytes | None = BODY, **changes: Any) -> dict[str, str]:
     """Headers of a good request, with changes of what the signature says."""
     message = _Message(
         changes.pop("method", "PUT"),

@@ -1,0 +1,84 @@
+"""What the admin plane shows and changes of a running shim."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sidecar_api.admin.routes import Outside
+from sidecar_api.http.runtime import Runtime
+from sidecar_api.reload import Reloader
+from tcd.config import Settings, shown
+from tcd.errors import Conflict, ValidationFailed
+from tcd.files import write_whole
+from tcd.trust import PolicySet, lint, load
+
+
+def outside_of(runtime: Runtime) -> Outside:
+    """The shim's side. Policies can be put where they are configured as one file."""
+    path = runtime.settings.policies
+    place = None if path is None or path.is_dir() else path
+
+    def put(files: dict[str, str]) -> dict[str, Any]:
+        assert place is not None  # noqa: S101 - given below only where it is
+        return _put(runtime, place, files)
+
+    return Outside(
+        config=lambda: _config(runtime.settings),
+        policies=lambda: _policies(runtime.policies),
+        check_policies=_check,
+        put_policies=None if place is None else put,
+    )
+
+
+def _config(settings: Settings) -> dict[str, Any]:
+    """Every setting as people may see it; secrets are hidden."""
+    values = {name: shown(settings, name) for name in sorted(type(settings).model_fields)}
+    return {"config_hash": settings.config_hash, "settings": values}
+
+
+def _policies(policies: PolicySet | None) -> dict[str, Any]:
+    if policies is None:
+        return {"digest": "", "policies": []}
+    return {
+        "digest": policies.digest,
+        "policies": [{"ref": p.ref, "match": dict(p.match), "mode": p.mode, "priority": p.priority} for p in policies],
+    }
+
+
+def _check(files: dict[str, str]) -> dict[str, Any]:
+    """What a bundle would be.
+
+    Raises:
+        ValidationFailed: it is refused, with file, line and reason.
+    """
+    found = _loaded(files)
+    remarks = [{"file": r.file, "line": r.line, "code": r.code, "detail": r.detail} for r in lint(found)]
+    return {**_policies(found), "remarks": remarks}
+
+
+def _loaded(files: dict[str, str]) -> PolicySet:
+    from tcd.trust import BadBundle  # noqa: PLC0415
+
+    try:
+        return load(files)
+    except BadBundle as error:
+        raise ValidationFailed(error.detail) from None
+
+
+def _put(runtime: Runtime, place: Path, files: dict[str, str]) -> dict[str, Any]:
+    """Put a bundle in force, all of it at once, and keep it.
+
+    Raises:
+        Conflict: it is more than one file.
+        Forbidden: it loosens.
+    """
+    if len(files) != 1:
+        msg = f"{place} is one file, the bundle is {len(files)}"
+        raise Conflict(msg)
+    (text,) = files.values()
+    bundle = _loaded({str(place): text})
+    Reloader(runtime).apply(runtime.settings, policies=bundle, source="admin plane")
+    # the watch of the file finds what is in force already
+    write_whole(place, text.encode(), mode=0o644)
+    return _policies(bundle)

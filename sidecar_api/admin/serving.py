@@ -1,0 +1,102 @@
+"""The admin plane beside a running shim: a private folder, a port of its own on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Generator
+from ipaddress import ip_address
+from pathlib import Path
+
+import uvicorn
+
+from sidecar_api.admin.acts import LogActs
+from sidecar_api.admin.app import create_admin
+from sidecar_api.admin.outside import outside_of
+from sidecar_api.admin.plane import Plane
+from sidecar_api.http.runtime import Runtime
+from tcd.errors import ConfigError
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the shim."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def check_host(host: str) -> None:
+    """Refuse an address that others can reach: tokens would travel in the clear.
+
+    Raises:
+        ConfigError: it is not loopback; says the remedy.
+    """
+    try:
+        loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        msg = f"admin_host {host} is not loopback; remedy: keep 127.0.0.1 and reach it through a tunnel or a TLS proxy "
+        msg += "on this machine"
+        raise ConfigError(msg)
+
+
+class AdminServer:
+    """Serves the admin plane of a runtime."""
+
+    def __init__(self, runtime: Runtime, folder: Path, *, host: str, port: int) -> None:
+        """Take the port; keep principals in `folder`.
+
+        Raises:
+            ConfigError: the port, the address or the folder cannot be used, or receipts are off.
+        """
+        check_host(host)
+        acts = LogActs(runtime)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+            self.plane = Plane(folder, acts=acts, random=os.urandom, logs=runtime.logs)
+            self._sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        except OSError as error:
+            msg = f"the admin plane cannot use {host}:{port} and {folder}: {error.strerror}; remedy: another "
+            msg += "TCD_ADMIN_PORT (0 picks a free one)"
+            raise ConfigError(msg) from None
+        self.port: int = self._sock.getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self.port}"
+        app = create_admin(self.plane, outside_of(runtime), hosts=[f"{shown}:{self.port}", f"localhost:{self.port}"])
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                loop="none",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=64,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        self._running: asyncio.Future[None] | None = None
+
+    async def start(self, say: Callable[[str], None]) -> None:
+        """Serve, and say where; at the first start also the credential, which is said nowhere else."""
+        self._running = asyncio.ensure_future(self._server.serve(sockets=[self._sock]))
+        say(f"admin     {self.url}/admin/v1")
+        secret = self.plane.first_start()
+        if secret is not None:
+            say(f"bootstrap {secret}  (once, for an hour: tcd admin enrol)")
+        elif self.plane.principals is None:
+            say("bootstrap the credential that was printed before is still good")
+
+    async def stop(self) -> None:
+        """Finish what is running."""
+        self._server.should_exit = True
+        if self._running is not None:
+            await self._running
+        self._sock.close()

@@ -1,0 +1,101 @@
+"""`tcd admin`: keys of operators, the first enrolment, and signed calls of the admin plane."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from tcd.client.admin import OperatorKey
+
+app = typer.Typer(no_args_is_help=True, help="Keys of operators, and signed calls of the admin plane.")
+_URL = typer.Option("http://127.0.0.1:8081", help="Of the admin plane.")
+_BASE = "/admin/v1"
+
+
+@app.command()
+def keygen(
+    name: str = typer.Argument(help="Name of the principal: a-z, 0-9, dot, dash, underscore; 32 at most."),
+    out: Path = typer.Option(..., help="File of the key; it is made with mode 0600."),
+) -> None:
+    """Make a key. The private part stays in the file; the server only ever gets the public one."""
+    from tcd.client.admin import OperatorKey
+
+    if out.exists():
+        _fail(f"{out} is there already")
+    try:
+        OperatorKey.generate(name).save(out)
+    except OSError as error:
+        _fail(f"{out}: {error.strerror}")
+    print(f"{out}: key of {name}")
+
+
+@app.command()
+def enrol(
+    keys: list[Path] = typer.Argument(help="Files of two or more keys; the first one signs."),
+    bootstrap: str = typer.Option(..., envvar="ADMIN_BOOTSTRAP", help="The credential that the first start printed."),
+    url: str = _URL,
+) -> None:
+    """Enrol the first principals, with every scope. It takes two: changes need two people from then on."""
+    from sidecar_api.admin.principals import SCOPES
+
+    found = [_key(path) for path in keys]
+    body = {"keys": [key.public(SCOPES) for key in found]}
+    _call(url, found[0], SCOPES, "POST", "/enrol", body, bearer=bootstrap)
+
+
+@app.command()
+def call(
+    method: str = typer.Argument(help="GET, PUT, POST."),
+    path: str = typer.Argument(help="After /admin/v1, as /whoami or /approvals/ID."),
+    key: Path = typer.Option(..., help="File of your key."),
+    body: Path | None = typer.Option(None, help="File of the JSON body; - reads standard input."),
+    scope: list[str] = typer.Option([], help="Scopes of the token; default all that you have."),
+    url: str = _URL,
+) -> None:
+    """Call a route with a fresh token; what is no GET is signed. Exit 0 for an answer, 1 for a problem."""
+    from sidecar_api.admin.principals import SCOPES
+
+    try:
+        text = None if body is None else sys.stdin.read() if str(body) == "-" else body.read_text()
+        members = None if text is None else json.loads(text)
+    except (OSError, ValueError) as error:
+        _fail(f"the body cannot be read: {error}")
+    _call(url, _key(key), scope or SCOPES, method.upper(), path, members)
+
+
+def _key(path: Path) -> OperatorKey:
+    from tcd.client.admin import OperatorKey
+
+    try:
+        return OperatorKey.load(path)
+    except (OSError, ValueError) as error:
+        _fail(f"{path} is no key: {error}")
+
+
+def _call(
+    url: str, key: OperatorKey, scopes: Any, method: str, path: str, body: Any, *, bearer: str | None = None
+) -> None:
+    import httpx2
+
+    from tcd.client.admin import AdminClient
+
+    client = AdminClient(url, key, scopes=scopes)
+    try:
+        reply = client.call(method, _BASE + path, body, bearer=bearer)
+    except httpx2.TransportError as error:
+        _fail(f"{url} does not answer: {error}")
+    finally:
+        client.close()
+    print(json.dumps(reply.json(), indent=2))
+    if not reply.is_success:
+        raise typer.Exit(1)
+
+
+def _fail(why: str) -> NoReturn:
+    print(f"tcd admin: {why}", file=sys.stderr)
+    raise typer.Exit(1)

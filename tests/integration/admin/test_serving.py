@@ -1,0 +1,160 @@
+"""The admin plane of a running shim: what operators do is in the shim's own log, and policies are really swapped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar_api.admin.principals import SCOPES
+from sidecar_api.admin.serving import AdminServer, check_host
+from sidecar_api.app import Edges, create_app
+from sidecar_api.http.surface import ShimApp
+from sidecar_api.pins import FixedAssets
+from sidecar_api.stores import memory_ledger
+from tcd.client.admin import AdminClient, OperatorKey
+from tcd.errors import ConfigError
+from tests.unit.shim.conftest import SEED_HEX, ScriptedScorer, settings_of, synthetic_assets
+
+BUNDLE = '[[policy]]\nname = "all"\nversion = {version}\n[policy.rewrite]\nshadow = {shadow}\n'
+
+
+class Running:
+    """A shim with an admin plane, and two operators."""
+
+    def __init__(self, app: ShimApp, server: AdminServer, said: list[str]) -> None:
+        self.app = app
+        self.server = server
+        self.said = said
+        self.alice, self.bob = OperatorKey.generate("alice"), OperatorKey.generate("bob")
+
+    async def call(self, by: OperatorKey, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        client = AdminClient(self.server.url, by, scopes=SCOPES)
+        try:
+            return await asyncio.to_thread(client.call, method, "/admin/v1" + path, body, **options)
+        finally:
+            client.close()
+
+    async def enrol(self) -> Any:
+        secret = next(line for line in self.said if line.startswith("bootstrap ")).split()[1]
+        keys = {"keys": [self.alice.public(SCOPES), self.bob.public(SCOPES)]}
+        return await self.call(self.alice, "POST", "/enrol", keys, bearer=secret)
+
+    async def acts(self) -> list[tuple[str, str]]:
+        """Records of operators' acts in the ledger."""
+        ledger, found = self.app.runtime.ledger, []
+        for head in await ledger.heads():
+            stored = await ledger.get(head.hex())
+            assert stored is not None
+            assert stored.receipt is not None
+            members = json.loads(stored.receipt.body)
+            if members["typ"] == "admin":
+                found.append((members["admin"]["action"], members["admin"]["actor"]))
+        return found
+
+
+@asynccontextmanager
+async def running(folder: Path, **changes: Any) -> AsyncIterator[Running]:
+    settings = settings_of(edge_rate_cap=1e9, edge_rate_refill=1e9, **changes)
+    edges = Edges(ledger=memory_ledger(settings))
+    app = create_app(settings, scorer=ScriptedScorer(), assets=FixedAssets(synthetic_assets()), edges=edges)
+    async with app.router.lifespan_context(app):
+        server = AdminServer(app.runtime, folder / "admin", host="127.0.0.1", port=0)
+        said: list[str] = []
+        await server.start(said.append)
+        # the socket listens already; signatures of this second are from after the start
+        server.plane.signatures._since -= 1
+        try:
+            yield Running(app, server, said)
+        finally:
+            await server.stop()
+
+
+async def test_enrolment_and_a_change_of_policies_end_to_end(tmp_path: Path) -> None:
+    place = tmp_path / "policies.toml"
+    place.write_text(BUNDLE.format(version=1, shadow="true"))
+    async with running(tmp_path, policies=place) as admin:
+        assert (await admin.enrol()).status_code == 200
+        before = (await admin.call(admin.alice, "GET", "/policies")).json()
+        assert [p["ref"].partition("#")[0] for p in before["policies"]] == ["all@1"]
+
+        new = {"files": {"policies.toml": BUNDLE.format(version=2, shadow="false")}}
+        checked = await admin.call(admin.alice, "POST", "/policies:validate", new)
+        assert checked.json()["policies"][0]["ref"].startswith("all@2#")
+        proposed = await admin.call(admin.alice, "PUT", "/policies", new)
+        assert proposed.status_code == 202
+        assert place.read_text() == BUNDLE.format(version=1, shadow="true")
+        done = await admin.call(admin.bob, "POST", f"/approvals/{proposed.json()['id']}")
+        assert done.status_code == 200, done.text
+        assert place.read_text() == BUNDLE.format(version=2, shadow="false")
+        assert admin.app.runtime.policies is not None
+        assert [p.version for p in admin.app.runtime.policies] == [2]
+
+        acts = await admin.acts()
+        assert ("principals.enrol", "bootstrap") in acts
+        assert ("policy.put", "alice + bob") in acts
+        assert acts.index(("policy.put", "alice + bob")) < acts.index(("policy.reload", "state token"))
+        assert await admin.app.runtime.ledger.get(done.json()["receipt"]) is not None
+
+
+async def test_a_bad_bundle_is_refused_with_file_line_and_reason(tmp_path: Path) -> None:
+    place = tmp_path / "policies.toml"
+    place.write_text(BUNDLE.format(version=1, shadow="true"))
+    async with running(tmp_path, policies=place) as admin:
+        await admin.enrol()
+        bad = {"files": {"policies.toml": '[[policy]]\nname = "a"\nversion = "x"\n'}}
+        for method, path in (("POST", "/policies:validate"), ("PUT", "/policies")):
+            reply = await admin.call(admin.alice, method, path, bad)
+            assert reply.status_code == 422
+            assert reply.json()["detail"].startswith("policies.toml:3: ")
+        two = {"files": {"a.toml": BUNDLE.format(version=2, shadow="true"), "b.toml": "x = 1"}}
+        assert (await admin.call(admin.alice, "PUT", "/policies", two)).status_code == 422
+        assert place.read_text() == BUNDLE.format(version=1, shadow="true")
+
+
+async def test_secrets_of_the_settings_are_hidden(tmp_path: Path) -> None:
+    async with running(tmp_path) as admin:
+        await admin.enrol()
+        reply = await admin.call(admin.alice, "GET", "/config")
+        assert reply.json()["settings"]["attest_sk_hex"] == "(hidden)"
+        assert SEED_HEX not in reply.text
+        # without a file there is no place for policies
+        new = {"files": {"p.toml": BUNDLE.format(version=1, shadow="true")}}
+        assert (await admin.call(admin.alice, "PUT", "/policies", new)).status_code == 404
+
+
+async def test_a_restart_keeps_the_principals_and_prints_no_credential(tmp_path: Path) -> None:
+    async with running(tmp_path) as admin:
+        await admin.enrol()
+        alice = admin.alice
+    async with running(tmp_path) as again:
+        assert [line.split()[0] for line in again.said] == ["admin"]
+        assert (await again.call(alice, "GET", "/whoami")).json()["principal"] == "alice"
+        assert (tmp_path / "admin").stat().st_mode & 0o777 == 0o700
+
+
+async def test_it_is_not_made_without_receipts_or_with_keys_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="receipts"):
+        async with running(tmp_path, receipts_enable=False, attest_sk_hex=None):
+            pass
+    (tmp_path / "admin").mkdir()
+    (tmp_path / "admin" / "principals.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"principals\.json"):
+        async with running(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])  # noqa: S104 - refused
+def test_it_is_on_loopback_or_not_at_all(host: str) -> None:
+    with pytest.raises(ConfigError, match="loopback"):
+        check_host(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
+def test_loopback_has_several_names(host: str) -> None:
+    check_host(host)
