@@ -161,3 +161,49 @@ def log(
 
     source = tiles_source(directory)
     _export(source, keyset=keyset, origin=origin, out=out, first=first, width=width, sign=sign, quantum=post_quantum)
+
+
+@app.command()
+def cose(
+    file: Annotated[Path, typer.Argument(help="A receipt with its inclusion proof: an answer with `proof`.")],
+    keyset: Keys,
+    sign: Annotated[Path, typer.Option("--sign", help="Directory with the log's keys.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write.")],
+) -> None:
+    """Write a receipt of the log in COSE (application/scitt-receipt+cose) of a receipt that verifies (extra `cose`)."""
+    from tcd.cli.verify_inputs import one
+    from tcd.cose import write_receipt
+    from tcd.errors import ConfigError, TcdError, VerificationError
+    from tcd.files import write_whole
+    from tcd.keystore import read_json
+    from tcd.receipts import KeySet, VerifyPolicy, verify_single
+    from tcd.receipts.checkpoint import LogHead, TlogProof
+    from tcd.receipts.note import parse_note
+
+    try:
+        options = one(read_json(file))
+        keys = KeySet.from_json(read_json(keyset))
+        policy = VerifyPolicy(keys, require=frozenset({"signature", "inclusion", "checkpoint"}))
+        body = verify_single(options.pop("body"), policy=policy, **options).verified()
+        # verified: the log signed this root in a checkpoint
+        proof = TlogProof.parse(options["proof"].encode())
+        head = LogHead.from_text(parse_note(proof.checkpoint)[0])
+        signer = _signer(sign, body["origin"])
+        if signer is None or signer.pinned()[0].kid not in {key.kid for key in keys}:
+            msg = "the log's key in that directory is not pinned"
+            raise ConfigError(msg)
+        made = write_receipt(
+            origin=head.origin,
+            size=head.size,
+            index=proof.index,
+            path=proof.path,
+            root=head.root,
+            key=signer.classic,
+        )
+        write_whole(out, made, mode=0o644)
+    except VerificationError as error:
+        print(f"tcd export: {error.code}: {error.detail}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except (TcdError, OSError) as error:
+        print(f"tcd export: {error.detail if isinstance(error, TcdError) else error}", file=sys.stderr)
+        raise typer.Exit(2) from None

@@ -260,6 +260,40 @@ def bundle(
 
 
 @app.command()
+def cose(
+    file: File,
+    receipt_file: Annotated[Path, typer.Argument(help="The receipt in COSE.")],
+    keyset: Keys,
+    no_clock: NoClock = False,
+    as_json: AsJson = False,
+) -> None:
+    """Verify one receipt, and that its log's receipt in COSE shows it (extra `cose`)."""
+
+    def work() -> int:
+        from tcd.cli.verify_inputs import one
+        from tcd.cose import check_receipt
+        from tcd.errors import VerificationError
+        from tcd.keystore import read_json
+        from tcd.receipts import verify_single
+
+        setting = _setting(keyset, None, None, None, None, clock=not no_clock, as_json=as_json)
+        options = one(read_json(file, _MAX))
+        try:
+            body = verify_single(options.pop("body"), policy=setting.policy, **options).verified()
+            head, keys = bytes.fromhex(options["head"]), setting.policy.keys
+            shown = check_receipt(receipt_file.read_bytes(), head, keys=keys, origin=body["origin"])
+        except VerificationError as error:
+            refused = {"ok": False, "code": error.code, "detail": error.detail}
+            print(json.dumps(refused) if as_json else f"REFUSED: {error.code}: {error.detail}")
+            return 1
+        found = {"ok": True, "code": "ok", "origin": shown.origin, "index": shown.index, "kid": shown.kid}
+        print(json.dumps(found) if as_json else f"ok: leaf {shown.index} of {shown.origin}, signed by {shown.kid}")
+        return 0
+
+    _decide(work, as_json=as_json)
+
+
+@app.command()
 def replay(
     file: File,
     keyset: Keys,

@@ -68,6 +68,11 @@ class LogSigner:
         """With which the log signs."""
         return frozenset(key.alg for key in self._keys)
 
+    @property
+    def classic(self) -> Signer:
+        """The Ed25519 key."""
+        return self._keys[0]
+
     def pinned(self, **restrictions: Any) -> tuple[PinnedKey, ...]:
         """The public keys for a verifier's key set; `restrictions` are options of `PinnedKey`."""
         return tuple(

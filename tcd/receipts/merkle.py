@@ -255,13 +255,13 @@ def _check_hashes(hashes: Iterable[bytes], count: int) -> bool:
     return count <= MAX_PATH and all(len(item) == HASH for item in hashes)
 
 
-def check_inclusion(index: int, size: int, leaf: bytes, path: Sequence[bytes], root: bytes) -> None:
-    """Check that leaf hash `leaf` is number `index` of the `size` leaves under `root` (RFC 9162 §2.1.3.2).
+def inclusion_root(index: int, size: int, leaf: bytes, path: Sequence[bytes]) -> bytes:
+    """The root under which a proof shows leaf hash `leaf` as number `index` of `size` leaves (RFC 9162 §2.1.3.2).
 
     Raises:
-        BadInclusion: it does not follow from the proof.
+        BadInclusion: no proof for such a leaf.
     """
-    if not 0 <= index < size <= MAX_SIZE or not _check_hashes((leaf, root, *path[: MAX_PATH + 1]), len(path)):
+    if not 0 <= index < size <= MAX_SIZE or not _check_hashes((leaf, *path[: MAX_PATH + 1]), len(path)):
         msg = "the proof is out of range"
         raise BadInclusion(msg)
     first, last, node = index, size - 1, leaf
@@ -276,7 +276,19 @@ def check_inclusion(index: int, size: int, leaf: bytes, path: Sequence[bytes], r
         else:
             node = node_hash(node, item)
         first, last = first >> 1, last >> 1
-    if last or node != root:
+    if last:
+        msg = "the proof is too short"
+        raise BadInclusion(msg)
+    return node
+
+
+def check_inclusion(index: int, size: int, leaf: bytes, path: Sequence[bytes], root: bytes) -> None:
+    """Check that leaf hash `leaf` is number `index` of the `size` leaves under `root`.
+
+    Raises:
+        BadInclusion: it does not follow from the proof.
+    """
+    if inclusion_root(index, size, leaf, path) != root:
         msg = "the proof does not lead to the root"
         raise BadInclusion(msg)
 

@@ -25,8 +25,10 @@ from tcd.ledger.port import Checkpoint
 from tcd.ledger.postgres import PostgresLedger
 from tcd.ledger.tile_files import TileDirectory
 from tcd.receipts import KeySet, Receipt, VerifyPolicy
+from tcd.receipts.checkpoint import TlogProof
 from tcd.receipts.export import Plan, export_lines
 from tcd.receipts.log_signer import LogSigner
+from tcd.receipts.merkle import MerkleTree
 from tests.postgres import PostgresServer
 from tests.unit.receipts.conftest import Session
 from tests.unit.receipts.simulator import LogSimulator
@@ -241,6 +243,40 @@ def test_what_does_not_fit_is_not_written(folder: Path, receipts: list[Receipt],
         assert export(folder, "store", str(folder / missing), "--out", str(out)).exit_code == 2
     assert export(folder, "log", str(folder / "nowhere"), "--out", str(out)).exit_code == 2
     assert not out.exists()
+
+
+def test_a_receipt_of_the_log_in_cose(folder: Path, receipts: list[Receipt]) -> None:
+    store = KeyStore(folder / "own", os.urandom, lambda: 1)
+    store.generate(purpose="checkpoint", origin=ORIGIN)
+    (key,) = store.keyset()
+    signer = LogSigner(ORIGIN, [store.secret(key.kid)])
+    tree = MerkleTree(receipt.head for receipt in receipts)
+    note = signer.checkpoint(len(tree), tree.root())
+    session = Session()
+    keys = KeySet([session.issuer.pinned(), key])
+    (folder / "keys.json").write_text(json.dumps(keys.to_json()))
+    proof = TlogProof(3, tree.inclusion(3), note).write().decode()
+    shown = receipts[3]
+    answer = {"receipt": shown.head_hex, "receipt_body": shown.body_text, "receipt_sig": shown.sig_hex, "proof": proof}
+    (folder / "answer.json").write_text(json.dumps(answer))
+    out = folder / "receipt.cose"
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments, "--keyset", str(folder / "keys.json")])
+
+    made = ("export", "cose", str(folder / "answer.json"), "--sign", str(folder / "own"), "--out", str(out))
+    assert run(*made).exit_code == 0
+    checked = run("verify", "cose", str(folder / "answer.json"), str(out), "--json")
+    assert checked.exit_code == 0, checked.output
+    assert json.loads(checked.stdout) == {"ok": True, "code": "ok", "origin": ORIGIN, "index": 3, "kid": key.kid}
+    other = receipts[4]
+    del answer["proof"]
+    answer |= {"receipt": other.head_hex, "receipt_body": other.body_text, "receipt_sig": other.sig_hex}
+    (folder / "answer.json").write_text(json.dumps(answer))
+    wrong = run("verify", "cose", str(folder / "answer.json"), str(out), "--json")
+    assert (wrong.exit_code, json.loads(wrong.stdout)["code"]) == (1, "bad_signature")
+    # without a proof there is no root that the log signed
+    assert run(*made).exit_code == 1
 
 
 @pytest.mark.parametrize("scale", [4, pytest.param(100, marks=pytest.mark.long)])
