@@ -212,6 +212,17 @@ def gpu(
 
 
 @app.command()
+def trust(
+    small: bool = typer.Option(False, "--small", help="A few graphs, as CI runs it."),
+    out: Path | None = typer.Option(None, help="Write trust.md and trust.json to this folder."),
+) -> None:
+    """Time the propagation of trust on random graphs of 10,000 nodes, and check that it is the fixed point."""
+    from tcd.bench import trust as bench
+
+    _report(out, "trust", bench.run(small=small), bench.markdown)
+
+
+@app.command()
 def spotlight(
     n: int = typer.Option(1000, min=10, help="Rewritings of each body of 16 KiB."),
     triton: bool = typer.Option(True, help="Also in Triton, beside a model that echoes."),

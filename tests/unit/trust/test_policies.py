@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -212,12 +213,18 @@ def test_every_action_is_reachable_by_a_table() -> None:
     assert reachable(policy) == set(ACTIONS)
 
 
-def test_the_bundle_of_the_page_loads() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "trust.md").read_text("utf-8")
-    [bundle] = re.findall(r"(?ms)^```toml\n(.*?)^```", page)
-    policies = one(bundle)
+def test_the_bundles_of_the_page_load() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "policies.md").read_text("utf-8")
+    first, conditions = re.findall(r"(?ms)^```toml\n(.*?)^```", page)
+    policies = one(first)
     found = policies.of({"tenant": "acme", "model_id": "llama-3"})
     assert found is not None
     assert (found.name, found.rewrite().shadow) == ("acme", False)
     assert decide(found.table(), Risk(distrust=0.6)).action == "ask_for_review"
+    assert decide(found.table(), Risk(pressure=1.2, score=0.6)).action == "throttle"
     assert lint(policies) == []
+    if importlib.util.find_spec("cel") is None:
+        pytest.skip("cel: pip install tcd[cel]")
+    [hot] = list(one(conditions))
+    assert hot.applies({"tenant": "acme", "lang": "de"})
+    assert not hot.applies({"tenant": "other", "lang": "de"})
