@@ -58,7 +58,7 @@ def graph(kind: str, nodes: int, rng: np.random.Generator) -> tuple[_F64, Edges]
 
 
 def _loop(own: _F64, edges: Edges) -> list[float]:
-    trust = own.tolist()
+    trust: list[float] = own.tolist()
     for _ in range(iterations(DAMPING)):
         before = list(trust)
         lower = own.tolist()
@@ -80,8 +80,8 @@ def _residual(own: _F64, edges: Edges, trust: _F64) -> float:
 def row(kind: str, nodes: int, *, graphs: int, seed: int, loop: bool) -> Row:
     """Measure graphs of one kind and size."""
     rng = np.random.default_rng(seed)
-    times, residual, outside, edges = [], 0.0, 0, {}
-    own = np.zeros(0)
+    times, residual, outside = [], 0.0, 0
+    own, edges = graph(kind, nodes, rng)
     for _ in range(graphs):
         own, edges = graph(kind, nodes, rng)
         began = time.thread_time()
