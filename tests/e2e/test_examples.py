@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +43,8 @@ def test_example(name: str, stack: Stack, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=tmp_path,
+        # the command line of this environment
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -53,6 +57,7 @@ def test_example(name: str, stack: Stack, tmp_path: Path) -> None:
     answer = json.loads(done.stdout.strip().splitlines()[-1])
     expected = {
         "/v1/settle": "verdict",
+        "/v1/log/proof": "ok",
         "/v1/rewrite": "body_rewritten",
         "/verify": "ok",
         "/v2/models": "outputs",
