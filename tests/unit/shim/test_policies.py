@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import itertools
 import json
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
 
 from sidecar_api.decision import Bound, Facts, Rules, decide, decide_by
 from sidecar_api.reload import Reloader
@@ -19,7 +22,7 @@ from tcd.errors import ConfigError, Forbidden
 from tcd.receipts import SigningKey
 from tcd.reload import Grant, issue
 from tcd.routing.policy import DEFAULT_POLICY
-from tcd.trust import ACTIONS, BadBundle, Defaults, PolicySet, load
+from tcd.trust import ACTIONS, SEVERITY, BadBundle, Defaults, PolicySet, Row, load
 from tcd.trust.tiers import Routing
 
 LADDER = """
@@ -316,3 +319,74 @@ async def test_a_changed_file_and_sighup_reload_the_bundle(make_client: Any, tmp
     (tmp_path / "grant").write_text(text)
     assert on.now("file")
     assert (await client.step(tenant="other"))["policy_ref"].startswith("watch@1#")
+
+
+CONDITION = """
+[[policy]]
+name = "c"
+version = 1
+[policy.match]
+cel = "tenant.startsWith('ac')"
+[[policy.decision]]
+name = "hot"
+when = { score = 0.5 }
+cel = "task == 'chat' && context.temperature > 1.0"
+action = "throttle"
+"""
+
+
+async def test_an_expression_asks_the_subject_and_the_context(make_client: Any, kit: Any, tmp_path: Path) -> None:
+    if importlib.util.find_spec("cel") is None:
+        pytest.skip("cel: pip install tcd[cel]")
+    scorer = kit.ScriptedScorer(p=0.9, changes={"score": 0.6})
+    client = make_client(scorer, policies=write(tmp_path, CONDITION))
+
+    async def action(tenant: str, **context: Any) -> str:
+        answer = await client.step(tenant=tenant, session=f"{tenant}{context}", context=context)
+        return str(answer["action"])
+
+    assert await action("acme", temperature=1.5) == "throttle"
+    assert await action("acme", temperature=0.5) == "allow"
+    assert await action("other", temperature=1.5) == "allow"
+    # where it cannot be said the row holds
+    assert await action("acme") == "throttle"
+
+
+LEVELS = st.floats(0, 1.5)
+FACTS = st.builds(
+    Facts,
+    tier=st.integers(0, 2),
+    **dict.fromkeys(("trigger", "alarm", "floor", "exhausted", "failed"), st.booleans()),
+    **dict.fromkeys(("score", "spent", "distrust", "pressure"), LEVELS),
+)
+TABLES = st.lists(
+    st.builds(
+        Row,
+        st.just("r"),
+        st.dictionaries(st.sampled_from(("score", "spent", "distrust", "pressure")), LEVELS, max_size=2),
+        st.sampled_from(ACTIONS),
+        st.just("policy"),
+    ),
+    max_size=6,
+)
+TIERS_OF = st.lists(st.sampled_from(("normal", "cautious", "strict")), min_size=6, max_size=6)
+
+
+@seed(5)
+@settings(max_examples=100, deadline=None, database=None)
+@given(TABLES, FACTS, FACTS, TIERS_OF, st.sampled_from(("closed", "open", "static")))
+def test_more_risk_is_never_milder_in_action_or_tier(
+    table: list[Row], one: Facts, other: Facts, tiers: list[str], on_failure: Any
+) -> None:
+    ranked = sorted(tiers, key=("normal", "cautious", "strict").index)
+    routing = Routing.of({"tier_of": dict(zip(ACTIONS, ranked, strict=True))})
+    bound = Bound((*Defaults(on_failure=on_failure).table(), *table), "enforce", routing)
+    names = ("tier", "trigger", "alarm", "floor", "exhausted", "failed", "score", "spent", "distrust", "pressure")
+    riskier = Facts(**{name: max(getattr(one, name), getattr(other, name)) for name in names})
+    base = (1.0, 1.0, 0.0, 0.0)
+    mild = decide_by(bound, one, policy=DEFAULT_POLICY, base=base, whose={})
+    strict = decide_by(bound, riskier, policy=DEFAULT_POLICY, base=base, whose={})
+    assert SEVERITY[strict.action] >= SEVERITY[mild.action]
+    assert SEVERITY[strict.enforced] >= SEVERITY[mild.enforced]
+    assert strict.tier >= mild.tier
+    assert strict.verdict >= mild.verdict
