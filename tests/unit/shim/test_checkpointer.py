@@ -205,6 +205,20 @@ async def test_a_torn_checkpoint_is_made_again(tmp_path: Path, at: int) -> None:
     await ledger.close()
 
 
+async def test_a_lost_export_is_built_again(tmp_path: Path) -> None:
+    ledger = MemoryLedger()
+    await append(ledger, "a", 600)
+    async with running(checkpointer(ledger)) as made:
+        await reaches(made, 600)
+    async with running(checkpointer(ledger, TileDirectory(tmp_path))) as made:
+        # nothing new to sign: the newest checkpoint is what is exported
+        await reaches(made, 600)
+    newest = await ledger.checkpoint()
+    assert newest is not None
+    assert TileDirectory(tmp_path).checkpoint() == newest.note
+    assert audit_log(tmp_path, policy=POLICY, origin="log.example", heads=iter(await ledger.heads())).ok
+
+
 async def test_a_full_disk_that_has_room_again(tmp_path: Path) -> None:
     ledger, torn, counts = MemoryLedger(), Torn(tmp_path), Counts()
     torn.left = 0
