@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("asyncpg", reason="postgres: pip install 'tcd[postgres]'")
 
+from sidecar_api.app import Edges, create_app
 from sidecar_api.log.assemble import verify_policy
+from sidecar_api.pins import FixedAssets
+from sidecar_api.reload import Reloader
+from tcd.keystore import KeyStore
 from tcd.ledger.port import Ledger
-from tcd.receipts import verify_single
+from tcd.ledger.postgres import PostgresLedger
+from tcd.receipts import VerifyPolicy, verify_single
 from tcd.receipts.merkle import CompactRange
 from tests.faults.shims import Shim, shims, start_shim
 from tests.postgres import PostgresServer
+from tests.unit.shim.conftest import SEED_HEX, Client, ScriptedScorer, settings_of, synthetic_assets
 
 
 async def proof(shim: Shim, head: str) -> bytes:
@@ -90,3 +101,47 @@ async def test_shims_take_turns(postgres: PostgresServer) -> None:
     await quiet(later)
     await check_checkpoints(later.ledger)
     await later.stop()
+
+
+async def test_keys_are_rotated_under_shims_one_after_the_other(postgres: PostgresServer, tmp_path: Path) -> None:
+    """One shim signs with the new key already, the other with the old one still, and a third starts: all verifies."""
+    url = postgres.place()
+    keys = KeyStore(tmp_path, os.urandom, lambda: time.time_ns() // 1000)
+    keys.generate(purpose="receipt", origin="tcd.localhost")
+    keys.generate(purpose="checkpoint", origin="tcd.localhost")
+    options = {"keys_dir": tmp_path, "log_interval_s": 0.01, "lease_ttl_s": 60.0, "attest_sk_hex": SEED_HEX}
+
+    async def serving(stack: contextlib.AsyncExitStack) -> Client:
+        settings = settings_of(**options)
+        ledger = await PostgresLedger.open(url, subjects=b"test", origin=settings.origin)
+        stack.push_async_callback(ledger.close)
+        app = create_app(
+            settings, scorer=ScriptedScorer(), assets=FixedAssets(synthetic_assets()), edges=Edges(ledger=ledger)
+        )
+        await stack.enter_async_context(app.router.lifespan_context(app))
+        return Client(app)
+
+    async with contextlib.AsyncExitStack() as stack:
+        first, second = await serving(stack), await serving(stack)
+        old = json.loads((await first.step(session="a"))["receipt_body"])["kid"]
+        _, new = keys.rotate(old, overlap_us=60_000_000)
+        answers = [await second.step(session="b")]
+        assert Reloader(first.app.runtime).keys()
+        answers += [await first.step(session="c"), await second.step(session="d")]
+        assert [json.loads(answer["receipt_body"])["kid"] for answer in answers] == [old, new.kid, old]
+        # its predecessor is the other shim, whose last record may be of the old key: it hands over once more
+        third = await serving(stack)
+        assert Reloader(second.app.runtime).keys()
+        for client in (first, second, third):
+            answers.append(await client.step(session=f"e{len(answers)}"))
+        assert [json.loads(answer["receipt_body"])["kid"] for answer in answers[3:]] == [new.kid] * 3
+        ledger = first.app.runtime.ledger
+        stored = [await ledger.get(head.hex()) for head in await ledger.heads()]
+        records = [item.receipt for item in stored if item is not None and item.receipt is not None]
+        assert len(records) == len(stored)
+        kids = [record.kid for record in records]
+        assert "rotate" in {record.typ for record in records[: kids.index(new.kid)]}
+        policy = VerifyPolicy(keys.keyset())
+        for record in records:
+            report = verify_single(record.body, head=record.head_hex, sig=record.sig_hex, policy=policy)
+            assert report.ok, (record.typ, report.code)
