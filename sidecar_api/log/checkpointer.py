@@ -161,9 +161,10 @@ class Checkpointer:
             except TcdError as error:
                 self._failed(error.detail)
             except OSError as error:
-                self._tree = None
+                self._begin_anew()
                 self._failed(f"the log's files cannot be used: {error.strerror or type(error).__name__}")
             except Exception as error:  # noqa: BLE001 - a defect below: no reason to end the shim
+                self._begin_anew()
                 _LOG.exception("the checkpointer failed")
                 self._failed(type(error).__name__)
             else:
@@ -171,6 +172,11 @@ class Checkpointer:
             await asyncio.sleep(min(self._interval * 2**self._failures, max(_LONGEST_PAUSE, self._interval)))
             if self._shared is None and not self._failures:
                 await self._grown.wait()
+
+    def _begin_anew(self) -> None:
+        """Something went wrong in between: go on from what was published, in memory from the ledger."""
+        self._tree = None
+        self._store.reset()
 
     def _failed(self, why: str) -> None:
         self._metrics.made("failed")
@@ -217,11 +223,12 @@ class Checkpointer:
 
     async def _do(self, job: Callable[[], _T]) -> _T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+            doing = asyncio.get_running_loop().run_in_executor(self._thread, job)
         except RuntimeError as error:
             # the thread is gone
             msg = "the log is stopping"
             raise Unavailable(msg, retry_after=1.0) from error
+        return await doing
 
     # -- one checkpoint ------------------------------------------------------------------------------------
 
@@ -256,7 +263,9 @@ class Checkpointer:
             )
             msg += "restored from an older copy; remedy: docs/operations.md, Backup"
             raise Rollback(msg)
-        if stored is None or (self.newest is not None and self.newest.size == stored.size):
+        if stored is None:
+            return
+        if published is not None and self.newest is not None and published.size == self.newest.size == stored.size:
             return
         await self._grow(tree, stored.size)
         if len(tree) < stored.size:

@@ -165,5 +165,9 @@ class TileDirectory:
             path = self.root / tile.path()
             shutil.rmtree(path.with_name(path.name + ".p"), ignore_errors=True)
 
+    def reset(self) -> None:
+        """Nothing is kept that a failure could have spoilt: files are whole."""
+        self._filled.clear()
+
     def close(self) -> None:
         """Nothing is held open."""

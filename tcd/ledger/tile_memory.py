@@ -46,6 +46,10 @@ class TileStore(Protocol):
         """Replace the checkpoint; its tiles are all there."""
         ...
 
+    def reset(self) -> None:
+        """Whoever wrote failed in between: what is not published may be put again, and where it cannot, all is gone."""
+        ...
+
     def close(self) -> None:
         """Nothing more is put."""
         ...
@@ -98,6 +102,10 @@ class MemoryTiles:
     def publish(self, note: bytes) -> None:
         """See `TileStore`."""
         self._note = note
+
+    def reset(self) -> None:
+        """See `TileStore`: without the entries of the last tile nobody could go on, so all is gone."""
+        self._tiles, self._note = {}, None
 
     def close(self) -> None:
         """See `TileStore`."""

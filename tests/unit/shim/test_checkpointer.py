@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -481,3 +481,38 @@ async def test_a_ledger_that_is_away_is_waited_for() -> None:
     stored = await ledger.checkpoint()
     assert stored is not None
     assert LogHead.from_text(parse_note(stored.note)[0]).size == 3
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("a defect")])
+async def test_a_failure_in_between_is_gone_on_from(kind: str, error: Exception, tmp_path: Path) -> None:
+    """After any failure the next checkpoint is of the same log, and proofs of before are there again."""
+
+    class Failing(MemoryLedger):
+        fails = 0
+
+        async def heads(self, *, first: int = 0, limit: int = 65_536) -> Sequence[bytes]:
+            if self.fails and first:
+                self.fails -= 1
+                raise error
+            return await super().heads(first=first, limit=limit)
+
+    ledger, counts = Failing(), Counts()
+    store: TileStore = MemoryTiles() if kind == "memory" else TileDirectory(tmp_path)
+    size = await append(ledger, "a", 300)
+    async with running(checkpointer(ledger, store, metrics=counts)) as made:
+        await reaches(made, size)
+        ledger.fails = 2
+        size = await append(ledger, "b", 5)
+        made.grew(size)
+        await reaches(made, size)
+        assert counts.results.count("failed") == 2
+        tree = MerkleTree(await ledger.heads())
+        assert await made.work(lambda log: log.proofs(305).inclusion(7)) == tree.inclusion(7)
+        # a failure with nothing new to sign: what was published is served again all the same
+        before = made.newest
+        made._begin_anew()
+        made.grew(size)
+        await until(lambda: made._tree is not None and made._tree.published is not None)
+        assert await made.work(lambda log: log.proofs(305).inclusion(299)) == tree.inclusion(299)
+        assert made.newest == before
