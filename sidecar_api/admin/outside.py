@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sidecar_api.admin.receipts import ReceiptSearch
 from sidecar_api.admin.routes import Outside
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.reload import Reloader
 from tcd.config import Settings, shown
 from tcd.errors import Conflict, ValidationFailed
 from tcd.files import write_whole
+from tcd.ledger.search import ReceiptIndex
 from tcd.trust import PolicySet, lint, load
 
 
-def outside_of(runtime: Runtime) -> Outside:
-    """The shim's side. Policies can be put where they are configured as one file."""
+def outside_of(runtime: Runtime, index: ReceiptIndex) -> Outside:
+    """The shim's side; receipts are searched in `index`. Policies can be put where they are configured as one file."""
     path = runtime.settings.policies
     place = None if path is None or path.is_dir() else path
 
@@ -27,6 +29,7 @@ def outside_of(runtime: Runtime) -> Outside:
         config=lambda: _config(runtime.settings),
         policies=lambda: _policies(runtime.policies),
         check_policies=_check,
+        receipts=ReceiptSearch(runtime.ledger, index, digest=runtime.service.subjects.subject),
         put_policies=None if place is None else put,
     )
 

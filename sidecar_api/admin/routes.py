@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from sidecar_api.admin.plane import Mutation, Plane, Requires, message_of
 from sidecar_api.admin.principals import KeySet, Principals, changed
+from sidecar_api.admin.receipts import Query, ReceiptSearch
 from sidecar_api.admin.signatures import BadSignature
 from sidecar_api.admin.tokens import Caller
 from tcd.errors import Conflict, NotFound, Unauthorized, ValidationFailed
@@ -34,11 +35,13 @@ class Outside:
         policies: what is in force.
         check_policies: what a bundle (file name to text) would be; raises `BadBundle`.
         put_policies: puts a bundle in force and keeps it; None where no file is configured.
+        receipts: searches the receipts.
     """
 
     config: Callable[[], dict[str, Any]]
     policies: Callable[[], dict[str, Any]]
     check_policies: Callable[[dict[str, str]], dict[str, Any]]
+    receipts: ReceiptSearch
     put_policies: Callable[[dict[str, str]], dict[str, Any]] | None = None
 
 
@@ -65,9 +68,13 @@ async def _parsed(request: Request, model: type[_Body]) -> _Body:
     try:
         return model.model_validate_json(await request.body())
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)[0]
-        pointer = "".join(f"/{part}" for part in found["loc"])
-        raise ValidationFailed(found["msg"], pointer=pointer or None) from None
+        raise _invalid(error) from None
+
+
+def _invalid(error: ValidationError) -> ValidationFailed:
+    found = error.errors(include_input=False, include_url=False)[0]
+    pointer = "".join(f"/{part}" for part in found["loc"])
+    return ValidationFailed(found["msg"], pointer=pointer or None)
 
 
 def router(plane: Plane, outside: Outside) -> APIRouter:
@@ -76,6 +83,7 @@ def router(plane: Plane, outside: Outside) -> APIRouter:
     _people(made, plane)
     _proposals(made, plane)
     _shim(made, plane, outside)
+    _receipts(made, outside.receipts)
     return made
 
 
@@ -205,3 +213,21 @@ def _shim(made: APIRouter, plane: Plane, outside: Outside) -> None:
             return write(files)
 
         return await plane.mutate(request, caller, PUTTING, Mutation("policy.put", shown["digest"], shown, work))
+
+
+def _receipts(made: APIRouter, receipts: ReceiptSearch) -> None:
+    @made.get("/receipts")
+    async def search(request: Request, caller: Annotated[Caller, Depends(Requires("receipts:read"))]) -> Response:
+        given = request.query_params.multi_items()
+        if len({name for name, _ in given}) != len(given):
+            msg = "a parameter came twice"
+            raise ValidationFailed(msg)
+        try:
+            asked = Query.model_validate(dict(given))
+        except ValidationError as error:
+            raise _invalid(error) from None
+        return JSONResponse(await receipts.search(asked, tenant=caller.tenant))
+
+    @made.get("/receipts/{head}")
+    async def get(head: str, caller: Annotated[Caller, Depends(Requires("receipts:read"))]) -> Response:
+        return JSONResponse(await receipts.get(head, tenant=caller.tenant))

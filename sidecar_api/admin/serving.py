@@ -18,6 +18,7 @@ from sidecar_api.admin.outside import outside_of
 from sidecar_api.admin.plane import Plane
 from sidecar_api.http.runtime import Runtime
 from tcd.errors import ConfigError
+from tcd.ledger.search import ReceiptIndex
 
 
 class _Server(uvicorn.Server):
@@ -67,7 +68,9 @@ class AdminServer:
         self.port: int = self._sock.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.port}"
-        app = create_admin(self.plane, outside_of(runtime), hosts=[f"{shown}:{self.port}", f"localhost:{self.port}"])
+        self._index = ReceiptIndex(folder / "search.sqlite", runtime.ledger)
+        outside = outside_of(runtime, self._index)
+        app = create_admin(self.plane, outside, hosts=[f"{shown}:{self.port}", f"localhost:{self.port}"])
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -100,3 +103,4 @@ class AdminServer:
         if self._running is not None:
             await self._running
         self._sock.close()
+        await self._index.close()

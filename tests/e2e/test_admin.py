@@ -45,10 +45,12 @@ def test_the_page(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         answers = [json.loads(text) for text in re.findall(r"(?ms)^\{\n.*?^\}$", done.stdout)]
         assert [a.get("action") for a in answers] == [
-            "principals.enrol", None, None, "policy.put", "policy.put", None
+            "principals.enrol", None, None, "policy.put", "policy.put", None, None
         ]  # fmt: skip
         assert answers[4]["actors"] == ["alice", "bob"]
         assert answers[5]["policies"][0]["ref"].startswith("base@2#")
+        assert answers[6]["receipts"] == []
+        assert answers[6]["indexed"] >= 3
         assert place.read_text() == POLICY.replace("1", "2")
         # a request without a signature changes nothing
         assert secret[1] not in (tmp_path / "data" / "admin" / "principals.json").read_text()

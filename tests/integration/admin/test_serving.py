@@ -19,7 +19,7 @@ from sidecar_api.pins import FixedAssets
 from sidecar_api.stores import memory_ledger
 from tcd.client.admin import AdminClient, OperatorKey
 from tcd.errors import ConfigError
-from tests.unit.shim.conftest import SEED_HEX, ScriptedScorer, settings_of, synthetic_assets
+from tests.unit.shim.conftest import SEED_HEX, Client, ScriptedScorer, settings_of, synthetic_assets
 
 BUNDLE = '[[policy]]\nname = "all"\nversion = {version}\n[policy.rewrite]\nshadow = {shadow}\n'
 
@@ -27,8 +27,9 @@ BUNDLE = '[[policy]]\nname = "all"\nversion = {version}\n[policy.rewrite]\nshado
 class Running:
     """A shim with an admin plane, and two operators."""
 
-    def __init__(self, app: ShimApp, server: AdminServer, said: list[str]) -> None:
+    def __init__(self, app: ShimApp, server: AdminServer, scorer: ScriptedScorer, said: list[str]) -> None:
         self.app = app
+        self.scorer = scorer
         self.server = server
         self.said = said
         self.alice, self.bob = OperatorKey.generate("alice"), OperatorKey.generate("bob")
@@ -62,7 +63,8 @@ class Running:
 async def running(folder: Path, **changes: Any) -> AsyncIterator[Running]:
     settings = settings_of(edge_rate_cap=1e9, edge_rate_refill=1e9, **changes)
     edges = Edges(ledger=memory_ledger(settings))
-    app = create_app(settings, scorer=ScriptedScorer(), assets=FixedAssets(synthetic_assets()), edges=edges)
+    scorer = ScriptedScorer()
+    app = create_app(settings, scorer=scorer, assets=FixedAssets(synthetic_assets()), edges=edges)
     async with app.router.lifespan_context(app):
         server = AdminServer(app.runtime, folder / "admin", host="127.0.0.1", port=0)
         said: list[str] = []
@@ -70,7 +72,7 @@ async def running(folder: Path, **changes: Any) -> AsyncIterator[Running]:
         # the socket listens already; signatures of this second are from after the start
         server.plane.signatures._since -= 1
         try:
-            yield Running(app, server, said)
+            yield Running(app, server, scorer, said)
         finally:
             await server.stop()
 
@@ -115,6 +117,31 @@ async def test_a_bad_bundle_is_refused_with_file_line_and_reason(tmp_path: Path)
         two = {"files": {"a.toml": BUNDLE.format(version=2, shadow="true"), "b.toml": "x = 1"}}
         assert (await admin.call(admin.alice, "PUT", "/policies", two)).status_code == 422
         assert place.read_text() == BUNDLE.format(version=1, shadow="true")
+
+
+async def test_a_blocked_session_is_found_by_its_names_and_the_receipt_verifies(tmp_path: Path) -> None:
+    async with running(tmp_path) as admin:
+        await admin.enrol()
+        shim = Client(admin.app)
+        await shim.step(session="calm", tenant="acme", user="u")
+        admin.scorer.p = 1e-9
+        blocked = await shim.step(session="bad", tenant="acme", user="u", trace_vector=[-1.0] * 64)
+        assert blocked["enforced"] == "block"
+        by_names = await admin.call(admin.alice, "GET", "/receipts?tenant=acme&user=u&session=bad&action=block")
+        (found,) = by_names.json()["receipts"]
+        assert (found["head"], found["verdict"], found["model"]) == (blocked["receipt"], True, "model0")
+        every = await admin.call(admin.alice, "GET", "/receipts?enforced=block")
+        assert [r["head"] for r in every.json()["receipts"]] == [blocked["receipt"]]
+        whole = (await admin.call(admin.alice, "GET", f"/receipts/{found['head']}")).json()
+        assert whole["body"] == blocked["receipt_body"]
+        members = {
+            "receipt_head_hex": whole["head"], "receipt_body_json": whole["body"], "receipt_sig_hex": whole["sig"],
+            "verify_key_hex": blocked["verify_key"],
+        }  # fmt: skip
+        assert (await shim.post(members, "/verify")).json()["ok"] is True
+        # what the operators did is found in the same way
+        acts = await admin.call(admin.alice, "GET", "/receipts?typ=admin")
+        assert len(acts.json()["receipts"]) == 1
 
 
 async def test_secrets_of_the_settings_are_hidden(tmp_path: Path) -> None:

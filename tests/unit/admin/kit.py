@@ -15,9 +15,12 @@ import httpx2
 from sidecar_api.admin.app import AdminApp, create_admin
 from sidecar_api.admin.plane import Limits, Plane
 from sidecar_api.admin.principals import SCOPES, KeySet, Principals
+from sidecar_api.admin.receipts import ReceiptSearch
 from sidecar_api.admin.routes import Outside
 from tcd.client.admin import OperatorKey, sign
 from tcd.errors import Unavailable
+from tcd.ledger import MemoryLedger
+from tcd.ledger.search import ReceiptIndex
 from tcd.rate_limit import Limit
 
 HOST = "admin.test:8081"
@@ -46,6 +49,8 @@ class Shim:
 
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
+        self.ledger = MemoryLedger()
+        self.index = ReceiptIndex(":memory:", self.ledger)
 
     def put(self, files: dict[str, str]) -> dict[str, Any]:
         self.files = files
@@ -61,6 +66,7 @@ class Shim:
             policies=lambda: {"digest": "sha256:y", "policies": []},
             check_policies=self.check,
             put_policies=self.put,
+            receipts=ReceiptSearch(self.ledger, self.index, digest=lambda *_: "sha256:" + "ab" * 32),
         )
 
 

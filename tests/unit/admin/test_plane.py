@@ -32,6 +32,8 @@ ROUTES: dict[tuple[str, str], Requires | None] = {
     ("GET", "/policies"): Requires("policy:read", everywhere=True),
     ("POST", "/policies:validate"): Requires("policy:read", everywhere=True),
     ("PUT", "/policies"): Requires("policy:write", mutates=True, pair=True, everywhere=True),
+    ("GET", "/receipts"): Requires("receipts:read"),
+    ("GET", "/receipts/{head}"): Requires("receipts:read"),
 }
 BUNDLE = {"files": {"a.toml": "x"}}
 
@@ -42,7 +44,7 @@ def admin(tmp_path: Path) -> Admin:
 
 
 def path_of(path: str) -> str:
-    return BASE + path.replace("{identifier}", "0" * 32)
+    return BASE + path.replace("{identifier}", "0" * 32).replace("{head}", "0" * 64)
 
 
 def test_every_route_declares_what_it_requires(admin: Admin) -> None:
@@ -290,7 +292,7 @@ async def test_rates_are_limited(tmp_path: Path, bucket: str) -> None:
 async def test_nothing_is_open_before_somebody_is_enrolled(tmp_path: Path) -> None:
     admin = Admin(tmp_path, enrolled=False)
     for method, path in ROUTES:
-        reply = await admin.call(method, path.replace("{identifier}", "0" * 32), admin.alice, {})
+        reply = await admin.call(method, path_of(path).removeprefix(BASE), admin.alice, {})
         assert reply.status_code == 401, path
 
 

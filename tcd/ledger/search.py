@@ -1,0 +1,217 @@
+"""A search index over a ledger's receipts: derived, in a SQLite file of its own, caught up before each search.
+
+Whatever it says can be checked: it names heads. Losing it costs the time to make it again. Pages are cut by key
+(time, position), so that one page costs the same wherever it is and new receipts shift nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from tcd.ledger.port import Ledger, StoredReceipt
+
+_T = TypeVar("_T")
+VERSION: Final = 1
+#: Receipts that are read and committed at once.
+_BATCH: Final = 1000
+_COLUMNS: Final = "idx, ts_us, head, typ, tenant, subject, model, action, enforced, cause, verdict"
+#: Equality filters; each has an index that ends in (ts_us, idx).
+FILTERS: Final = ("subject", "model", "action", "tenant", "enforced", "cause", "typ", "verdict")
+_SCHEMA: Final = f"""
+CREATE TABLE receipt (
+  idx INTEGER PRIMARY KEY, ts_us INTEGER NOT NULL, head BLOB NOT NULL, typ TEXT NOT NULL, tenant TEXT NOT NULL,
+  subject TEXT, model TEXT, action TEXT, enforced TEXT, cause TEXT, verdict INTEGER
+) STRICT;
+CREATE INDEX by_time ON receipt (ts_us, idx);
+{"".join(f"CREATE INDEX by_{name} ON receipt ({name}, ts_us, idx);" for name in FILTERS)}
+PRAGMA user_version = {VERSION};
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A receipt as the index knows it; `verdict` and what is about decisions is None for other records."""
+
+    index: int
+    ts_us: int
+    head: str
+    typ: str
+    tenant: str
+    subject: str | None
+    model: str | None
+    action: str | None
+    enforced: str | None
+    cause: str | None
+    verdict: bool | None
+
+
+class ReceiptIndex:
+    """The index of one ledger. All of SQLite runs in one thread of its own."""
+
+    def __init__(self, path: Path | str, ledger: Ledger) -> None:
+        """Index `ledger` in the file `path` (`:memory:` for none)."""
+        self._path = path
+        self._ledger = ledger
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tcd-search")
+        self._connection: sqlite3.Connection | None = None
+        self._lock = asyncio.Lock()
+
+    async def catch_up(self) -> int:
+        """Index what is new; how many receipts are indexed, or were and are no longer kept.
+
+        An index of another ledger, or of a ledger that was cut back, is made anew.
+        """
+        async with self._lock:
+            size, last = await self._run(self._position)
+            if size and not await self._is_at(size - 1, last):
+                size = 0
+                await self._run(self._clear)
+            stats = await self._ledger.stats()
+            size = max(size, stats.heads_evicted)
+            while size < stats.receipts:
+                heads = await self._ledger.heads(first=size, limit=_BATCH)
+                if not heads:
+                    break
+                rows = [_row(size + i, head, await self._ledger.get(head.hex())) for i, head in enumerate(heads)]
+                await self._run(self._insert, rows)
+                size += len(rows)
+            return size
+
+    async def _is_at(self, position: int, head: bytes) -> bool:
+        stats = await self._ledger.stats()
+        if position < stats.heads_evicted:
+            return position < stats.receipts
+        return list(await self._ledger.heads(first=position, limit=1)) == [head]
+
+    async def search(
+        self,
+        filters: Mapping[str, Any],
+        *,
+        since_us: int | None = None,
+        until_us: int | None = None,
+        before: tuple[int, int] | None = None,
+        limit: int = 100,
+    ) -> list[Found]:
+        """Receipts, newest first.
+
+        Args:
+            filters: members of `FILTERS` to values.
+            since_us: from (included), microseconds since 1970.
+            until_us: to (excluded).
+            before: (ts_us, index) of the last one of the page before.
+            limit: at most so many.
+        """
+        return await self._run(self._search, *query(filters, since_us, until_us, before, limit))
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._run(self._close)
+        self._thread.shutdown()
+
+    async def _run(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            made = self._connection = sqlite3.connect(self._path, isolation_level=None)
+            # what a crash loses is indexed again
+            made.execute("PRAGMA journal_mode = WAL")
+            made.execute("PRAGMA synchronous = OFF")
+            if made.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                made.executescript(f"DROP TABLE IF EXISTS receipt; {_SCHEMA}")
+        return self._connection
+
+    def _position(self) -> tuple[int, bytes]:
+        row = self._open().execute("SELECT idx, head FROM receipt ORDER BY idx DESC LIMIT 1").fetchone()
+        return (0, b"") if row is None else (int(row[0]) + 1, bytes(row[1]))
+
+    def _clear(self) -> None:
+        self._open().execute("DELETE FROM receipt")
+
+    def _insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        connection = self._open()
+        connection.execute("BEGIN")
+        connection.executemany(f"INSERT OR REPLACE INTO receipt ({_COLUMNS}) VALUES ({', '.join('?' * 11)})", rows)  # noqa: S608 - constants
+        connection.execute("COMMIT")
+
+    def _search(self, sql: str, values: list[Any]) -> list[Found]:
+        rows = self._open().execute(sql, values).fetchall()
+        return [_found(row) for row in rows]
+
+    def plan(self, sql: str, values: list[Any]) -> list[str]:
+        """How SQLite would search; for tests."""
+        return [str(row[3]) for row in self._open().execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _found(row: Sequence[Any]) -> Found:
+    index, ts_us, head, typ, tenant, subject, model, action, enforced, cause, verdict = row
+    decided = None if verdict is None else bool(verdict)
+    return Found(index, ts_us, head.hex(), typ, tenant, subject, model, action, enforced, cause, decided)
+
+
+def query(
+    filters: Mapping[str, Any],
+    since_us: int | None,
+    until_us: int | None,
+    before: tuple[int, int] | None,
+    limit: int,
+) -> tuple[str, list[Any]]:
+    """SQL and values of a search.
+
+    Raises:
+        ValueError: a filter is not known.
+    """
+    where, values = [], []
+    for name, value in filters.items():
+        if name not in FILTERS:
+            msg = f"{name} is no filter"
+            raise ValueError(msg)
+        where.append(f"{name} = ?")
+        values.append(int(value) if isinstance(value, bool) else value)
+    for condition, bound in (("ts_us >= ?", since_us), ("ts_us < ?", until_us)):
+        if bound is not None:
+            where.append(condition)
+            values.append(bound)
+    if before is not None:
+        where.append("(ts_us, idx) < (?, ?)")
+        values.extend(before)
+    text = f" WHERE {' AND '.join(where)}" if where else ""
+    # names are constants of this module, values are bound
+    sql = f"SELECT {_COLUMNS} FROM receipt{text} ORDER BY ts_us DESC, idx DESC LIMIT ?"  # noqa: S608
+    return sql, [*values, limit]
+
+
+def _row(index: int, head: bytes, stored: StoredReceipt | None) -> tuple[Any, ...]:
+    if stored is None or stored.receipt is None:
+        # the body is gone; that it was there stays known
+        return (index, 0, head, "", "", *[None] * 6)
+    body = json.loads(stored.receipt.body)
+    typ, decision = body["typ"], body.get("decision", {})
+    opened = body.get("open", {})
+    model = body.get("model") or opened.get("model") or {}
+    verdict = decision.get("verdict")
+    return (
+        index,
+        body["ts_us"],
+        head,
+        typ,
+        body["tenant"],
+        body.get("subject") or opened.get("subject"),
+        model.get("id"),
+        decision.get("action"),
+        decision.get("enforced"),
+        decision.get("cause"),
+        None if verdict is None else int(verdict),
+    )
