@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -146,6 +147,11 @@ def components(step: StepFacts) -> Components:
     )
 
 
+@lru_cache(maxsize=256)
+def _route_id(policy: int, tier: int) -> str:
+    return f"{policy:016x}/{_TIERS[tier]}"
+
+
 def _route(decision: Decision, pins: Pins) -> Route:
     temperature, top_p, max_tokens, decoder = decision.route
     return Route(
@@ -156,7 +162,7 @@ def _route(decision: Decision, pins: Pins) -> Route:
         max_tokens=int(max_tokens),
         tags=list(decision.tags),
         tier=_TIERS[decision.tier],
-        route_id=f"{pins.ids[2]:016x}/{_TIERS[decision.tier]}",
+        route_id=_route_id(pins.ids[2], decision.tier),
     )
 
 

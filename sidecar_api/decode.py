@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -43,6 +44,7 @@ _diagnose: Final = msgspec.json.Decoder(DiagnoseRequest, strict=True)
 _verify: Final = msgspec.json.Decoder(VerifyRequest, strict=True)
 
 
+@lru_cache(maxsize=64)
 def check_content_type(value: str | None, encoding: str | None) -> None:
     """Only `application/json` in UTF-8, not compressed.
 

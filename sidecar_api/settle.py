@@ -495,8 +495,8 @@ class _Draft:
         used = self._result.assets if self._result is not None else (0, 0, 0)
         p, sup = 1.0, (SUP_START, SUP_START)
         if turn.reservation is not None:
-            settled = self._judge.budget.find(session.stream, session.hypothesis)
-            p, sup = 1.0 if settled is None else settled.p, self._row.sup
+            # a block's hypothesis is settled when its session closes
+            p, sup = session.p if self._judge.rules.unit != "block" else 1.0, self._row.sup
         facts = ReceiptFacts(
             request=turn.request,
             staged=turn.staged,

@@ -60,15 +60,77 @@ def shim(
     rounds: int = typer.Option(3, min=1, help="Rounds; medians are printed."),
     concurrency: list[int] = typer.Option([1, 8, 32, 64], help="Connections; repeat the option for several."),
     json_path: Path | None = typer.Option(None, "--json", help="Write the runs and the summary to this file."),
+    out: Path | None = typer.Option(
+        None, help="Also run above capacity, and write shim.md, shim.json and shim-load.svg to this folder."
+    ),
 ) -> None:
-    """Load POST /diagnose with wrk, beside the shim without receipts and a no-op route of the same style."""
+    """Load POST /diagnose with wrk, beside no-op routes, a naive shim and the ensemble called directly."""
+    from tcd.bench import overload as above
     from tcd.bench import shim as bench
+    from tcd.bench import shim_report as report
+    from tcd.errors import TcdError
 
-    with _refusals():
+    try:
         runs = bench.measure(concurrencies=tuple(concurrency), seconds=seconds, rounds=rounds)
-    rows = bench.summary(runs)
-    print(bench.markdown(rows))
-    _numbers(json_path, {"summary": rows, "runs": bench.raw(runs)})
+        rows = bench.summary(runs)
+        print(bench.markdown(rows))
+        excess = above.measure(seconds=max(seconds, 5.0)) if out is not None else None
+    except TcdError as error:
+        typer.echo(f"tcd bench: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+    found = {"summary": rows, "runs": bench.raw(runs)}
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(found, indent=1))
+    if out is not None and excess is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        found |= report.whole(rows, excess)
+        text = report.markdown(found, excess, images="shim-")
+        print(text)
+        (out / "shim.md").write_text(text)
+        (out / "shim.json").write_text(json.dumps(found, indent=1) + "\n")
+        for name, drawing in report.plots(rows).items():
+            (out / f"shim-{name}.svg").write_text(drawing)
+
+
+@app.command()
+def soak(
+    minutes: float = typer.Option(30.0, help="Length of the load."),
+    out: Path | None = typer.Option(None, help="Write soak.md and soak.json to this folder."),
+) -> None:
+    """Load at 70 % of capacity; exit 1 when memory, threads, file descriptors or shared memory grow."""
+    from tcd.bench import soak as bench
+    from tcd.errors import TcdError
+
+    try:
+        found = bench.measure(seconds=60.0 * minutes)
+    except TcdError as error:
+        typer.echo(f"tcd bench: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+    print(bench.markdown(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "soak.md").write_text(f"# At 70 % of capacity\n\n`tcd bench soak`: {bench.markdown(found)}\n")
+        (out / "soak.json").write_text(json.dumps(bench.raw(found), indent=1) + "\n")
+    if bench.problems(found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def growth(
+    most: int = typer.Option(1_000_000, help="Subjects and receipts at most; 10^7 receipts take 5 GB of disk."),
+    out: Path | None = typer.Option(None, help="Write growth.md, growth.json and growth.svg to this folder."),
+) -> None:
+    """Cost of a decision by the number of live subjects and by the length of the log, in process."""
+    from tcd.bench import growth as bench
+
+    found = bench.measure(most)
+    print(bench.markdown(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "growth.md").write_text(bench.markdown(found, image="growth.svg"))
+        (out / "growth.json").write_text(json.dumps(found, indent=1) + "\n")
+        (out / "growth.svg").write_text(bench.plot(found))
 
 
 @app.command()

@@ -1,0 +1,99 @@
+"""The benches of growth and endurance: what they count, what they find, and that a small run works."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tcd.bench import growth, overload, shim, shim_report, soak
+from tcd.bench.load import SESSIONS, Load
+
+
+def sample(at: float, **changes: int) -> soak.Sample:
+    values = {"shim_bytes": 10**8, "triton_bytes": 10**8, "threads": 20, "files": 50, "shared_bytes": 4096}
+    return soak.Sample(at=at, **{**values, **changes})
+
+
+def calm(seconds: float = 1800.0) -> soak.Soak:
+    samples = [sample(10.0 * i, shim_bytes=10**8 + (i % 3) * 100_000) for i in range(180)]
+    return soak.Soak(100.0, seconds, 1000, 0, 90.0, 20.0, (sample(0.0), sample(seconds)), samples)
+
+
+def test_nothing_is_found_where_nothing_grows() -> None:
+    assert soak.problems(calm()) == []
+    assert soak.markdown(calm()).endswith("Nothing grew.")
+
+
+@pytest.mark.parametrize("name", ["threads", "files", "shared_bytes"])
+def test_one_more_of_what_should_be_gone_is_found(name: str) -> None:
+    more = getattr(sample(1.0), name) + 1 + (soak.THREADS if name == "threads" else 0)
+    found = replace(calm(), idle=(sample(0.0), replace(sample(1.0), **{name: more})))
+    assert [problem.split(":")[0] for problem in soak.problems(found)] == [name]
+
+
+@pytest.mark.parametrize("name", ["shim_bytes", "triton_bytes"])
+def test_a_leak_of_a_kilobyte_per_request_is_found(name: str) -> None:
+    found = calm()
+    # 100 requests/s, a look each 10 s
+    grown = [replace(s, **{name: 10**8 + i * 100 * 10 * 1024}) for i, s in enumerate(found.samples)]
+    assert [problem.split(":")[0] for problem in soak.problems(replace(found, samples=grown))] == [name]
+
+
+def test_failed_requests_are_found() -> None:
+    assert soak.problems(replace(calm(), failed=1)) == ["1 of 1001 requests failed"]
+
+
+def test_own_threads_and_files_are_counted(tmp_path: Path) -> None:
+    before = soak.files(os.getpid())
+    with (tmp_path / "x").open("w"):
+        assert soak.files(os.getpid()) == before + 1
+    assert soak.threads(os.getpid()) >= 1
+    assert soak.threads(2**30) == soak.files(2**30) == 0
+
+
+def test_bodies_begin_generations_anew() -> None:
+    make = soak.bodies("r")
+    period = SESSIONS * soak.STEPS
+    assert b'"step_id":0' in make(0)
+    assert b'"step_id":1' in make(SESSIONS)
+    assert make(0) != make(period)
+    assert make(0) == make(4 * period)
+
+
+def test_growth_in_small() -> None:
+    found = growth.measure(1_000, requests=64)
+    assert [row["live"] for row in found["subjects"]] == [1_000]
+    assert [row["receipts"] for row in found["log"]] == [1_000]
+    assert all(row["us_per_request"] > 0 for row in (*found["subjects"], *found["log"]))
+    assert growth.markdown(found).count("|") == 2 * 4 + 4 + 2 * 3 + 3
+    assert growth.plot(found).startswith("<svg")
+
+
+def run(server: str, rate: int, cpu: float) -> shim.Run:
+    load = Load(requests=rate, seconds=1.0, p50=1.0, p99=2.0, p999=3.0, max=4.0, errors=0)
+    return shim.Run(server, 64, load, {"triton": cpu} if server == shim.DIRECT else {"shim": cpu, "triton": cpu})
+
+
+def test_the_report_says_what_is_held_and_what_is_not() -> None:
+    shims = ((shim.SHIM, 1000, 300.0), (shim.BARE, 2000, 170.0), (shim.NAIVE, 210, 2000.0))
+    floors = ((shim.FLOOR, 9000, 100.0), (shim.ROUTE, 5000, 150.0), (shim.DIRECT, 3000, 50.0))
+    rows = shim.summary([run(*values) for values in (*shims, *floors)])
+    calm = overload.Latency(100, 1.0, 9.0, 9.0, 9.0)
+    result = overload.Overload(
+        *(1000.0, calm, replace(calm, p99=1.0), 3000.0, 950.0, {"200": 950, "503": 2050}),
+        *(calm, replace(calm, p99=51.0), 0.1),
+    )
+    found = {"summary": rows, **shim_report.whole(rows, result)}
+    held = {what: ok for what, _, _, ok in found["targets"]}
+    assert held["requests/s over the naive shim's, 64 connections"] is False
+    assert held["shim CPU with receipts over the no-op's, raw ASGI"] is True
+    assert held["shim CPU without receipts over the no-op's, raw ASGI"] is True
+    assert held["p99 at 60 % of capacity over the no-op's"] is False
+    assert held["p99 of refusals, ms"] is False
+    assert held["goodput at 3 times capacity, of capacity"] is True
+    text = shim_report.markdown(found, result, images="shim-")
+    assert text.count("**no**") == 3
+    assert shim_report.plots(rows)["load"].startswith("<svg")
