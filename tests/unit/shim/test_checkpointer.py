@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -516,3 +517,26 @@ async def test_a_failure_in_between_is_gone_on_from(kind: str, error: Exception,
         await until(lambda: made._tree is not None and made._tree.published is not None)
         assert await made.work(lambda log: log.proofs(305).inclusion(299)) == tree.inclusion(299)
         assert made.newest == before
+
+
+async def test_a_witness_that_never_answers_holds_up_nobody(tmp_path: Path) -> None:
+    """It takes its time and no more: the log goes on without it, and the loop was free meanwhile."""
+    ledger, counts = MemoryLedger(), Counts()
+    with socket.create_server(("127.0.0.1", 0)) as mute, witnesses(tmp_path, 1) as (_, lines):
+        key = Cosigner("witness.example/mute", SigningKey(b"m" * 32).public)
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        policy = policy_of([*lines, f"witness mute {key.vkey()} {url}"], 1)
+        asked = Witnesses(policy, timeout=0.2, counted=counts)
+        async with running(checkpointer(ledger, witnesses=asked, hold=True, metrics=counts)) as made:
+            for number in range(2):
+                size = await append(ledger, f"c{number}", 10)
+                made.grew(size)
+                turns = 0
+                while made.newest is None or made.newest.size < size:
+                    await asyncio.sleep(0.001)
+                    turns += 1
+                    assert turns < 60_000
+                # the loop went round while the mute one was waited for
+                assert turns > 1
+    assert {name for name, fine in counts.witnesses if fine} == {"w0"}
+    assert {name for name, fine in counts.witnesses if not fine} == {"mute"}
