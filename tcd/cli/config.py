@@ -57,3 +57,24 @@ def grant(
     until = int(time.time()) + 60 * minutes
     print(issue(key, config_hash=loaded.settings.config_hash, until=until, reason=reason), end="")
     print(f"public key {key.public.hex()}", file=sys.stderr)
+
+
+@app.command()
+def reference() -> None:
+    """Print the table of all settings that docs/configuration.md has."""
+    print(table(), end="")
+
+
+def table() -> str:
+    """Every setting as Markdown: name, default, whether a reload may change it, what it is."""
+    from typing import get_args
+
+    from tcd.reload import RELOADABLE
+
+    lines = ["| setting | default | reload | |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        words = [value for value in get_args(field.annotation) if isinstance(value, str)]
+        said = field.description or (f"one of {', '.join(words)}" if words else "")
+        default = shown(Settings(), name).replace("|", "\\|")
+        lines.append(f"| `{name}` | `{default}` | {'yes' if name in RELOADABLE else ''} | {said} |")
+    return "\n".join(lines) + "\n"

@@ -50,7 +50,16 @@ def test_example(name: str, stack: Stack, tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
+    if "tcd doctor" in script:
+        # the demonstration calibration is a warning, a port that is in use here may be a failure
+        assert done.returncode in {0, 1, 2}
+        assert "guarantee" in done.stdout
+        return
     assert done.returncode == 0, done.stderr
+    if "tcd config" in script:
+        assert "alpha = 0.01  # env TCD_ALPHA" in done.stdout
+        assert 'mode = "monitor"  # file tcd.toml' in done.stdout
+        return
     if "/metrics" in script:
         assert re.search(r"(?m)^(tcd|nv)_\w+", done.stdout), done.stdout
         return

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from tcd.cli.config import app
+from tcd.cli.config import app, table
 from tcd.config import FOREIGN, PREFIX, SECRETS, Settings, load, shown
 from tcd.errors import ConfigError
 
@@ -186,3 +186,8 @@ def test_config_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {line.split(" = ")[0] for line in lines if " = " in line} == set(Settings.model_fields)
     monkeypatch.setenv("TCD_NOPE", "1")
     assert CliRunner().invoke(app, ["show"]).exit_code == 2
+
+
+def test_the_page_has_every_setting_as_it_is() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
+    assert page.read_text().endswith(table()), "run `tcd config reference`"
