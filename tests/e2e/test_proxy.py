@@ -100,7 +100,9 @@ def test_a_generation_is_diagnosed_by_a_served_shim(model: str, stack: Stack, tm
         assert len(ends) == 1
         tokens = sum(1 for chunk in chunks for choice in chunk.choices if choice.logprobs)
         assert tokens >= 1
-        assert judged(metrics[1], tokens) == tokens
+        # with --enforce a block that was stopped was judged and not delivered
+        found = judged(metrics[1], tokens)
+        assert found >= tokens if enforce else found == tokens
 
 
 def judged(metrics: str, tokens: int) -> float:

@@ -224,7 +224,7 @@ def test_in_monitor_mode_streamed_log_probabilities_reach_the_shim() -> None:
     assert first["context"].pop("rewrite").startswith("sha256:")
     assert first["context"] == {"temperature": 0.5, "max_tokens": 10}
     assert "entropy" not in first
-    assert proxied.counted("tcd_proxy_stopped_total") == 0
+    assert proxied.counted('tcd_proxy_stopped_total{action="block"}') == 0
 
 
 def test_what_monitor_mode_sends_is_complete_and_in_order() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import stat
 from pathlib import Path
@@ -18,6 +19,7 @@ from sidecar_api.admin.routes import Enrolment
 from tcd.client.admin import OperatorKey
 from tcd.errors import ConfigError
 from tcd.rate_limit import Limit
+from tcd.telemetry import LogWriter
 from tests.unit.admin.kit import BASE, HOST, WIDE, Admin
 
 #: The inventory (OWASP API9): a new route is written down here, with what it requires.
@@ -284,6 +286,30 @@ async def test_rates_are_limited(tmp_path: Path, bucket: str) -> None:
     assert int(replies[-1].headers["retry-after"]) >= 1
     # reading goes on when only signed requests are too many
     assert (await admin.get("/whoami", admin.alice)).status_code == (200 if bucket == "signed" else 429)
+
+
+async def test_no_credential_is_in_a_log_line_or_an_answer(tmp_path: Path) -> None:
+    admin, log = Admin(tmp_path), io.StringIO()
+    admin.plane.logs = LogWriter(level="debug", stream=log)
+    admin.plane.logs.start()
+    token = admin.alice.token(SCOPES)
+    replies = [
+        await admin.get("/whoami", admin.alice),
+        await admin.call("PUT", "/policies", admin.alice, BUNDLE),
+        await admin.call("PUT", "/policies", admin.alice, BUNDLE, scopes=["policy:read"]),
+        await admin.send("GET", BASE + "/config", headers={"authorization": f"Bearer {token}"}),
+        await admin.send("GET", BASE + "/config", headers={"authorization": f"Bearer {token}x"}),
+        await admin.send("PUT", BASE + "/policies", headers={"authorization": f"Bearer {token}"}),
+    ]
+    admin.plane.logs.stop()
+    written = log.getvalue()
+    assert '"event": "admin refused"' in written
+    assert '"event": "admin act"' in written
+    for text in (written, *(reply.text + str(reply.headers) for reply in replies)):
+        assert token not in text
+        assert token.rpartition(".")[2] not in text
+        assert "Bearer ey" not in text
+        assert admin.alice.private.private_bytes_raw().hex() not in text
 
 
 # ---------------------------------------------------------------- the first start
