@@ -243,6 +243,12 @@ class Policy:
         base = self.over(defaults or Defaults()).table()
         return (*(row for row in base if row.name not in mine), *self.rows)
 
+    @property
+    def tenant(self) -> str | None:
+        """The one tenant that it can be for; None = it is not told by name."""
+        pattern = self.match.get("tenant")
+        return None if pattern is None or "*" in pattern else pattern
+
     def applies(self, subject: Mapping[str, str]) -> bool:
         """Whether it is for a subject (members of `SUBJECT`)."""
         if not all(glob(pattern, subject.get(member, "")) for member, pattern in self.match.items() if member != "cel"):
@@ -281,6 +287,15 @@ class PolicySet:
     def __init__(self, policies: Sequence[Policy]) -> None:
         """Order the policies; the first that applies wins."""
         self._ordered = tuple(sorted(policies, key=lambda policy: policy.rank))
+        # most bundles tell tenants apart by name: only the policies that can be a tenant's are looked at
+        places: dict[str | None, list[int]] = {None: []}
+        for place, policy in enumerate(self._ordered):
+            places.setdefault(policy.tenant, []).append(place)
+        anyone = places.pop(None)
+        self._anyone = tuple(self._ordered[place] for place in anyone)
+        self._named = {
+            tenant: tuple(self._ordered[place] for place in sorted(mine + anyone)) for tenant, mine in places.items()
+        }
 
     def __iter__(self) -> Any:
         """Policies, most specific first."""
@@ -292,7 +307,13 @@ class PolicySet:
 
     def of(self, subject: Mapping[str, str]) -> Policy | None:
         """The policy of a subject; None when none applies."""
-        return next((policy for policy in self._ordered if policy.applies(subject)), None)
+        candidates = self._named.get(subject.get("tenant"), self._anyone)
+        return next((policy for policy in candidates if policy.applies(subject)), None)
+
+    @property
+    def widest(self) -> int:
+        """Policies that are looked at for a subject, at most."""
+        return max(map(len, self._named.values()), default=len(self._anyone))
 
     @property
     def digest(self) -> str:

@@ -8,6 +8,7 @@ representative of every combination of patterns that the two bundles tell apart.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,8 +19,9 @@ from tcd.trust.engine import ACTIONS, SEVERITY, Defaults, Risk, Row, decide
 from tcd.trust.policies import SUBJECT, Policy, PolicySet
 from tcd.trust.tiers import Routing
 
-#: Representatives that are looked at; of bundles with more nothing is said but that they may loosen.
-MAX_REPRESENTATIVES: Final = 20_000
+#: Representatives times policies that are looked at, about half a second; of bundles with more nothing is said but that
+#: they may loosen.
+MAX_WORK: Final = 400_000
 #: Stands for what no pattern names.
 _OTHER: Final = "\x7fother"
 _WIDTH: Final = {"off": 0, "heuristic": 1, "operator": 1, "both": 2}
@@ -55,17 +57,20 @@ def loosenings(old: PolicySet | None, new: PolicySet | None, base: Base) -> list
     bundles = tuple(policies for policies in (old, new) if policies is not None)
     if any(policy.cel is not None for policies in bundles for policy in policies) and _digest(old) != _digest(new):
         return [Loosening({}, "", "", "match.cel: whom an expression matches cannot be compared")]
-    found: dict[tuple[str, str, str], Loosening] = {}
-    for count, subject in enumerate(_representatives(bundles)):
-        if count >= MAX_REPRESENTATIVES:
-            return [Loosening({}, "", "", f"more than {MAX_REPRESENTATIVES} kinds of subjects cannot be compared")]
+    values = _values(bundles)
+    kinds = math.prod(map(len, values))
+    if kinds * sum(policies.widest for policies in bundles) > MAX_WORK:
+        return [Loosening({}, "", "", f"{kinds} kinds of subjects are too many to be compared")]
+    found: list[Loosening] = []
+    seen: set[tuple[str, str]] = set()
+    for chosen in itertools.product(*values):
+        subject = dict(zip(SUBJECT, chosen, strict=True))
         before, after = (None if policies is None else policies.of(subject) for policies in (old, new))
         refs = _ref(before), _ref(after)
-        if refs[0] == refs[1]:
-            continue
-        for what in _looser(before, after, base):
-            found.setdefault((*refs, what), Loosening(subject, *refs, what))
-    return list(found.values())
+        if refs[0] != refs[1] and refs not in seen:
+            seen.add(refs)
+            found += [Loosening(subject, *refs, what) for what in _looser(before, after, base)]
+    return found
 
 
 def _digest(policies: PolicySet | None) -> str:
@@ -76,15 +81,15 @@ def _ref(policy: Policy | None) -> str:
     return "" if policy is None else policy.ref
 
 
-def _representatives(bundles: tuple[PolicySet, ...]) -> Iterator[dict[str, str]]:
+def _values(bundles: tuple[PolicySet, ...]) -> list[list[str]]:
+    """Values of each member of a subject that the bundles tell apart."""
     values: list[list[str]] = []
     for member in SUBJECT:
         patterns = {p.match[member] for policies in bundles for p in policies if member in p.match}
         found = {_OTHER, *(_join(pattern) for pattern in patterns)}
         found |= {_join(a, b) for a, b in itertools.permutations(sorted(p for p in patterns if "*" in p), 2)}
         values.append(sorted(found))
-    for chosen in itertools.product(*values):
-        yield dict(zip(SUBJECT, chosen, strict=True))
+    return values
 
 
 def _join(*patterns: str) -> str:

@@ -94,9 +94,17 @@ def test_what_cannot_be_compared_counts_as_looser() -> None:
     assert loosenings(one(old), one(old), Base()) == []
     [found] = loosenings(one(old), one(old + named("b", 'tenant = "y"')), Base())
     assert "cannot be compared" in found.what
-    many = "".join(named(f"p{i}", f'tenant = "t{i}"\nuser = "u{i}"\nmodel_id = "m{i}"') for i in range(40))
+    many = "".join(named(f"p{i}", f'tenant = "t{i}"\nuser = "u{i}"\nmodel_id = "m{i}"') for i in range(60))
     [found] = loosenings(one(many), one(many + HEAD), Base())
-    assert "more than 20000" in found.what
+    assert "226981 kinds of subjects are too many" in found.what
+
+
+def test_a_thousand_tenants_can_be_compared() -> None:
+    many = "".join(named(f"p{i}", f'tenant = "t{i}"') for i in range(1000)) + named("all", "")
+    milder = many.replace('name = "p7"\nversion = 1\n', 'name = "p7"\nversion = 1\nmode = "monitor"\n')
+    [found] = loosenings(one(many), one(milder), Base())
+    assert found.subject["tenant"] == "t7"
+    assert [p.name for p in [one(many).of({"tenant": t}) for t in ("t7", "x")] if p] == ["p7", "all"]
 
 
 ROWS = st.lists(
