@@ -75,6 +75,6 @@ def table() -> str:
     for name, field in Settings.model_fields.items():
         words = [value for value in get_args(field.annotation) if isinstance(value, str)]
         said = field.description or (f"one of {', '.join(words)}" if words else "")
-        default = shown(Settings(), name).replace("|", "\\|")
+        default = shown(load({}).settings, name).replace("|", "\\|")
         lines.append(f"| `{name}` | `{default}` | {'yes' if name in RELOADABLE else ''} | {said} |")
     return "\n".join(lines) + "\n"
