@@ -4,11 +4,13 @@
 //        node verify.mjs --vectors vectors/receipts.json exit 0 when every case gets its verdict and code
 // Node 16 or newer.
 // RECEIPTS: an array of {receipt, receipt_body, receipt_sig, proof?}; more than one are consecutive records of a chain.
-// Checked: canonical bytes, common members, head, pinned key and its validity, signatures of both suites, chain links;
+// Checked: canonical bytes, members of each type, head, pinned key and its validity, signatures of both suites, links;
 // of a proof: inclusion, origin and signatures of the checkpoint, order in the log, keys compromised at a size.
-// NOT checked: members of each typ, witness segments, e-process replay, cosignatures of witnesses.
+// NOT checked: witness segments, e-process replay, cosignatures of witnesses.
 import { createHash, createPublicKey, verify } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+
+const SUITES = new Map([['Ed25519', 64], ['Ed25519+ML-DSA-44', 64 + 2420]]); // bytes of signatures
 
 class Refused extends Error {
   constructor(code) { super(code); this.code = code; }
@@ -16,7 +18,6 @@ class Refused extends Error {
 const need = (fine, code) => { if (!fine) throw new Refused(code); };
 const hex = (text, bytes) => typeof text === 'string' && text.length === 2 * bytes && /^[0-9a-f]+$/.test(text);
 const sha256 = (...parts) => parts.reduce((hash, part) => hash.update(part), createHash('sha256')).digest();
-const count = (value) => Number.isSafeInteger(value) && value >= 0;
 const name = (value) => typeof value === 'string' && value !== '' && [...value].length <= 128;
 const digest = (value) => typeof value === 'string' && /^sha256:[0-9a-f]{64}$/.test(value);
 
@@ -55,17 +56,102 @@ function parse(text) {
   return value;
 }
 
-function common(body) {
-  need(body !== null && typeof body === 'object' && !Array.isArray(body), 'schema');
+// members of each type, docs/receipt-v2.md; a check takes a value and says whether it is one
+const MOST = Number.MAX_SAFE_INTEGER;
+const KEY = /^[a-z][a-z0-9_]{0,31}$/;
+const plain = (value) => value !== null && typeof value === 'object' && !Array.isArray(value);
+const int = (low = 0, high = MOST) => (value) => Number.isSafeInteger(value) && value >= low && value <= high;
+const flag = (value) => typeof value === 'boolean';
+const matching = (regex) => (value) => typeof value === 'string' && regex.test(value);
+const real = matching(/^(?!7ff|fff|8000000000000000)[0-9a-f]{16}$/);
+const u64 = (value) => matching(/^(0|[1-9][0-9]{0,19})$/)(value) && BigInt(value) < 2n ** 64n;
+const text = (high, low = 0) => (value) =>
+  typeof value === 'string' && [...value].length >= low && [...value].length <= high;
+const hexOf = (bytes) => (value) => hex(value, bytes);
+const oneOf = (...values) => (value) => values.includes(value);
+const list = (item, high, low = 0) => (value) =>
+  Array.isArray(value) && value.length >= low && value.length <= high && value.every(item);
+const mapOf = (item, high) => (value) => plain(value) && Object.keys(value).length <= high
+  && Object.entries(value).every(([key, member]) => KEY.test(key) && item(member));
+const either = (...checks) => (value) => checks.some((check) => check(value));
+const record = (required, optional = {}) => {
+  const known = new Map([...Object.entries(required), ...Object.entries(optional)]);
+  return (value) => plain(value) && Object.keys(required).every((name) => Object.keys(value).includes(name))
+    && Object.entries(value).every(([name, member]) => known.has(name) && known.get(name)(member));
+};
+const all = (check, ...names) => Object.fromEntries(names.map((name) => [name, check]));
+
+const IDS = list(u64, 3, 3);
+const UNIT = oneOf('session', 'request', 'block', 'none');
+const MODEL = record(all(text(128), 'id', 'gpu', 'task', 'lang'));
+const ACTION = oneOf('allow', 'degrade', 'block', 'throttle', 'ask_for_review', 'escalate_to_human');
+const REASON = oneOf('end', 'idle', 'horizon', 'pin_changed', 'abandoned', 'epoch_roll', 'shutdown');
+const RULE = oneOf('rai', 'lord', 'e_lond', 'alpha_spending', 'foster_stine', 'saffron', 'addis');
+const TERM = { ...all(real, 'alpha', 'alpha_e', 'cusum_arl', 'from_spent', 'kappa'), from_index: int(), rule: RULE };
+const TERMS = either(
+  record({ ...TERM, schedule: oneOf('uniform'), size: int(1) }),
+  record({ ...TERM, schedule: oneOf('omega'), size: real }),
+);
+const EPROC = record({
+  kind: oneOf('restart-mixture/1'), ...all(digest, 'stream', 'params', 'prev'), trigger: flag,
+  ...all(int(), 'claim', 'step', 'epoch', 'index', 'known'), ...all(int(-MOST), 's_exp2', 'e_exp2', 'c_exp2'),
+  ...all(real, 'x', 'alloc', 'spent', 'wealth', 'threshold', 's', 'e', 'c'),
+});
+const SEGMENT = record({
+  name: oneOf('trace', 'entropy', 'spectrum', 'features'), n: int(0, 16384), q: oneOf('affine-u32/1'),
+  ...all(real, 'lo', 'hi'), salt: hexOf(16), digest,
+});
+const ROTATE = [['Ed25519', 32, 64], ['Ed25519+ML-DSA-44', 1344, 2484]].map(([alg, pub, sig]) =>
+  record({ alg: oneOf(alg), pub: hexOf(pub), kid: hexOf(16), from_us: int(), proof: hexOf(sig) }));
+const BASE = {
+  v: oneOf('tcd.receipt/2'), typ: text(16), suite: (value) => SUITES.has(value), kid: hexOf(16), nonce: hexOf(16),
+  ...all(name, 'origin', 'tenant'), ...all(digest, 'config', 'policy'), ts_us: int(),
+  chain: record({ id: digest, seq: int(), prev: hexOf(32) }),
+};
+const TYPES = new Map(Object.entries({
+  open: [{ open: either(
+    record({ scope: oneOf('session'), subject: digest, model: MODEL, unit: UNIT,
+      pins: record({ keys: IDS, mask: int(0, 15), assets: IDS, weight: real }) }),
+    record({ scope: oneOf('epoch'), stream: digest, epoch: int(), claim_level: real, terms: TERMS }),
+  ) }],
+  decision: [{
+    ...all(digest, 'subject', 'req', 'comp', 'e'), model: MODEL, eproc: EPROC, guarantee: text(512, 1), assets: IDS,
+    evidence: oneOf('shim', 'caller'), witness: list(SEGMENT, 8),
+    decision: record({
+      ...all(flag, 'verdict', 'trigger'), ...all(real, 'score', 'threshold'), ...all(ACTION, 'action', 'enforced'),
+      cause: oneOf('detector', 'av', 'policy', 'budget', 'degraded', ''), ...all(int(), 'step', 'status'),
+      tags: list(text(64, 1), 16),
+    }),
+    route: record({
+      ...all(int(), 'temperature_e6', 'top_p_e6', 'max_tokens'), tier: oneOf('normal', 'cautious', 'strict'),
+      decoder: oneOf('default', 'sample', 'greedy', 'no_repeat'),
+    }),
+    components: mapOf(record({ triggered: flag, ...all(real, 'severity', 'p', 'z') }), 16),
+    av: record({
+      unit: UNIT, ...all(digest, 'stream', 'hypothesis'), ...all(int(), 'epoch', 'index', 'seq', 'known'),
+      ...all(real, 'alloc', 'spent', 'wealth', 'p', 'p_floor'), sup: list(real, 2, 2), exhausted: flag,
+    }),
+  }],
+  gap: [{ gap: record({ ...all(int(), 'from', 'to'), reason: name }) }],
+  close: [{ close: record({ reason: REASON, count: int(1) }) }, { eproc: EPROC }],
+  admin: [{ admin: record({ ...all(name, 'action', 'actor'), object: digest }) }],
+  ack: [{ ack: record({ actor: name, stream: digest, claim: int(), terms: TERMS }) }],
+  rotate: [{ rotate: either(...ROTATE) }],
+  heads: [{ heads: record({ count: int(), root: hexOf(32) }) }],
+}).map(([typ, [own, optional]]) => [typ, record({ ...BASE, ...own }, optional)]));
+
+function members(body) {
+  need(plain(body), 'schema');
   if (typeof body.v === 'string') need(body.v === 'tcd.receipt/2', 'version');
   if (typeof body.suite === 'string') need(SUITES.has(body.suite), 'version');
+  need(TYPES.has(body.typ) && TYPES.get(body.typ)(body), 'schema');
   const { chain } = body;
-  need(['open', 'decision', 'gap', 'close', 'admin', 'ack', 'rotate', 'heads', 'rewrite'].includes(body.typ), 'schema');
-  need(body.v && body.suite && hex(body.kid, 16) && hex(body.nonce, 16) && count(body.ts_us), 'schema');
-  need(name(body.origin) && name(body.tenant) && digest(body.config) && digest(body.policy), 'schema');
-  need(chain && Object.keys(chain).length === 3 && digest(chain.id) && count(chain.seq) && hex(chain.prev, 32), 'schema');
   const first = [chain.seq === 0, chain.prev === '0'.repeat(64), body.typ === 'open'];
   need(first.every((item) => item === first[0]), 'schema');
+  need(body.typ !== 'close' || body.close.count === chain.seq + 1, 'schema');
+  need(body.typ !== 'gap' || body.gap.from <= body.gap.to, 'schema');
+  const names = (body.witness ?? []).map((segment) => segment.name);
+  need(new Set(names).size === names.length, 'schema');
 }
 
 // small order: y in {0, 1, -1, +-y8}; anything whose y is not below p is not canonical
@@ -211,7 +297,6 @@ function verifyMlDsa({ a, t, tr }, message, context, sig) {
   return shake(256, 32, mu, packed).equals(sig.subarray(0, 32));
 }
 
-const SUITES = new Map([['Ed25519', 64], ['Ed25519+ML-DSA-44', 64 + 2420]]);
 const SIZES = { 'Ed25519': 32, 'ML-DSA-44': 1312, 'Ed25519+ML-DSA-44': 1344 };
 function loadKeys(keyset) {
   if (keyset.v !== 'tcd.keyset/1') throw new Error('not a tcd.keyset/1');
@@ -312,7 +397,8 @@ function inLog(keys, body, head, text) {
     const mine = proof.note.lines.filter((line) => line.name === key.origin && line.hash.equals(hash));
     for (const { sig } of mine) {
       const time = key.quantum && sig.length > 8 ? sig.readBigUInt64BE(0) : 0n;
-      const fine = key.quantum ? time < 2n ** 63n && signed(key, cosigned(proof, time), sig.subarray(8), Buffer.alloc(0))
+      const fine = key.quantum
+        ? time < 2n ** 63n && signed(key, cosigned(proof, time), sig.subarray(8), Buffer.alloc(0))
         : signed(key, Buffer.from(proof.note.text), sig);
       need(fine, 'bad_signature');
       if (time > newest) newest = time;
@@ -332,7 +418,7 @@ function inLog(keys, body, head, text) {
 function single(keys, { receipt: head, receipt_body: text, receipt_sig: sig, proof }) {
   need(typeof text === 'string', 'not_canonical');
   const body = parse(text);
-  common(body);
+  members(body);
   const raw = sha256('tcd/receipt/v2/head\0', text);
   need(head === raw.toString('hex'), 'head_mismatch');
   const key = keys.get(body.kid);

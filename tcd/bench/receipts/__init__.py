@@ -36,7 +36,7 @@ class Scale:
     chains: tuple[int, ...] = (1_000, 10_000, 100_000)
     sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
     proofs: int = 1_000
-    tile_sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+    tile_sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
 
     @classmethod
     def small(cls) -> Scale:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import re
+import shutil
+import subprocess
 from collections import Counter
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from tcd.receipts import canonical
+from tcd.receipts import KeySet, SigningKey, VerifyPolicy, canonical, head_of, signature_input, verify_single
 from tcd.receipts.errors import SchemaMismatch
 from tcd.receipts.schema import Shape, integer, text, u64
 from tests.property.receipts.targets import bodies, read_both_ways
 from tests.property.receipts.test_targets import mutated
+from tests.unit.receipts.conftest import issuer
+
+VERIFIER = Path(__file__).resolve().parents[3] / "docs" / "verifier" / "verify.mjs"
+NODE = shutil.which("node")
 
 #: At the edges of what members may be, and of other types.
 VALUES: tuple[Any, ...] = (
@@ -91,3 +100,31 @@ def test_numbers_and_texts_to_their_limits(check: Shape, values: Any) -> None:
         except SchemaMismatch:
             fine = False
         assert (expression.fullmatch(canonical.write(value).decode()) is not None) is fine, value
+
+
+@pytest.mark.skipif(NODE is None, reason="needs node")
+@pytest.mark.parametrize("count", [2_500, pytest.param(60_000, marks=pytest.mark.long)])
+def test_the_second_verifier_reads_members_alike(tmp_path: Path, count: int) -> None:
+    """Changed bodies, signed by the issuer's own key: verdict and code are those of ours."""
+    random, made = Random(20261128), issuer()  # noqa: S311 - reproducible
+    key = SigningKey(hashlib.sha256(bytes([1])).digest())
+    policy = VerifyPolicy(KeySet([made.pinned()]))
+    honest = [canonical.parse(body) for body in bodies()]
+    expected, rows = [], []
+    for _ in range(count):
+        value = _changed(random, random.choice(honest), honest)
+        body = canonical.write(value)
+        head = head_of(body)
+        sig = key.sign(signature_input(suite="Ed25519", kid=key.kid, head=head)).hex()
+        report = verify_single(body, head=head.hex(), sig=sig, policy=policy)
+        expected.append((report.ok, report.code))
+        rows.append(json.dumps([{"receipt": head.hex(), "receipt_body": body.decode(), "receipt_sig": sig}]))
+    (tmp_path / "keys.json").write_text(json.dumps(policy.keys.to_json()))
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n")
+    command = [str(NODE), str(VERIFIER), "keys.json", "rows.jsonl"]
+    done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=False)
+    theirs = [(found["ok"], found["code"]) for found in map(json.loads, done.stdout.splitlines())]
+    different = [(a, b, row) for a, b, row in zip(expected, theirs, rows, strict=True) if a != b]
+    assert not different, different[:3]
+    verdicts = Counter(ok for ok, _ in expected)
+    assert min(verdicts.values()) > count / 50, verdicts
