@@ -142,11 +142,18 @@ class Checkpointer:
         if self._task is not None:
             await end(self._task)
             self._task = None
+            # the thread may still be at what the task had given it
+            await self._do(lambda: None)
             if not self.broken:
-                with contextlib.suppress(TcdError, OSError, asyncio.TimeoutError):
-                    await asyncio.wait_for(self._step(), timeout)
-        self._thread.shutdown(wait=False)
+                await self._last(timeout)
+        await asyncio.to_thread(self._thread.shutdown)
         self._store.close()
+
+    async def _last(self, timeout: float) -> None:
+        try:
+            await asyncio.wait_for(self._step(), timeout)
+        except (TcdError, OSError, asyncio.TimeoutError) as error:
+            _LOG.warning("the last receipts are in no checkpoint before the next start: %s", type(error).__name__)
 
     async def _run(self) -> None:
         while not self.broken:
@@ -276,10 +283,11 @@ class Checkpointer:
     async def _grow(self, tree: LogTree, size: int | None = None) -> None:
         """Read heads up to `size`, or to the end."""
         while size is None or len(tree) < size:
-            limit = _PAGE if size is None else min(_PAGE, size - len(tree))
-            heads = await self._ledger.heads(first=len(tree), limit=limit)
+            first = len(tree)
+            limit = _PAGE if size is None else min(_PAGE, size - first)
+            heads = await self._ledger.heads(first=first, limit=limit)
             if heads:
-                await self._do(lambda heads=heads: tree.extend(heads))  # type: ignore[misc]
+                await self._do(partial(tree.extend, first, heads))
             if len(heads) < limit:
                 return
 

@@ -43,12 +43,16 @@ class LogTree:
         """Leaves so far, which may be more than any checkpoint has."""
         return len(self._builder)
 
-    def extend(self, heads: Sequence[bytes]) -> None:
-        """Append heads.
+    def extend(self, first: int, heads: Sequence[bytes]) -> None:
+        """Append heads, of which the first is number `first` of the log.
 
         Raises:
+            ValueError: they do not follow what is there.
             OSError: a tile cannot be written; the tree is of no use then.
         """
+        if first != len(self):
+            msg = f"heads from {first} on do not follow {len(self)}"
+            raise ValueError(msg)
         for tile, content in self._builder.extend(heads):
             self._store.put(tile, content)
 

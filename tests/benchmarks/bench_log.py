@@ -68,11 +68,11 @@ def parts(name: str, store: TileStore) -> None:
     tree, heads = LogTree(store), [os.urandom(32) for _ in range(100_000)]
     began = time.process_time()
     for first in range(0, len(heads), 1024):
-        tree.extend(heads[first : first + 1024])
+        tree.extend(first, heads[first : first + 1024])
     leaf = (time.process_time() - began) / len(heads) * 1e6
     began = time.process_time()
     for _ in range(50):
-        tree.extend(heads[:7])
+        tree.extend(len(tree), heads[:7])
         root = tree.seal()
         tree.publish(signer.checkpoint(len(tree), root, time=1_800_000_000))
     checkpoint = (time.process_time() - began) / 50 * 1e3

@@ -7,6 +7,7 @@ import shutil
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -23,6 +24,7 @@ from tcd.config import load
 from tcd.errors import ConfigError, Unavailable
 from tcd.ledger import Batch, Checkpoint, Ledger, Limits, MemoryLedger, SqliteLedger
 from tcd.ledger.audit_log import audit_log
+from tcd.ledger.log_tree import LogTree
 from tcd.ledger.tile_files import TileDirectory
 from tcd.ledger.tile_memory import MemoryTiles, TileStore
 from tcd.receipts import SigningKey, VerifyPolicy
@@ -32,6 +34,7 @@ from tcd.receipts.log_signer import LogSigner
 from tcd.receipts.logcheck import log_verifier
 from tcd.receipts.merkle import MerkleTree
 from tcd.receipts.note import parse_note
+from tcd.receipts.tiles import Tile
 from tcd.receipts.tlog_policy import parse_policy
 from tcd.receipts.witnessing import Witness
 from tcd.witness import WitnessServer, WitnessStore
@@ -540,3 +543,35 @@ async def test_a_witness_that_never_answers_holds_up_nobody(tmp_path: Path) -> N
                 assert turns > 1
     assert {name for name, fine in counts.witnesses if fine} == {"w0"}
     assert {name for name, fine in counts.witnesses if not fine} == {"mute"}
+
+
+async def test_a_stop_in_the_middle_signs_no_leaf_twice() -> None:
+    """The thread still appends a page when the task ends; what is signed after that is the log all the same."""
+    began = threading.Event()
+
+    class Slow(MemoryTiles):
+        def put(self, tile: Tile, content: bytes) -> None:
+            began.set()
+            time.sleep(0.05)
+            super().put(tile, content)
+
+    ledger = MemoryLedger()
+    size = 0
+    for number in range(5):
+        size = await append(ledger, f"c{number}", 1000)
+    made = checkpointer(ledger, Slow())
+    made.start()
+    await asyncio.to_thread(began.wait, 60)
+    await made.stop(timeout=60.0)
+    newest = await ledger.checkpoint()
+    assert newest is not None
+    assert (newest.size, newest.root) == (size, await root(ledger, size))
+
+
+def test_a_page_that_is_not_the_next_one_is_not_appended() -> None:
+    tree = LogTree(MemoryTiles())
+    tree.extend(0, [bytes(32)] * 3)
+    for first in (0, 2, 4):
+        with pytest.raises(ValueError, match="follow"):
+            tree.extend(first, [bytes(32)])
+    assert len(tree) == 3
