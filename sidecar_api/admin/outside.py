@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sidecar_api.admin.budgets import Budgets
 from sidecar_api.admin.receipts import ReceiptSearch
 from sidecar_api.admin.routes import Outside
 from sidecar_api.http.runtime import Runtime
@@ -30,6 +31,7 @@ def outside_of(runtime: Runtime, index: ReceiptIndex) -> Outside:
         policies=lambda: _policies(runtime.policies),
         check_policies=_check,
         receipts=ReceiptSearch(runtime.ledger, index, digest=runtime.service.subjects.subject),
+        budgets=Budgets(runtime),
         put_policies=None if place is None else put,
     )
 

@@ -26,6 +26,7 @@ AdminScope = Literal[
     "config:read",
     "policy:read",
     "policy:write",
+    "alpha:read",
     "receipts:read",
     "receipts:audit",
     "keys:rotate",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sidecar_api.admin.budgets import BudgetQuery
 from sidecar_api.admin.plane import Mutation, Plane, Requires, message_of
 from sidecar_api.admin.principals import KeySet, Principals, changed
 from sidecar_api.admin.receipts import Query, ReceiptSearch
@@ -26,6 +27,18 @@ PUTTING: Final = Requires("policy:write", mutates=True, pair=True, everywhere=Tr
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
+class Showing(Protocol):
+    """Budgets and the ledger, `sidecar_api.admin.budgets.Budgets`."""
+
+    def show(self, asked: BudgetQuery, *, tenant: str) -> dict[str, Any]:
+        """A budget as of now."""
+        ...
+
+    async def ledger(self) -> dict[str, Any]:
+        """How much is kept."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Outside:
     """What the plane shows and changes of the shim; functions, so that it needs no more of it.
@@ -36,12 +49,14 @@ class Outside:
         check_policies: what a bundle (file name to text) would be; raises `BadBundle`.
         put_policies: puts a bundle in force and keeps it; None where no file is configured.
         receipts: searches the receipts.
+        budgets: budgets, and the ledger's figures.
     """
 
     config: Callable[[], dict[str, Any]]
     policies: Callable[[], dict[str, Any]]
     check_policies: Callable[[dict[str, str]], dict[str, Any]]
     receipts: ReceiptSearch
+    budgets: Showing
     put_policies: Callable[[dict[str, str]], dict[str, Any]] | None = None
 
 
@@ -71,6 +86,22 @@ async def _parsed(request: Request, model: type[_Body]) -> _Body:
         raise _invalid(error) from None
 
 
+def _asked(request: Request, model: type[_Body]) -> _Body:
+    """The parameters.
+
+    Raises:
+        ValidationFailed: one came twice, is not known or is out of its limits.
+    """
+    given = request.query_params.multi_items()
+    if len({name for name, _ in given}) != len(given):
+        msg = "a parameter came twice"
+        raise ValidationFailed(msg)
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
 def _invalid(error: ValidationError) -> ValidationFailed:
     found = error.errors(include_input=False, include_url=False)[0]
     pointer = "".join(f"/{part}" for part in found["loc"])
@@ -84,6 +115,7 @@ def router(plane: Plane, outside: Outside) -> APIRouter:
     _proposals(made, plane)
     _shim(made, plane, outside)
     _receipts(made, outside.receipts)
+    _budgets(made, outside.budgets)
     return made
 
 
@@ -218,16 +250,18 @@ def _shim(made: APIRouter, plane: Plane, outside: Outside) -> None:
 def _receipts(made: APIRouter, receipts: ReceiptSearch) -> None:
     @made.get("/receipts")
     async def search(request: Request, caller: Annotated[Caller, Depends(Requires("receipts:read"))]) -> Response:
-        given = request.query_params.multi_items()
-        if len({name for name, _ in given}) != len(given):
-            msg = "a parameter came twice"
-            raise ValidationFailed(msg)
-        try:
-            asked = Query.model_validate(dict(given))
-        except ValidationError as error:
-            raise _invalid(error) from None
-        return JSONResponse(await receipts.search(asked, tenant=caller.tenant))
+        return JSONResponse(await receipts.search(_asked(request, Query), tenant=caller.tenant))
 
     @made.get("/receipts/{head}")
     async def get(head: str, caller: Annotated[Caller, Depends(Requires("receipts:read"))]) -> Response:
         return JSONResponse(await receipts.get(head, tenant=caller.tenant))
+
+
+def _budgets(made: APIRouter, budgets: Showing) -> None:
+    @made.get("/alpha")
+    async def alpha(request: Request, caller: Annotated[Caller, Depends(Requires("alpha:read"))]) -> Response:
+        return JSONResponse(budgets.show(_asked(request, BudgetQuery), tenant=caller.tenant))
+
+    @made.get("/ledger")
+    async def ledger(_: Annotated[Caller, Depends(Requires("receipts:audit", everywhere=True))]) -> Response:
+        return JSONResponse(await budgets.ledger())

@@ -144,6 +144,24 @@ async def test_a_blocked_session_is_found_by_its_names_and_the_receipt_verifies(
         assert len(acts.json()["receipts"]) == 1
 
 
+async def test_budgets_and_the_ledger_are_shown(tmp_path: Path) -> None:
+    async with running(tmp_path) as admin:
+        await admin.enrol()
+        shim = Client(admin.app)
+        step = await shim.step(session="s", tenant="acme", trace_vector=[-1.0] * 64)
+        said = (await admin.call(admin.alice, "GET", "/alpha?tenant=acme")).json()
+        assert (said["epoch"], said["reservations"], said["unit"]) == (1, 1, "session")
+        assert said["spent"] == step["alpha_spent"]
+        assert said["budget_remaining"] == step["budget_remaining"]
+        for query in ("?tenant=other", "?tenant=acme&user=u"):
+            assert (await admin.call(admin.alice, "GET", f"/alpha{query}")).status_code == 404
+        assert (await admin.call(admin.alice, "GET", "/alpha")).status_code == 422
+        kept = (await admin.call(admin.alice, "GET", "/ledger")).json()
+        # the enrolment (open, act), the epoch, the session's opening and its step
+        assert kept["receipts"] >= 4
+        assert kept["heads_evicted"] == 0
+
+
 async def test_secrets_of_the_settings_are_hidden(tmp_path: Path) -> None:
     async with running(tmp_path) as admin:
         await admin.enrol()

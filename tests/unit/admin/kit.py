@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 
 from sidecar_api.admin.app import AdminApp, create_admin
+from sidecar_api.admin.budgets import BudgetQuery
 from sidecar_api.admin.plane import Limits, Plane
 from sidecar_api.admin.principals import SCOPES, KeySet, Principals
 from sidecar_api.admin.receipts import ReceiptSearch
@@ -49,8 +50,8 @@ class Shim:
 
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
-        self.ledger = MemoryLedger()
-        self.index = ReceiptIndex(":memory:", self.ledger)
+        self.kept = MemoryLedger()
+        self.index = ReceiptIndex(":memory:", self.kept)
 
     def put(self, files: dict[str, str]) -> dict[str, Any]:
         self.files = files
@@ -60,13 +61,20 @@ class Shim:
     def check(files: dict[str, str]) -> dict[str, Any]:
         return {"digest": "sha256:" + hashlib.sha256(json.dumps(files).encode()).hexdigest(), "refs": sorted(files)}
 
+    def show(self, asked: BudgetQuery, *, tenant: str) -> dict[str, Any]:
+        return {"tenant": asked.tenant, "asked_by": tenant}
+
+    async def ledger(self) -> dict[str, Any]:
+        return {"receipts": 0}
+
     def outside(self) -> Outside:
         return Outside(
             config=lambda: {"config_hash": "sha256:x", "settings": {"alpha": "0.05"}},
             policies=lambda: {"digest": "sha256:y", "policies": []},
             check_policies=self.check,
             put_policies=self.put,
-            receipts=ReceiptSearch(self.ledger, self.index, digest=lambda *_: "sha256:" + "ab" * 32),
+            receipts=ReceiptSearch(self.kept, self.index, digest=lambda *_: "sha256:" + "ab" * 32),
+            budgets=self,
         )
 
 

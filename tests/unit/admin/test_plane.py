@@ -36,6 +36,8 @@ ROUTES: dict[tuple[str, str], Requires | None] = {
     ("PUT", "/policies"): Requires("policy:write", mutates=True, pair=True, everywhere=True),
     ("GET", "/receipts"): Requires("receipts:read"),
     ("GET", "/receipts/{head}"): Requires("receipts:read"),
+    ("GET", "/alpha"): Requires("alpha:read"),
+    ("GET", "/ledger"): Requires("receipts:audit", everywhere=True),
 }
 BUNDLE = {"files": {"a.toml": "x"}}
 

@@ -38,7 +38,7 @@ async def admin(tmp_path: Path) -> Admin:
                 )
             )  # fmt: skip
             chain = receipts[-1].next()
-    await made.shim.ledger.append(Batch(receipts=tuple(receipts)), now_us=2000)
+    await made.shim.kept.append(Batch(receipts=tuple(receipts)), now_us=2000)
     return made
 
 
