@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tcd import __version__
-from tcd.bench.gpu import agreement, served, times
+from tcd.bench.gpu import agreement, detector, served, times
 from tcd.errors import LauncherError
 
 
@@ -88,8 +88,10 @@ def run(
     found["checks"] += agreement.checks(found["agreement"])
     say("bits of a row alone and in a batch")
     found["checks"] += agreement.invariance(device, scale.vocabulary, scale.width)
+    found["checks"].append(detector.bits(device, scale.sessions))
     say("times")
     found["times"] = times.measure(device, scale.batches, scale.calls, scale.vocabulary, scale.width)
+    found["detector_times"] = detector.times(device, scale.batches, scale.calls)
     found["break_even"] = times.break_even(found["times"], scale.vocabulary)
     if server:
         say("the server")

@@ -17,7 +17,9 @@ def markdown(found: Mapping[str, Any]) -> str:
     ways = [name for name in found["times"][0] if name != "rows"]
     lines += ["| rows | " + " | ".join(ways) + " |", "|" + "---|" * (len(ways) + 1)]
     lines += [f"| {line['rows']:.0f} | " + " | ".join(f"{line[w]:.2f}" for w in ways) + " |" for line in found["times"]]
-    lines += ["", _even(even)]
+    lines += ["", _even(even), "", "The detector, windows of 64 tokens, median ms:", ""]
+    lines += ["| rows | host | device, windows at rest there |", "|---|---|---|"]
+    lines += [f"| {line['rows']:.0f} | {line['host']:.2f} | {line['device']:.2f} |" for line in found["detector_times"]]
     if "server" in found:
         times = ", ".join(f"{ms:.1f} ms at {rows} rows" for rows, ms in found["server"]["ms_per_request"].items())
         lines += ["", f"`tcd_diagnose_raw` over HTTP, tensors from the host: {times}."]

@@ -25,7 +25,7 @@ def test_the_small_scale_on_the_cpu(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert (tmp_path / "gpu.md").read_text() == markdown(found)
     assert found["device"] == "torch's cpu device, no GPU"
-    assert len(found["checks"]) == len(agreement.DECISIONS) + 4
+    assert len(found["checks"]) == len(agreement.DECISIONS) + 5
     assert all(ok for _, ok, _ in found["checks"])
     assert [line["rows"] for line in found["times"]] == [1, 4]
 
