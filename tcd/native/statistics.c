@@ -79,7 +79,8 @@ INLINE void finish(struct recurrence *r, const float *rest, const float *half, i
         if (b == 0) r->mean = mean;
         ratio[b] = joined(r->share[b], first, mean);
         float divisor = mean > 1e-9f ? mean : 1e-9f;
-        for (int k = 0; k < MAX_LAG; k++) r->share[b][k] = r->share[b][k] / divisor;
+        /* 0 before the first known lag stays 0 */
+        for (int64_t k = first / 16 * 16; k < MAX_LAG; k++) r->share[b][k] = r->share[b][k] / divisor;
     }
 }
 
@@ -150,18 +151,21 @@ struct series {
     int64_t count;
 };
 
-/* Sums over the newest 4, 16, 32, 64 and all values of a right-aligned tail: four lanes, newest first. */
-INLINE void newest_sums(const double *tail, double *sums) {
+/* Sums over the newest 4, 16, 32, 64 and all values of a right-aligned tail: four lanes, newest first. The zeros before
+ * its `count` values are added once: adding more of them changes nothing. */
+INLINE void newest_sums(const double *tail, int64_t count, double *sums) {
     v4d lanes = *(const v4d *)(tail + TAIL - 4);
-    for (int row = 0; row < TAIL / 4; row++) {
-        if (row) lanes = lanes + *(const v4d *)(tail + TAIL - 4 * (row + 1));
-        int at = row == 0 ? N4 : row == 3 ? N16 : row == 7 ? N32 : row == 15 ? N64 : row == 27 ? NALL : -1;
-        if (at >= 0) sums[at] = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+    int64_t rows = most((least(count, TAIL) + 3) / 4, 1), row = 1;
+    for (int b = 0; b < SIZES; b++) {
+        for (int64_t end = least(rows, sizes[b] / 4); row < end; row++)
+            lanes = lanes + *(const v4d *)(tail + TAIL - 4 * (row + 1));
+        if (rows < sizes[b] / 4) lanes = lanes + 0.0;
+        sums[b] = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
     }
 }
 
 INLINE void make_series(struct series *s, const double *tail, int64_t count) {
-    newest_sums(tail, s->sums);
+    newest_sums(tail, count, s->sums);
     s->count = count;
     for (int b = 0; b < SIZES; b++) s->means[b] = s->sums[b] / (double)least(most(count, 1), sizes[b]);
 }
@@ -251,9 +255,10 @@ INLINE int trace_statistics(const float *values, int64_t count, double *wide, do
 /* Standard deviation of the newest 32 values, or of as many as there are. */
 INLINE double deviation(const double *tail, double mean, int64_t count) {
     double made[TAIL], sums[SIZES];
-    for (int t = 0; t < TAIL; t++) made[t] = (tail[t] - mean) * (tail[t] - mean);
+    for (int t = TAIL - 2 * BLOCK; t < TAIL; t++) made[t] = (tail[t] - mean) * (tail[t] - mean);
+    count = least(count, 2 * BLOCK);
     inside(made, count);
-    newest_sums(made, sums);
+    newest_sums(made, count, sums);
     return sqrt(sums[N32] / (double)least(most(count, 1), 32));
 }
 
