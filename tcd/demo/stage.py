@@ -24,7 +24,7 @@ from tcd.demo.scenarios import HOLD
 from tcd.errors import LauncherError
 from tcd.receipts import SigningKey
 from tcd.triton.launcher import DEFAULT_MODELS, LaunchOptions, TritonServer
-from tcd.triton.process import GuardedProcess
+from tcd.triton.process import GuardedProcess, group_members, usage
 
 if TYPE_CHECKING:  # in `typing` from Python 3.11 on
     from typing_extensions import Self
@@ -62,6 +62,11 @@ class Stage:
             LaunchOptions(http_port=0, grpc_port=0, metrics_port=0, models=models, log_path=directory / "triton.log")
         )
         self._shim: GuardedProcess | None = None
+
+    def cpu_seconds(self) -> float:
+        """CPU that Triton, its models and the shim have used since they started."""
+        groups = [process.pid for process in (self._triton, self._shim) if process is not None and process.pid]
+        return usage(pid for group in groups for pid in group_members(group)).cpu_seconds
 
     def __enter__(self) -> Self:
         """Start both and wait until they answer.

@@ -31,7 +31,9 @@ def test_every_way_generates_the_same_text() -> None:
 def test_ways_are_held_against_the_one_without_of_their_place_and_round() -> None:
     places = {"without tcd": "in the process", "library": "in the process"}
     taken = {"without tcd": [[0.01, 0.01], [0.02, 0.02]], "library": [[0.02, 0.02], [0.02, 0.03]]}
-    found = e2e.summary(places, taken)
+    found = e2e.summary(places, taken, {"without tcd": [0.01, 0.02], "library": [0.02, 0.03]})
+    assert found["library"]["cpu_of_without"] == {"median": 1.75, "low": 1.5, "high": 2.0, "n": 2}
+    assert found["library"]["added_cpu_ms"]["median"] == pytest.approx(10.0)
     assert found["library"]["of_without"] == {"median": pytest.approx(0.65), "low": 0.5, "high": 0.8, "n": 2}
     assert found["library"]["added_ms"]["low"] == pytest.approx(5.0)
     assert found["library"]["added_ms"]["high"] == pytest.approx(10.0)

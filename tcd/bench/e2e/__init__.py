@@ -65,11 +65,15 @@ def run(scale: Scale, *, say: Callable[[str], None] = lambda _: None) -> dict[st
             way.generate(PROMPTS[0], 2, 0, "first")
         taken: dict[str, list[list[float]]] = {way.name: [] for way in ways}
         texts: dict[str, list[list[int]]] = {way.name: [] for way in ways}
+        cpu: dict[str, list[float]] = {way.name: [] for way in ways}
         for turn in range(scale.rounds):
             say(f"round {turn + 1} of {scale.rounds}")
             # the order turns, so that no way always follows the same other one
             for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
+                began = time.process_time() + stage.cpu_seconds()
                 seconds, tokens = _timed(way, PROMPTS[turn % len(PROMPTS)], scale.tokens, turn)
+                spent = time.process_time() + stage.cpu_seconds() - began
+                cpu[way.name].append(spent / len(tokens))
                 taken[way.name].append(seconds)
                 texts[way.name].append(tokens)
     return {
@@ -78,7 +82,7 @@ def run(scale: Scale, *, say: Callable[[str], None] = lambda _: None) -> dict[st
         "load": [round(before, 2), round(os.getloadavg()[0], 2)],
         "scale": asdict(scale),
         "same_texts": len({str(value) for value in texts.values()}) == 1,
-        "ways": summary({way.name: way.place for way in ways}, taken),
+        "ways": summary({way.name: way.place for way in ways}, taken, cpu),
     }
 
 
@@ -94,12 +98,13 @@ def _timed(way: Way, prompt: str, tokens: int, turn: int) -> tuple[list[float], 
     return seconds[1:], found
 
 
-def summary(places: dict[str, str], taken: dict[str, list[list[float]]]) -> dict[str, Any]:
+def summary(places: dict[str, str], taken: dict[str, list[list[float]]], cpu: dict[str, list[float]]) -> dict[str, Any]:
     """Per way: tokens per second, ms per token, and both beside the way without tcd of the same place and round.
 
     Args:
         places: place of each way.
         taken: seconds of each token, by way and round.
+        cpu: CPU seconds per token of the model's process, Triton and the shim together, by way and round.
     """
     out: dict[str, Any] = {}
     for name, place in places.items():
@@ -115,6 +120,8 @@ def summary(places: dict[str, str], taken: dict[str, list[list[float]]]) -> dict
                     for mine, other in zip(taken[name], bare, strict=True)
                 ]
             ),
+            "cpu_of_without": spread([m / max(o, 1e-9) for m, o in zip(cpu[name], cpu[PLACES[place]], strict=True)]),
+            "added_cpu_ms": spread([(m - o) * 1e3 for m, o in zip(cpu[name], cpu[PLACES[place]], strict=True)]),
             "ms": percentiles([second * 1e3 for seconds in taken[name] for second in seconds]),
         }
     return out

@@ -13,7 +13,8 @@ all ways generate the same text. Ways take turns in every round; ratios and adde
 the model without tcd in the same place. The first token, which reads the prompt, is left out. The model in Triton works
 out the sampled token's log-probability for its own records in every way, also without tcd. Library: signals and scoring
 in the model's process. HTTP: signals in the model's process, a decision with a signed receipt from a shim (ledger in
-memory) at every token."""
+memory) at every token. CPU is that of the model's process, Triton and the shim together, reading the prompt included;
+unlike the times it says the same on a busy machine."""
 
 
 def _spread(spread: Mapping[str, Any], digits: int) -> str:
@@ -32,7 +33,8 @@ def markdown(found: Mapping[str, Any], *, images: str = "") -> str:
     lines = ["# What an LLM sees of tcd", ""]
     lines += [f"`tcd bench e2e`, tcd {found['version']}, {found['machine']}, load {load}."]
     lines += [f"{scale['rounds']} rounds of {scale['tokens']} tokens; the texts were {_same(found)}.", "", _HOW, ""]
-    lines += ["| way | tokens/s | of without tcd | added ms per token | p50 | p99 | p99.9 | tokens |", "|" + "---|" * 8]
+    head = ("way", "tokens/s", "of without tcd", "added ms per token", "CPU of without", "added CPU ms per token")
+    lines += ["| " + " | ".join((*head, "p50", "p99", "p99.9", "tokens")) + " |", "|" + "---|" * 10]
     for name, way in found["ways"].items():
         ms = way["ms"]
         cells = [
@@ -40,6 +42,8 @@ def markdown(found: Mapping[str, Any], *, images: str = "") -> str:
             _spread(way["tokens_per_second"], 1),
             _spread(way["of_without"], 3),
             _spread(way["added_ms"], 2),
+            _spread(way["cpu_of_without"], 3),
+            _spread(way["added_cpu_ms"], 2),
             *(f"{ms[p]:.1f}" for p in ("p50", "p99", "p99.9")),
             str(ms["n"]),
         ]
