@@ -10,8 +10,9 @@ from typing import Final
 Region = tuple[int, int]
 
 _OPENER: Final = re.compile(r'\{(?=\s*["}])|\[(?=\s*(?:["{\[\]]|-?[0-9]|true|false|null))', re.ASCII)
-# a string without escapes at once; any other begins with the bare quote
-_TOKEN: Final = re.compile(r'("[^"\\]*")|([{\[])|([}\]])|"')
+# a closed string at once, its escapes one by one: no two ways to read it; one that is never closed begins with the bare
+# quote, and is found to be so but once, for it ends the search
+_TOKEN: Final = re.compile(r'("[^"\\]*(?:\\[\s\S][^"\\]*)*")|([{\[])|([}\]])|"')
 _STRING, _OPEN, _CLOSE = 1, 2, 3
 _BETWEEN: Final = " \t\r\n,"
 _decode: Final = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).raw_decode
@@ -22,37 +23,19 @@ _CSV_COMMAS: Final = 2
 _MOST_FAILURES: Final = 8
 
 
-def _string_end(text: str, quote: int) -> int:
-    """Index after the quote that closes the string opened at `quote`; -1 when none does."""
-    at = quote
-    while True:
-        at = text.find('"', at + 1)
-        if at < 0:
-            return -1
-        slashes = at - 1
-        while text[slashes] == "\\":
-            slashes -= 1
-        if (at - 1 - slashes) % 2 == 0:
-            return at + 1
-
-
 def _balanced(text: str, start: int) -> int:
-    """Index after the bracket that closes the one at `start`; -1 when none does."""
-    depth, at = 0, start
-    while at >= 0:
-        for token in _TOKEN.finditer(text, at):
-            kind = token.lastindex
-            if kind == _STRING:
-                continue
-            if kind == _OPEN:
-                depth += 1
-            elif kind == _CLOSE:
-                depth -= 1
-                if depth == 0:
-                    return token.end()
-            else:
-                at = _string_end(text, token.start())
-                break
+    """Index after the bracket that closes the one at `start`; -1 when none does, or a string is never closed."""
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
+        kind = token.lastindex
+        if kind == _STRING:
+            continue
+        if kind == _OPEN:
+            depth += 1
+        elif kind == _CLOSE:
+            depth -= 1
+            if depth == 0:
+                return token.end()
         else:
             return -1
     return -1
@@ -119,19 +102,25 @@ def csv(text: str) -> Region | None:
     if text.count(",") < _CSV_LINES * _CSV_COMMAS:
         return None
     lines = text.splitlines(keepends=True)
+    if '"' not in text:
+        first, last = _run([line.count(",") for line in lines])
+        return None if first < 0 else (sum(map(len, lines[:first])), sum(map(len, lines[:last])))
+    rows = list(_rows(lines))
+    first, last = _run([commas for commas, _ in rows])
+    lengths = [length for _, length in rows]
+    return None if first < 0 else (sum(lengths[:first]), sum(lengths[:last]))
+
+
+def _run(commas: list[int]) -> tuple[int, int]:
+    """From the first row of the first run to behind the last one of the last; -1 when there is no run."""
     begin, end = -1, -1
-    run_start, run_length, run_commas = 0, 0, -1
-    position = 0
-    for commas, length in _rows(lines) if '"' in text else ((line.count(","), len(line)) for line in lines):
-        if commas >= _CSV_COMMAS and commas == run_commas:
-            run_length += 1
-        else:
-            run_start, run_length, run_commas = position, int(commas >= _CSV_COMMAS), commas
-        position += length
-        if run_length >= _CSV_LINES:
-            begin = run_start if begin < 0 else begin
-            end = position
-    return None if begin < 0 else (begin, end)
+    start, before = 0, -1
+    for index, count in enumerate(commas):
+        if count != before:
+            start, before = index, count
+        elif count >= _CSV_COMMAS and index - start >= _CSV_LINES - 1:
+            begin, end = start if begin < 0 else begin, index + 1
+    return begin, end
 
 
 def _rows(lines: list[str]) -> Iterator[tuple[int, int]]:

@@ -28,6 +28,8 @@ _HEADERS: Final = frozenset(
 # Each matches at the beginning of a line and without a choice: linear.
 _FENCE: Final = re.compile(r"^[ \t>]*(```+|~~~+)([^\n]*)", re.MULTILINE)
 _HEADER: Final = re.compile(r"^[ \t>*]*([A-Za-z-]{2,26})[ \t*]*:", re.MULTILINE | re.ASCII)
+#: With which a line begins that continues the one before; the end of the text is looked at there too.
+_FOLDS: Final = (" ", "\t", "")
 #: Characters of a line that decide whether it continues the one before.
 _FOLDED: Final = 80
 
@@ -73,7 +75,9 @@ def mail(text: str) -> Region | None:
             continue
         if line.start() == after:
             return begin, len(text)
-        begin, after = line.start(), _folded_end(text, line.end())
+        begin, after = line.start(), text.find("\n", line.end()) + 1 or -1
+        if text[after : after + 1] in _FOLDS:
+            after = _folded_end(text, line.end())
     return None
 
 
