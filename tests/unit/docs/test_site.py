@@ -1,0 +1,19 @@
+"""The site of the documentation: every page is in it; `make docs` builds it strictly in CI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tcd.config import _TOML
+from tests.conftest import ROOT
+
+
+def pages(entry: Any) -> list[str]:
+    if isinstance(entry, str):
+        return [entry]
+    return [page for part in (entry.values() if isinstance(entry, dict) else entry) for page in pages(part)]
+
+
+def test_every_page_is_in_the_site_once() -> None:
+    nav = _TOML.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    assert sorted(pages(nav)) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
