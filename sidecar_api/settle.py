@@ -320,10 +320,12 @@ class Judge:
         if session.hypothesis:
             self.judge_blocks(session)
             self._budget.close(session.stream, session.hypothesis, reason)
-            if self.trust is not None and session.steps and not session.triggered:
+            # a rejection is evidence when it happens; blocks are judged only now
+            judged = not session.triggered or self.rules.unit == "block"
+            if self.trust is not None and session.steps and judged:
                 tenant, _, _ = session.subject
                 nodes = parties(session.names[0], tenant, session.user, {"tool": session.tool})
-                self.trust.seen(nodes, good=True, evidence=session.hypothesis)
+                self.trust.seen(nodes, good=not session.triggered, evidence=session.hypothesis)
         receipts: tuple[Receipt, ...] = ()
         if self.receipts is not None:
             snapshot = self._budget.view(session.stream).snapshot

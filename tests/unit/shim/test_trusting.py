@@ -92,6 +92,21 @@ async def test_a_session_that_ends_well_is_good_evidence(make_client: Any, tmp_p
     assert all("user0" not in str(line) for line in found), "users are known by their keyed digest"
 
 
+async def test_a_session_whose_blocks_are_rejected_at_its_end_is_bad_evidence(make_client: Any, tmp_path: Path) -> None:
+    client = make_client(trust_enable=True, unit="block", rule="e_lond", edges=Edges(folder=tmp_path))
+    app = client.app
+    judge = app.runtime.service.judge
+
+    def rejected(session: Any) -> None:
+        session.triggered = True
+
+    async with app.router.lifespan_context(app):
+        await client.step(session="s", step_id=0)
+        judge.judge_blocks = rejected
+        app.runtime.service.end(next(iter(app.runtime.service.sessions)), "end")
+    assert [good for _, _, good, _, _ in read(tmp_path / FILE)[0]] == [False] * 3
+
+
 def until(condition: Any) -> None:
     """Poll; generous, for loaded machines."""
     for _ in range(6000):
