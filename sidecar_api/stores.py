@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from tcd.ledger.shared import SharedLedger
 #: File of the generated receipt key: an Ed25519 seed in hex, mode 0600.
 KEY_FILE: Final = "attest.key"
 _SEED: Final = re.compile(r"[0-9a-f]{64}")
+#: A replica's name that is a directory's as it is.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def data_directory(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -27,6 +30,21 @@ def data_directory(settings: Settings, environ: Mapping[str, str]) -> Path:
         return settings.data_dir
     state = environ.get("XDG_STATE_HOME", "")
     return (Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "tcd"
+
+
+def own_directory(settings: Settings, environ: Mapping[str, str]) -> Path | None:
+    """Where a shim keeps what is its own (trust, patches), or None where it keeps nothing.
+
+    Shims on one database may share a data directory: each that has a name has a directory of that name there.
+    """
+    if settings.ledger == "sqlite":
+        return data_directory(settings, environ)
+    if settings.ledger == "memory" or not settings.replica:
+        return None
+    name = settings.replica
+    if not _PLAIN.fullmatch(name):
+        name = hashlib.sha256(name.encode()).hexdigest()
+    return data_directory(settings, environ) / "replicas" / name
 
 
 def memory_ledger(settings: Settings) -> MemoryLedger:

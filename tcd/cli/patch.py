@@ -27,14 +27,14 @@ def _group() -> None:
 
 def _events(folder: Path | None, config: Path | None) -> list[Event]:
     from sidecar_api.patching import FILE, events_of
-    from sidecar_api.stores import data_directory
+    from sidecar_api.stores import data_directory, own_directory
     from tcd.config import load
     from tcd.errors import ConfigError
     from tcd.journal import read
 
     try:
         settings = load(os.environ, cli={"data_dir": folder}, path=config).settings
-        return events_of(read(data_directory(settings, os.environ) / FILE)[0])
+        return events_of(read((own_directory(settings, os.environ) or data_directory(settings, os.environ)) / FILE)[0])
     except ConfigError as error:
         print(f"tcd patch: {error.detail}", file=sys.stderr)
         raise typer.Exit(2) from None

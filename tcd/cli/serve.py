@@ -203,7 +203,7 @@ async def _serve(settings: Settings, sock: socket.socket, layers: _Layers) -> No
 async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, layers: _Layers) -> None:
     from sidecar_api.app import Edges, create_app, make_exporter
     from sidecar_api.rewriting import spotlight_key
-    from sidecar_api.stores import data_directory
+    from sidecar_api.stores import own_directory
     from tcd.calibration.store import AssetDirectory, default_asset_dir
     from tcd.triton.batcher import MicroBatcher
     from tcd.triton.health import HealthMonitor
@@ -227,7 +227,7 @@ async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, l
             },
             triton={"url": triton.url, "started": server is not None},
             spotlight_key=key,
-            folder=data_directory(settings, os.environ) if settings.ledger != "memory" else None,
+            folder=own_directory(settings, os.environ),
         )
         gpu = _gpu(settings)
         edges = dataclasses.replace(edges, spans=_spans(settings), gpu=gpu.sample if gpu is not None else None)

@@ -26,7 +26,7 @@ def _group() -> None:
 
 
 def _graph(folder: Path | None, config: Path | None) -> TrustGraph:
-    from sidecar_api.stores import data_directory
+    from sidecar_api.stores import data_directory, own_directory
     from sidecar_api.trusting import FILE, connected
     from tcd.config import load
     from tcd.errors import ConfigError
@@ -34,7 +34,7 @@ def _graph(folder: Path | None, config: Path | None) -> TrustGraph:
 
     try:
         settings = load(os.environ, cli={"data_dir": folder}, path=config).settings
-        path = data_directory(settings, os.environ) / FILE
+        path = (own_directory(settings, os.environ) or data_directory(settings, os.environ)) / FILE
         if not path.exists():
             print(f"tcd trust: {path} is not there", file=sys.stderr)
             raise typer.Exit(2)

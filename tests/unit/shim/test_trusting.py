@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sidecar_api.app import Edges
+from sidecar_api.stores import own_directory
 from sidecar_api.trusting import FILE, TrustFeed, connected
 from tcd.cli.trust import app as trust_app
 from tcd.journal import Journal, read
@@ -105,6 +106,22 @@ async def test_a_session_whose_blocks_are_rejected_at_its_end_is_bad_evidence(ma
         judge.judge_blocks = rejected
         app.runtime.service.end(next(iter(app.runtime.service.sessions)), "end")
     assert [good for _, _, good, _, _ in read(tmp_path / FILE)[0]] == [False] * 3
+
+
+def test_each_shim_has_a_directory_of_its_own(kit: Any, tmp_path: Path) -> None:
+    def where(**changes: Any) -> Path | None:
+        return own_directory(kit.settings_of(data_dir=tmp_path, **changes), {})
+
+    assert where(ledger="sqlite") == tmp_path
+    assert where(ledger="memory") is None
+    shared = {"ledger": "postgresql://u@h/d"}
+    assert where(**shared) is None
+    assert where(replica="eu-1", **shared) == tmp_path / "replicas" / "eu-1"
+    for name in ("../x", "a/b", ".."):
+        made = where(replica=name, **shared)
+        assert made is not None
+        assert made.parent == tmp_path / "replicas"
+        assert len(made.name) == 64
 
 
 def until(condition: Any) -> None:
