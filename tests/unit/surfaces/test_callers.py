@@ -58,6 +58,7 @@ def message(method: str, members: dict[str, Any]) -> Any:
 def rewritten(reply: pb.RewriteResponse) -> dict[str, Any]:
     value = messages.report(reply)
     value["body"] = json.loads(value.pop("body_json"))
+    value["receipt"] = value.pop("receipt_head")
     for zone in value["zone_byte_ranges_per_message"]:
         zone["ranges"] = [[pair["start"], pair["end"]] for pair in zone["ranges"]]
     value["findings"] = [MessageToDict(finding) for finding in reply.findings]
@@ -200,6 +201,6 @@ async def test_a_snapshot_cannot_bring_members_of_its_own() -> None:
     ],
 )
 def test_the_messages_have_the_members_of_the_schema(kind: type[msgspec.Struct], made: type) -> None:
-    renamed = {"body": "body_json"}
+    renamed = {"body": "body_json", "receipt": "receipt_head"}
     names = {renamed.get(f.encode_name, f.encode_name.lower()) for f in msgspec.structs.fields(kind)}
     assert {f.name for f in made.DESCRIPTOR.fields} == names  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ VARIED = [(path, method) for path, method in OPERATIONS if method == "post" or "
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_schemathesis(path: str, method: str, mode: GenerationMode) -> None:
-    fuzz(path, method, mode, 15)
+    fuzz(path, method, mode, 10)
 
 
 def _one(path: str, method: str, mode: str, cases: int) -> str:
