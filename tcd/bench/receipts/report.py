@@ -74,7 +74,8 @@ def _table(found: Mapping[str, Any]) -> list[str]:
     for name, row in found["rates"]["rows"].items():
         if "batch" in name:
             continue
-        base, word = (raw_sign, "signing") if name.startswith(("issue", "raw Ed25519 sign")) else (raw_verify, "verify")
+        signing = name.startswith("issue") or name.endswith("sign")
+        base, word = (raw_sign, "signing") if signing else (raw_verify, "verify")
         beside = f"{row['us'] / base:.2f} {word}" if name.startswith(("issue", "verify", "raw")) else ""
         out.append(f"| {name} | {row['us']:.1f} | {row['best_us']:.1f} | {row['per_second']:,} | {beside} |")
     return out
@@ -126,19 +127,21 @@ def markdown(found: Mapping[str, Any], images: str = "") -> str:
         "same turns. What a row takes by itself grows by its neighbours on a busy machine, which share its caches."
     )
     reading = (
-        "*By layer* is what the shim does: each receipt has an Ed25519 signature, and each batch's subtree of the log "
+        "*By layer*: each receipt has an Ed25519 signature, as the shim gives it, and each batch's subtree of the log "
         "one of Ed25519 and one of ML-DSA-44. *Of the batch alone* leaves out the receipts' own: bodies are written, "
-        "checked, hashed and linked, the subtree is signed with both, and a verifier who accepts inclusion instead of "
-        "a signature needs nothing else. That is the comparison of the design's table, and the target's. A signature "
-        "of its own for each receipt bounds what any implementation can reach by layer: the fourth column is what is "
-        "left when everything but raw signing is free. *Anywhere* is a batch that begins at leaf 5: two subtrees are "
-        "signed instead of one."
+        "checked, hashed and linked, and the subtree is signed with both; it serves verifiers whose policy takes "
+        "inclusion in the log for a signature. That is the comparison of the design's table, and the target's. A "
+        "signature of its own for each receipt bounds what any implementation can reach by layer: the fourth column "
+        "is what is left when everything but raw signing is free. *Anywhere* is a batch that begins at leaf 5: two "
+        "subtrees are signed instead of one. The shim signs checkpoints rather than subtrees, one of each algorithm "
+        "for all leaves since the last one, so its batches are as large as its checkpoints are apart."
     )
     lines = [
         "# Receipts: what they cost beside raw signing",
         "",
         f"`tcd bench receipts`, tcd {found['version']}, {found['machine']}, load average {found['load']:g} at the end.",
         "",
+        *([found["note"], ""] if found.get("note") else []),
         "| what | asked | measured | |",
         "|---|---|---|---|",
         *(f"| {name} | {asked} | {got} | {'held' if ok else 'missed'} |" for name, asked, got, ok in targets(found)),
