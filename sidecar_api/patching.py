@@ -241,10 +241,13 @@ class Patches:
 def patched(rules: JudgeRules, patches: Sequence[Patch]) -> JudgeRules:
     """Rules with patches over them; where a policy is stricter than a patch, the policy stays."""
     mine = {patch.setting: patch.value for patch in patches}
-    decision = replace(
-        rules.decision,
-        **{n: mine[n] for n in ("mode", "on_failure", "static_action", "hard_fail_on_floor") if n in mine},
-    )
+    # the settings may have been tightened since the patch was applied: the stricter of the two
+    mine = {
+        name: value
+        for name, value in mine.items()
+        if not hasattr(rules.decision, name) or not RELOADABLE[name](getattr(rules.decision, name), value)
+    }
+    decision = replace(rules.decision, **{name: value for name, value in mine.items() if hasattr(rules.decision, name)})
     bound = rules.bound
     if bound is not None and mine.get("mode") == "enforce":
         bound = replace(bound, mode="enforce")

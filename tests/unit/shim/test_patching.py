@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from sidecar_api.app import Edges
 from sidecar_api.patching import FILE, PATCHABLE
+from sidecar_api.reload import Reloader
+from sidecar_api.schemas import DiagnoseRequest
 from tcd.cli.patch import app as patch_app
 from tcd.errors import Conflict, Forbidden, Unavailable, ValidationFailed
 from tcd.journal import read
@@ -37,7 +39,8 @@ def clock() -> Clock:
 
 def shim(make_client: Any, clock: Clock, folder: Path, **changes: Any) -> Any:
     edges = Edges(folder=folder, now_us=clock.now_us)
-    return make_client(edges=edges, entropy_floor=0.1, **changes)
+    # no answer of a loaded machine is late, unless a test says so
+    return make_client(**{"edges": edges, "entropy_floor": 0.1, "slo_ms": 1e9, **changes})
 
 
 def put_in_force(patches: Any, **terms: Any) -> None:
@@ -156,6 +159,17 @@ async def test_a_full_disk_means_that_nothing_happened(
     assert next(iter(patches)).state == "approved"
 
 
+async def test_settings_that_are_tightened_later_stay_in_force(make_client: Any, clock: Clock, tmp_path: Path) -> None:
+    client = shim(make_client, clock, tmp_path, on_failure="open")
+    service = client.app.runtime.service
+    put_in_force(service.patches, setting="on_failure", value="static")
+    assert service.rules(DiagnoseRequest()).decision.on_failure == "static"
+    Reloader(client.app.runtime).apply(client.app.runtime.settings.model_copy(update={"on_failure": "closed"}))
+    assert service.rules(DiagnoseRequest()).decision.on_failure == "closed"
+    Reloader(client.app.runtime).apply(client.app.runtime.settings.model_copy(update={"entropy_floor": 5.0}))
+    assert service.rules(DiagnoseRequest()).entropy_floor == 5.0
+
+
 BOUND = '[[policy]]\nname = "watch"\nversion = 1\nmode = "monitor"\n'
 
 
@@ -197,7 +211,7 @@ async def test_what_was_answered_survives_kill_9(make_client: Any, tmp_path: Pat
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     done = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, check=False)
     assert done.returncode == -9
-    client = make_client(edges=Edges(folder=tmp_path))
+    client = make_client(edges=Edges(folder=tmp_path), slo_ms=1e9)
     [patch] = list(client.app.runtime.service.patches)
     assert (patch.state, patch.approver) == ("active", "bob")
     assert (await floored(client, "s"))["action"] == "degrade"

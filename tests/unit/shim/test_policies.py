@@ -321,6 +321,17 @@ async def test_a_changed_file_and_sighup_reload_the_bundle(make_client: Any, tmp
     assert (await client.step(tenant="other"))["policy_ref"].startswith("watch@1#")
 
 
+async def test_pressure_is_late_answers_of_late(make_client: Any, tmp_path: Path) -> None:
+    text = '[[policy]]\nname = "p"\nversion = 1\n[[policy.decision]]\nname = "slow"\nwhen = { pressure = 1.0 }\n'
+    path = write(tmp_path, text + 'action = "throttle"\ncause = "slo"\n')
+    # every answer is late under this objective, and none under the other
+    hurried, calm = make_client(policies=path, slo_ms=0.0001), make_client(policies=path, slo_ms=1e9)
+    assert (await hurried.step(session="first"))["action"] == "allow"
+    answer = await hurried.step(session="second")
+    assert (answer["action"], answer["cause"]) == ("throttle", "slo")
+    assert [(await calm.step(session=str(i)))["action"] for i in range(3)] == ["allow"] * 3
+
+
 CONDITION = """
 [[policy]]
 name = "c"
