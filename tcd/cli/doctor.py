@@ -69,6 +69,7 @@ def examine(given: Mapping[str, object], *, config: Path | None, timeout: float)
     changed = {name: origin for name, origin in loaded.origins.items() if origin != "default"}
     detail = ", ".join(f"{name} ({origin})" for name, origin in sorted(changed.items())) or "all defaults"
     yield Finding("settings", "ok", detail)
+    yield from _policies(settings)
     if settings.mode == "monitor":
         yield Finding("mode", "warn", "monitor: no decision is enforced", "TCD_MODE=enforce once you trust it")
     yield from check_machine(
@@ -81,6 +82,20 @@ def examine(given: Mapping[str, object], *, config: Path | None, timeout: float)
     yield from _scoring(settings)
     yield from _kept(settings, timeout)
     yield from _servers(settings, timeout)
+
+
+def _policies(settings: Settings) -> Iterator[Finding]:
+    from tcd.bundles import configured
+    from tcd.doctor import Finding
+    from tcd.errors import ConfigError
+
+    try:
+        bundle = configured(settings.policies, settings.policies_json)
+    except ConfigError as error:
+        yield Finding("policies", "fail", error.detail, "correct the bundle; `tcd policy lint` shows all of it")
+        return
+    if bundle is not None:
+        yield Finding("policies", "ok", ", ".join(policy.ref for policy in bundle))
 
 
 def _scoring(settings: Settings) -> Iterator[Finding]:
@@ -151,6 +166,8 @@ def _servers(settings: Settings, timeout: float) -> Iterator[Finding]:
     yield check_port("http", settings.http_host, settings.http_port, flag="TCD_HTTP_PORT", serves=running)
     if settings.grpc_enable:
         yield check_port("grpc", settings.grpc_host, settings.grpc_port, flag="TCD_GRPC_PORT", serves=running)
+    if settings.admin_enable:
+        yield check_port("admin", settings.admin_host, settings.admin_port, flag="TCD_ADMIN_PORT", serves=running)
     if settings.prom_port:
         yield check_port("prometheus", settings.http_host, settings.prom_port, flag="TCD_PROM_PORT", serves=running)
     yield check_reach(settings.http_host, tokens=bool(settings.api_tokens))

@@ -348,6 +348,18 @@ def test_the_command(tmp_path: Path) -> None:
         assert said[check]["status"] == "warn", said[check]
 
 
+def test_policies_and_the_admin_port(tmp_path: Path) -> None:
+    bundle = tmp_path / "policies.toml"
+    bundle.write_text('[[policy]]\nname = "a"\nversion = 1\n')
+    env = {"TCD_POLICIES": str(bundle), "TCD_ADMIN_ENABLE": "true", "TCD_ADMIN_PORT": "0"}
+    _, said = run(tmp_path / "data", "--json", **env)
+    assert (said["policies"]["status"], said["admin port"]["status"]) == ("ok", "ok")
+    assert said["policies"]["detail"].startswith("a@1#")
+    bundle.write_text('[[policy]]\nname = "a"\nversion = "x"\n')
+    code, said = run(tmp_path / "data", "--json", **env)
+    assert (code, said["policies"]["status"]) == (2, "fail")
+
+
 def test_people_see_the_remedies(tmp_path: Path) -> None:
     code, said = run(tmp_path, TCD_RECEIPTS_ENABLE="false", COLUMNS="200")
     assert code == 1
