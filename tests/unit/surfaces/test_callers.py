@@ -57,7 +57,6 @@ def message(method: str, members: dict[str, Any]) -> Any:
 
 def rewritten(reply: pb.RewriteResponse) -> dict[str, Any]:
     value = messages.report(reply)
-    value["receipt"] = value.pop("receipt_head", None)
     value["body"] = json.loads(value.pop("body_json"))
     value["receipt"] = value.pop("receipt_head")
     for zone in value["zone_byte_ranges_per_message"]:
