@@ -77,11 +77,11 @@ async def app(folder: Path | None, **changes: Any) -> AsyncIterator[ShimApp]:
         assets=assets,
         edges=Edges(ledger=ledger),
     )
-    made.runtime.service.start()
     try:
-        yield made
+        # as a server would: recovers, starts, and in the end makes everything durable
+        async with made.router.lifespan_context(made):
+            yield made
     finally:
-        await made.runtime.service.stop(timeout=60)
         if ledger is not None:
             await ledger.close()
 

@@ -132,7 +132,9 @@ class _Pool:
     async def drained(self, timeout: float) -> None:
         """Wait for the answers that are still out, at most `timeout` seconds."""
         if self.pending:
-            await asyncio.wait([self._loop.create_task(self._empty.wait())], timeout=timeout)
+            waiting = self._loop.create_task(self._empty.wait())
+            await asyncio.wait([waiting], timeout=timeout)
+            waiting.cancel()
 
     def close(self) -> None:
         self.closing = True

@@ -128,7 +128,10 @@ def test_serve_from_start_to_drain(tmp_path: Path) -> None:
 
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             running = [pool.submit(load, n) for n in range(4)]
-            time.sleep(0.5)
+            until = time.monotonic() + 60
+            while 200 not in statuses:
+                assert time.monotonic() < until
+                time.sleep(0.05)
             process.send_signal(signal.SIGTERM)
             for future in running:
                 future.result()
