@@ -119,7 +119,7 @@ const TYPES = new Map(Object.entries({
     evidence: oneOf('shim', 'caller'), witness: list(SEGMENT, 8),
     decision: record({
       ...all(flag, 'verdict', 'trigger'), ...all(real, 'score', 'threshold'), ...all(ACTION, 'action', 'enforced'),
-      cause: oneOf('detector', 'av', 'policy', 'budget', 'degraded', ''), ...all(int(), 'step', 'status'),
+      cause: oneOf('detector', 'av', 'policy', 'budget', 'degraded', 'trust', 'slo', ''), ...all(int(), 'step', 'status'),
       tags: list(text(64, 1), 16),
     }),
     route: record({
@@ -131,13 +131,19 @@ const TYPES = new Map(Object.entries({
       unit: UNIT, ...all(digest, 'stream', 'hypothesis'), ...all(int(), 'epoch', 'index', 'seq', 'known'),
       ...all(real, 'alloc', 'spent', 'wealth', 'p', 'p_floor'), sup: list(real, 2, 2), exhausted: flag,
     }),
-  }],
+  }, { risk: record({
+    tier: int(0, 2), ...all(flag, 'alarm', 'floor', 'failed'), ...all(real, 'spent', 'distrust', 'pressure'),
+  }) }],
   gap: [{ gap: record({ ...all(int(), 'from', 'to'), reason: name }) }],
   close: [{ close: record({ reason: REASON, count: int(1) }) }, { eproc: EPROC }],
   admin: [{ admin: record({ ...all(name, 'action', 'actor'), object: digest }) }],
   ack: [{ ack: record({ actor: name, stream: digest, claim: int(), terms: TERMS }) }],
   rotate: [{ rotate: either(...ROTATE) }],
   heads: [{ heads: record({ count: int(), root: hexOf(32) }) }],
+  rewrite: [{ subject: digest, model: MODEL, rewrite: record({
+    ...all(digest, 'outcome', 'before', 'after'), ...all(flag, 'rewritten', 'shadow'), zones: int(), delta: int(-MOST),
+    marking: oneOf('datamark', 'delimit', 'encode', 'none'), failures: list(text(64, 1), 16),
+  }) }],
 }).map(([typ, [own, optional]]) => [typ, record({ ...BASE, ...own }, optional)]));
 
 function members(body) {

@@ -270,6 +270,11 @@ def bodies() -> list[bytes]:
     made.issue("gap", {"gap": {"from": 2, "to": 3, "reason": "lost"}})
     made.issue("admin", {"admin": {"action": "a", "actor": "o", "object": D}})
     made.issue("ack", {"ack": {"actor": "o", "stream": D, "claim": 1, "terms": terms}})
+    risk = {"tier": 1, **dict.fromkeys(("alarm", "floor", "failed"), False)}
+    made.decision(risk=risk | dict.fromkeys(("spent", "distrust", "pressure"), "3fb999999999999a"))
+    rewrite = {"marking": "datamark", "zones": 1, "delta": -3, "failures": ["f"], "rewritten": True, "shadow": False}
+    rewrite |= dict.fromkeys(("outcome", "before", "after"), D)
+    made.issue("rewrite", {"subject": D, "model": MODEL.to_json(), "rewrite": rewrite})
     made.issue("heads", {"heads": {"count": 3, "root": "0" * 64}})
     old = made.issuer.pinned()
     made.issue("rotate", rotate_members(origin=ORIGIN, old=old, new=SigningKey(bytes(32)), from_us=5))

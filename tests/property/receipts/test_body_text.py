@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tcd.receipts import KeySet, SigningKey, VerifyPolicy, canonical, head_of, signature_input, verify_single
+from tcd.receipts.body import TYPES
 from tcd.receipts.errors import SchemaMismatch
 from tcd.receipts.schema import Shape, integer, text, u64
 from tests.property.receipts.targets import bodies, read_both_ways
@@ -73,7 +74,7 @@ def test_changed_members(count: int) -> None:
             value = _changed(random, value, honest)
         body = canonical.write(value)
         seen[str(value.get("typ")), read_both_ways(body) is not None] += 1
-    for typ in ("open", "decision", "gap", "close", "admin", "ack", "heads", "rotate"):
+    for typ in TYPES:
         assert min(seen[typ, True], seen[typ, False]) > count / 500, seen
 
 
