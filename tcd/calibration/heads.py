@@ -24,11 +24,12 @@ Bool = NDArray[np.bool_]
 
 #: Kinds of faults that a head learns together. A loop lowers what a corruption raises, and a corruption is weak where a
 #: blow-up is plain: one head for all spends the false alarms of one on the others (docs/detection.md).
-GROUPS: Final = (("severe", "mild"), ("temperature", "shift"), ("loop",))
-#: Without features a corruption hides too well for a head of its own.
+GROUPS: Final = (("severe", "mild"), ("temperature", "shift", "soft"), ("loop",))
+#: Without features a corruption hides too well for a head of its own, without entropies a loop too.
 FEWER_GROUPS: Final = (("severe", "mild", "temperature", "shift"), ("loop",))
+ONE_GROUP: Final = (("severe", "mild", "temperature", "shift", "loop", "soft"),)
 #: Weight of a kind of fault in training against that of the others of its head.
-_EMPHASIS: Final = {"severe": 2.0, "mild": 2.0, "soft": 0.3}
+_EMPHASIS: Final = {"severe": 2.0, "mild": 2.0, "soft": 0.1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +123,22 @@ def more_of(steps: list[Steps], draft: DetectorAsset, options: FitOptions) -> Tr
     return training_of(list(options.training), replace(draft, location=location, scale=scale), options)
 
 
+def _groups(number: int) -> tuple[tuple[str, ...], ...]:
+    """The groups of a signal mask: the less is seen, the fewer."""
+    if number & Signal.FEATURES:
+        return GROUPS
+    return FEWER_GROUPS if number & Signal.ENTROPY else ONE_GROUP
+
+
 def heads_of(number: int, training: Training, usable: Bool, options: FitOptions) -> tuple[Head, ...]:
     """One head per group of faults that the recordings hold; the shipped ones where they hold none.
 
     Raises:
         AssetError: if there is nothing to learn from, and no weights are given for the mask.
     """
-    groups = options.groups or (GROUPS if number & int(Signal.FEATURES) else FEWER_GROUPS)
-    found = [group for group in groups if options.learn and np.isin(training.kind, group).any()]
+    found = [
+        group for group in options.groups or _groups(number) if options.learn and np.isin(training.kind, group).any()
+    ]
     if found:
         return tuple(training.only(group).fit(usable, options.ridge) for group in found)
     shipped = options.weights.get(number)

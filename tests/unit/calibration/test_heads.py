@@ -48,6 +48,7 @@ def test_without_features_corruption_shares_a_head_with_blow_ups() -> None:
     assert heads[0].linear[0] > 1
     assert heads[0].linear[20] > 1
     assert not any(head.linear[~usable(3)].any() for head in heads)
+    assert len(heads_of(1, faults, usable(1), FitOptions())) == 1
 
 
 def test_groups_without_a_recorded_fault_have_no_head() -> None:
@@ -59,9 +60,9 @@ def test_groups_without_a_recorded_fault_have_no_head() -> None:
 def test_faults_of_no_group_and_none_at_all_leave_the_given_weights() -> None:
     for kinds in ({}, {"soft": 3}):
         with pytest.raises(AssetError, match="no faults to learn from"):
-            heads_of(15, training(kinds), usable(15), FitOptions())
+            heads_of(3, training(kinds), usable(3), FitOptions())
         given = FitOptions(weights=shipped_weights())
-        assert len(heads_of(15, training(kinds), usable(15), given)) == len(shipped_weights()[15].heads)
+        assert len(heads_of(3, training(kinds), usable(3), given)) == len(shipped_weights()[3].heads)
 
 
 def test_weights_of_a_fit_without_the_nucleus_leave_it_out() -> None:
