@@ -108,6 +108,7 @@ def make_plan(
         "length must be in 64..400": 64 <= length <= 400,  # noqa: PLR2004 - room for the prompt
         "a regime's count and batch must be positive": batch > 0 and all(n > 0 for n in regimes.values()),
         "no corruptions": bool(corruptions) or "corrupt" not in regimes,
+        "a corruption is named twice": len(set(corruptions)) == len(corruptions),
     }
     if not all(checks.values()):
         raise ValueError("; ".join(text for text, fine in checks.items() if not fine))

@@ -50,6 +50,7 @@ def test_a_plan_is_seeded_and_has_every_regime_on_new_prompts() -> None:
         {"batch": 0},
         {"corruptions": ["noise"]},
         {"corruptions": []},
+        {"corruptions": ["noise:0.2", "quant:4", "noise:0.2"]},
     ],
 )
 def test_bad_plans_are_refused(options: dict[str, Any]) -> None:
