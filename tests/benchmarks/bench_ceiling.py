@@ -1,4 +1,4 @@
-"""The most that a combination of the detector's statistics could reach: fitted on the faults and prompts it is scored on.
+"""The most that a combination of the detector's statistics could reach: fitted on the very faults it is scored on.
 
 `python tests/benchmarks/bench_ceiling.py DIR`. In-sample, so an optimistic bound for any weights of this form: what it
 misses, the statistics do not show at this budget of false alarms. Asserts nothing.
