@@ -135,7 +135,7 @@ async def test_what_does_not_follow_is_named(make_client: Any, tmp_path: Path, r
     for change, name in (
         (lambda body: body["decision"].update(score=hex64(0.123)), "decision.score"),
         (lambda body: body["decision"].update(threshold=hex64(0.5)), "decision.threshold"),
-        (lambda body: body["decision"].update(trigger=True), "decision.trigger"),
+        (lambda body: body["decision"].update(trigger=not body["decision"]["trigger"]), "decision.trigger"),
         (lambda body: body["av"].update(p=hex64(1e-9)), "av.p"),
         (lambda body: body["components"]["invertibility"].update(z=hex64(9.0)), "components.invertibility"),
         (lambda body: body["components"]["multivariate"].update(p=hex64(0.5)), "components.multivariate"),
