@@ -69,6 +69,11 @@ class Engine:
         assert not check or done.returncode == 0, f"podman {' '.join(args)}: {done.stderr.decode()[-3000:]}"
         return done.stdout.decode()
 
+    def logs(self, name: str) -> str:
+        """What a container said last, on both streams."""
+        done = subprocess.run(["podman", *self.options, "logs", "--tail", "30", name], capture_output=True, check=False)
+        return (done.stdout + done.stderr).decode()
+
     def build(self, name: str, dockerfile: Path, context: Path, **args: str) -> None:
         """Build an image; what a build may reach of this machine is its certificates."""
         start = time.monotonic()

@@ -38,7 +38,7 @@ class Compose:
     def run(self, *args: str) -> str:
         done = subprocess.run(
             [
-                *("podman-compose", "-f", str(ROOT / "docker" / "compose.yaml")),
+                *("podman-compose", "-p", "tcd", "-f", str(ROOT / "docker" / "compose.yaml")),
                 *("--podman-args", " ".join(self.engine.options), *args),
             ],
             capture_output=True,
@@ -54,7 +54,7 @@ class Compose:
         return f"http://127.0.0.1:{self.ports[service]}"
 
     def logs(self) -> str:
-        return "\n".join(self.engine.podman("logs", "--tail", "20", f"tcd_{name}_1", check=False) for name in SERVICES)
+        return "\n".join(self.engine.logs(f"tcd_{name}_1") for name in SERVICES)
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def running(images: Images) -> Iterator[Running]:
         *("-v", "tcd-test-ledger:/var/lib/tcd", *environment, images.shim),
     )
     made = Running(images, f"http://127.0.0.1:{ports[3]}", "tcd-s", "tcd-t")
-    until(lambda: ready(f"{made.url}/readyz"), lambda: engine.podman("logs", "tcd-s") + engine.podman("logs", "tcd-t"))
+    until(lambda: ready(f"{made.url}/readyz"), lambda: engine.logs("tcd-s") + engine.logs("tcd-t"))
     yield made
     engine.podman("rm", "-f", "tcd-s", "tcd-t")
     engine.podman("volume", "rm", "-f", "tcd-test-ledger")
@@ -115,7 +115,7 @@ def test_the_health_check_follows_triton(running: Running) -> None:
         until(lambda: not ready(f"{running.url}/readyz"), lambda: "a shim without Triton stays ready")
     finally:
         podman("unpause", running.triton)
-    until(lambda: ready(f"{running.url}/readyz"), lambda: podman("logs", running.shim))
+    until(lambda: ready(f"{running.url}/readyz"), lambda: running.images.engine.logs(running.shim))
 
 
 def test_sigterm_drains_and_the_ledger_is_there_afterwards(running: Running) -> None:
@@ -143,7 +143,7 @@ def test_sigterm_drains_and_the_ledger_is_there_afterwards(running: Running) -> 
         thread.join()
     assert running.images.engine.inspect(running.shim)["State"]["ExitCode"] == 0
     podman("start", running.shim)
-    until(lambda: ready(f"{running.url}/readyz"), lambda: podman("logs", running.shim))
+    until(lambda: ready(f"{running.url}/readyz"), lambda: running.images.engine.logs(running.shim))
     for answer in answers:
         assert call(f"{running.url}/verify", receipt_of(answer))["ok"]
     podman("stop", "-t", "30", running.triton)
