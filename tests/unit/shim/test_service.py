@@ -320,14 +320,15 @@ async def test_a_conflict_is_seen_while_the_first_is_in_flight(make_client: Any,
 
 
 async def test_rate_limit(make_client: Any) -> None:
-    client = make_client(http_rate_cap=3, http_rate_refill=0.5)
+    # slow enough that a busy machine refills nothing meanwhile
+    client = make_client(http_rate_cap=3, http_rate_refill=0.005)
     replies = [await client.post({"tokens_delta": 50}) for _ in range(4)]
     assert [r.status for r in replies] == [200, 200, 200, 429]
     last = replies[-1]
     assert last.json()["code"] == "quota-exceeded"
     assert last.json()["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
     assert last.json()["violated-policies"] == ["subject"]
-    assert 1 <= int(last.headers["retry-after"]) <= 2
+    assert 100 < int(last.headers["retry-after"]) <= 200
     assert last.headers["ratelimit"].startswith('"subject";r=0;t=')
     assert (await client.post({"session": "other"})).status == 200
     assert (await client.post({"session": "third", "tokens_delta": 10**7})).status == 200

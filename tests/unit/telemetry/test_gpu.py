@@ -35,7 +35,8 @@ def test_the_newest_sample_and_a_gpu_that_falls_off() -> None:
     sampler.start()
     assert done.wait(10)
     sampler.stop()
-    assert seen == [{}, {"gpu_util": 0.5}, {}, {"gpu_util": 0.7}]
+    # it may have looked once more before it was stopped
+    assert seen[:4] == [{}, {"gpu_util": 0.5}, {}, {"gpu_util": 0.7}]
 
 
 def test_without_nvml_it_says_why(caplog: pytest.LogCaptureFixture) -> None:
