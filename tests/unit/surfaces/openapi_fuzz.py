@@ -56,7 +56,7 @@ def _verify(body: dict[str, Any]) -> bool:
     chain = given["heads"] or given["bodies"]
     if single is chain or (single and not (given["receipt_head_hex"] and given["receipt_body_json"])):
         return True
-    sizes = {len(body[name]) for name in ("heads", "bodies", "sigs") if body.get(name) is not None}
+    sizes = {len(body[name]) for name in ("heads", "bodies", "sigs", "proofs") if body.get(name) is not None}
     return chain and not (given["heads"] and given["bodies"] and len(sizes) == 1 and 0 not in sizes)
 
 
