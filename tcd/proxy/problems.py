@@ -15,6 +15,7 @@ class UpstreamFailed(TcdError):
 
     code = "upstream_failed"
     http_status = 502
+    grpc_status = "UNAVAILABLE"
     title = "Bad gateway"
 
 
@@ -23,6 +24,7 @@ class UpstreamTimeout(TcdError):
 
     code = "upstream_timeout"
     http_status = 504
+    grpc_status = "DEADLINE_EXCEEDED"
     title = "Gateway timeout"
 
 
