@@ -233,15 +233,7 @@ class Receipts:
         """A record of nobody's session, after the `open` of its chain where that begins."""
         out: list[Receipt] = []
         if chain is None:
-            opened = records.open_session_members(
-                subject=chain_id(name, self.issuer.kid, *(() if tenant == "-" else (tenant,))),
-                model=records.Model("-"),
-                unit="none",
-                keys=(0, 0, 0),
-                mask=0,
-                assets=(0, 0, 0),
-                weight=0.0,
-            )
+            opened = records.open_plain_members(chain_id(name, self.issuer.kid, *(() if tenant == "-" else (tenant,))))
             new = ChainState(chain_id(name, self.issuer.kid, self.random(8).hex()))
             out.append(self._issue(new, "open", tenant, opened))
             chain = out[-1].next()

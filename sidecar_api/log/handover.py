@@ -35,15 +35,7 @@ def handover(
     issuer = Issuer(signer, origin=pinned.origin)
     ts_us = now_us if pinned.not_after_us is None else min(now_us, pinned.not_after_us)
     from_us = new[0].not_before_us if new[0].not_before_us is not None else now_us
-    opened = records.open_session_members(
-        subject=chain_id("keys", pinned.kid),
-        model=records.Model("-"),
-        unit="none",
-        keys=(0, 0, 0),
-        mask=0,
-        assets=(0, 0, 0),
-        weight=0.0,
-    )
+    opened = records.open_plain_members(chain_id("keys", pinned.kid))
     rotated = rotate_members(origin=pinned.origin, old=pinned, new=new[1], from_us=from_us)
     chain = ChainState(chain_id("keys", pinned.kid, random(8).hex()))
     out: list[Receipt] = []

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -49,20 +48,10 @@ def _signer(directory: Path | None, origin: str) -> LogSigner | None:
         raise ConfigError(msg) from None
 
 
-@contextlib.contextmanager
-def _target(out: Path | None) -> Iterator[BinaryIO]:
-    if out is None:
-        yield sys.stdout.buffer
-        return
-    part = out.with_name(out.name + ".part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+def _target(out: Path | None) -> AbstractContextManager[IO[bytes]]:
+    from tcd.files import writing
+
+    return contextlib.nullcontext(sys.stdout.buffer) if out is None else writing(out)
 
 
 def _export(

@@ -256,6 +256,13 @@ def open_session_members(
     return {"open": {"scope": "session", "subject": subject, "model": model.to_json(), "pins": pins, "unit": unit}}
 
 
+def open_plain_members(subject: str) -> dict[str, Any]:
+    """Members of the `open` record of a chain that is nobody's session: of keys, heads, administration."""
+    return open_session_members(
+        subject=subject, model=Model("-"), unit="none", keys=(0, 0, 0), mask=0, assets=(0, 0, 0), weight=0.0
+    )
+
+
 def open_epoch_members(*, stream: str, epoch: int, claim_level: float, terms: Terms) -> dict[str, Any]:
     """Members of the `open` record of a stream's epoch: its terms, committed before any data."""
     return {
