@@ -6,22 +6,21 @@ Hosts that it does not know and long bodies are refused; an app with a route tha
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from sidecar_api.admin.plane import Plane, Requires
 from sidecar_api.admin.routes import Enrolment, Outside, router
 from sidecar_api.http.body import Disconnected, check_length, read_body
 from sidecar_api.http.context import RequestContext, Scope
-from sidecar_api.http.problems import InternalError, MethodNotAllowed, problem
+from sidecar_api.http.handlers import handle_errors
+from sidecar_api.http.problems import InternalError, problem
 from tcd import __version__
-from tcd.errors import ConfigError, InvalidRequest, NotFound, TcdError, Unauthorized
+from tcd.errors import ConfigError, InvalidRequest, TcdError
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -33,18 +32,17 @@ _SAFE: Final = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 ]
-_NOT_ALLOWED: Final = 405
 _LOG: Final = logging.getLogger(__name__)
 
 
-def requirements(app: FastAPI) -> dict[tuple[str, str], Requires | Enrolment]:
-    """What each route requires, by method and path.
+def served(routes: Iterable[BaseRoute]) -> dict[tuple[str, str], tuple[APIRoute, Requires | Enrolment]]:
+    """Routes and what each one requires, by method and path.
 
     Raises:
         ConfigError: one requires nothing, or two things, or two people without a scope.
     """
-    found: dict[tuple[str, str], Requires | Enrolment] = {}
-    for route in app.routes:
+    found: dict[tuple[str, str], tuple[APIRoute, Requires | Enrolment]] = {}
+    for route in routes:
         if not isinstance(route, APIRoute):
             msg = f"{route!r} is no route of the admin plane"
             raise ConfigError(msg)
@@ -53,8 +51,17 @@ def requirements(app: FastAPI) -> dict[tuple[str, str], Requires | Enrolment]:
             msg = f"{route.path} does not say what it requires"
             raise ConfigError(msg)
         for method in route.methods or ():
-            found[method, route.path] = calls[0]
+            found[method, route.path] = route, calls[0]
     return found
+
+
+def requirements(app: FastAPI) -> dict[tuple[str, str], Requires | Enrolment]:
+    """What each route of an app requires, by method and path.
+
+    Raises:
+        ConfigError: as in `served`.
+    """
+    return {key: gate for key, (_, gate) in served(app.routes).items()}
 
 
 class AdminApp(FastAPI):
@@ -75,8 +82,7 @@ class AdminApp(FastAPI):
         self.hosts = {host.lower() for host in hosts}
         # not as an included router: what is enumerated has to be what is served
         self.router.routes.extend(router(plane, outside).routes)
-        self.add_exception_handler(TcdError, _tcd_error)
-        self.add_exception_handler(HTTPException, _http_error)
+        handle_errors(self)
         requirements(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -142,28 +148,6 @@ async def _refuse(send: Send, error: TcdError, context: RequestContext) -> None:
     status, headers, body = problem(error, context)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _response(request: Request, error: TcdError) -> Response:
-    status, headers, body = problem(error, request.scope["tcd"])
-    if isinstance(error, Unauthorized):
-        headers = [*headers, (b"www-authenticate", b"Bearer")]
-    response = Response(body, status)
-    response.raw_headers = headers
-    return response
-
-
-async def _tcd_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, TcdError)  # noqa: S101 - for the type checker: registered for it
-    return _response(request, error)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker: registered for it
-    if error.status_code == _NOT_ALLOWED:
-        return _response(request, MethodNotAllowed((error.headers or {}).get("allow", "")))
-    msg = "no such thing"
-    return _response(request, NotFound(msg))
 
 
 def create_admin(plane: Plane, outside: Outside, *, hosts: Collection[str]) -> AdminApp:

@@ -11,7 +11,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sidecar_api.admin.answers import (
+    Act,
+    Budget,
+    Checked,
+    Config,
+    LedgerFigures,
+    Page,
+    People,
+    Policies,
+    Receipt,
+    Waiting,
+    Whoami,
+)
 from sidecar_api.admin.budgets import BudgetQuery
+from sidecar_api.admin.describe import says
 from sidecar_api.admin.plane import Mutation, Plane, Requires, message_of
 from sidecar_api.admin.principals import KeySet, Principals, changed
 from sidecar_api.admin.receipts import Query, ReceiptSearch
@@ -120,7 +134,7 @@ def router(plane: Plane, outside: Outside) -> APIRouter:
 
 
 def _people(made: APIRouter, plane: Plane) -> None:
-    @made.get("/whoami")
+    @made.get("/whoami", **says("Who the token is of", gives=Whoami))
     async def whoami(caller: Annotated[Caller, Depends(Requires(None))]) -> Response:
         return JSONResponse(
             {
@@ -131,13 +145,13 @@ def _people(made: APIRouter, plane: Plane) -> None:
             }
         )
 
-    @made.get("/principals")
+    @made.get("/principals", **says("The key set in force", gives=People))
     async def principals(_: Annotated[Caller, Depends(Requires("principals:read", everywhere=True))]) -> Response:
         known = plane.principals
         assert known is not None  # noqa: S101 - somebody was admitted
         return JSONResponse({"digest": known.digest, **known.document.model_dump(mode="json")})
 
-    @made.put("/principals")
+    @made.put("/principals", **says("Propose another key set", takes=KeySet))
     async def replace(request: Request, caller: Annotated[Caller, Depends(REPLACING)]) -> Response:
         before, after = plane.principals, Principals(await _parsed(request, KeySet))
         assert before is not None  # noqa: S101 - somebody was admitted
@@ -152,7 +166,11 @@ def _people(made: APIRouter, plane: Plane) -> None:
         shown = {"changes": list(changed(before, after)), "principals": after.document.model_dump(mode="json")}
         return await plane.mutate(request, caller, REPLACING, Mutation("principals.put", after.digest, shown, work))
 
-    @made.post("/enrol", dependencies=[Depends(Enrolment())])
+    @made.post(
+        "/enrol",
+        dependencies=[Depends(Enrolment())],
+        **says("Enrol the first principals", takes=KeySet, gives=Act),
+    )
     async def enrol(request: Request) -> Response:
         first = Principals(await _parsed(request, KeySet))
         await _possession(plane, request, first)
@@ -201,11 +219,11 @@ async def _possession(plane: Plane, request: Request, principals: Principals) ->
 
 
 def _proposals(made: APIRouter, plane: Plane) -> None:
-    @made.get("/approvals")
+    @made.get("/approvals", **says("Proposals that the caller could approve", gives=Waiting))
     async def waiting(caller: Annotated[Caller, Depends(Requires(None))]) -> Response:
         return JSONResponse({"approvals": [proposal.to_json() for proposal in plane.approvals.seen_by(caller)]})
 
-    @made.post("/approvals/{identifier}")
+    @made.post("/approvals/{identifier}", **says("Approve a proposal", gives=Act))
     async def approve(request: Request, identifier: str, caller: Annotated[Caller, Depends(APPROVING)]) -> Response:
         async def work() -> tuple[int, Any]:
             proposal = plane.approvals.take(identifier, caller)
@@ -218,21 +236,21 @@ def _proposals(made: APIRouter, plane: Plane) -> None:
 
 
 def _shim(made: APIRouter, plane: Plane, outside: Outside) -> None:
-    @made.get("/config")
+    @made.get("/config", **says("Every setting, secrets hidden", gives=Config))
     async def config(_: Annotated[Caller, Depends(Requires("config:read", everywhere=True))]) -> Response:
         return JSONResponse(outside.config())
 
-    @made.get("/policies")
+    @made.get("/policies", **says("The policies in force", gives=Policies))
     async def policies(_: Annotated[Caller, Depends(Requires("policy:read", everywhere=True))]) -> Response:
         return JSONResponse(outside.policies())
 
-    @made.post("/policies:validate")
+    @made.post("/policies:validate", **says("What a bundle would be", takes=Bundle, gives=Checked))
     async def validate(
         request: Request, _: Annotated[Caller, Depends(Requires("policy:read", everywhere=True))]
     ) -> Response:
         return JSONResponse(outside.check_policies((await _parsed(request, Bundle)).files))
 
-    @made.put("/policies")
+    @made.put("/policies", **says("Propose a bundle of policies", takes=Bundle, refuses=(404,)))
     async def put(request: Request, caller: Annotated[Caller, Depends(PUTTING)]) -> Response:
         files = (await _parsed(request, Bundle)).files
         write = outside.put_policies
@@ -248,20 +266,20 @@ def _shim(made: APIRouter, plane: Plane, outside: Outside) -> None:
 
 
 def _receipts(made: APIRouter, receipts: ReceiptSearch) -> None:
-    @made.get("/receipts")
+    @made.get("/receipts", **says("Search receipts", asks=Query, gives=Page))
     async def search(request: Request, caller: Annotated[Caller, Depends(Requires("receipts:read"))]) -> Response:
         return JSONResponse(await receipts.search(_asked(request, Query), tenant=caller.tenant))
 
-    @made.get("/receipts/{head}")
+    @made.get("/receipts/{head}", **says("One receipt", gives=Receipt))
     async def get(head: str, caller: Annotated[Caller, Depends(Requires("receipts:read"))]) -> Response:
         return JSONResponse(await receipts.get(head, tenant=caller.tenant))
 
 
 def _budgets(made: APIRouter, budgets: Showing) -> None:
-    @made.get("/alpha")
+    @made.get("/alpha", **says("A budget as of now", asks=BudgetQuery, gives=Budget, refuses=(404,)))
     async def alpha(request: Request, caller: Annotated[Caller, Depends(Requires("alpha:read"))]) -> Response:
         return JSONResponse(budgets.show(_asked(request, BudgetQuery), tenant=caller.tenant))
 
-    @made.get("/ledger")
+    @made.get("/ledger", **says("How much the ledger keeps", gives=LedgerFigures))
     async def ledger(_: Annotated[Caller, Depends(Requires("receipts:audit", everywhere=True))]) -> Response:
         return JSONResponse(await budgets.ledger())

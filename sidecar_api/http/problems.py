@@ -10,7 +10,7 @@ import msgspec
 from sidecar_api.http.context import Header, RequestContext, overload_headers, quota_headers
 from sidecar_api.outcome import Overloaded, SubjectQuotaExceeded
 from sidecar_api.schemas import Problem
-from tcd.errors import QuotaExceeded, TcdError
+from tcd.errors import QuotaExceeded, TcdError, Unauthorized
 
 MEDIA: Final = b"application/problem+json"
 #: The type that draft-ietf-httpapi-ratelimit-headers registers.
@@ -72,6 +72,8 @@ def problem(error: TcdError, context: RequestContext) -> tuple[int, list[Header]
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode()))
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, Overloaded):
         headers.extend(overload_headers(error.limit))
     if isinstance(error, SubjectQuotaExceeded):

@@ -8,25 +8,22 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from fastapi import FastAPI
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 
 from sidecar_api import entry
 from sidecar_api.http.batch import Batch
 from sidecar_api.http.callers import Reserve, Settle
 from sidecar_api.http.cold import router
 from sidecar_api.http.context import RequestContext, Scope
+from sidecar_api.http.handlers import handle_errors
 from sidecar_api.http.hot import Diagnose, Receive, Send, Verify, refuse
-from sidecar_api.http.problems import InternalError, MethodNotAllowed, problem
+from sidecar_api.http.problems import InternalError
 from sidecar_api.http.rewrite import Rewrite
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.stream import Stream
 from tcd import __version__
-from tcd.errors import InvalidRequest, NotFound, QuotaExceeded, TcdError
+from tcd.errors import InvalidRequest, QuotaExceeded
 
 _LOG: Final = logging.getLogger(__name__)
-_NOT_ALLOWED: Final = 405
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
 
@@ -58,8 +55,7 @@ class ShimApp(FastAPI):
         }
         self._stream = Stream(runtime)
         self.include_router(router(runtime))
-        self.add_exception_handler(TcdError, _tcd_error)
-        self.add_exception_handler(HTTPException, _http_error)
+        handle_errors(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -102,25 +98,3 @@ class ShimApp(FastAPI):
             _LOG.exception("request %s failed", context.request_id)
             if not started:
                 await refuse(send, InternalError(), context, runtime, "http_cold")
-
-
-def _response(request: Request, error: TcdError) -> Response:
-    status, headers, body = problem(error, request.scope["tcd"])
-    response = Response(body, status)
-    response.raw_headers = headers
-    return response
-
-
-async def _tcd_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, TcdError)  # noqa: S101 - for the type checker: registered for it
-    return _response(request, error)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker: registered for it
-    if error.status_code == _NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "GET")
-        return _response(request, MethodNotAllowed(allowed))
-    if 400 <= error.status_code < 500 and error.status_code != 404:  # noqa: PLR2004
-        return _response(request, InvalidRequest(str(error.detail)))
-    return _response(request, NotFound("no such path"))

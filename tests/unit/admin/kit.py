@@ -12,9 +12,10 @@ from typing import Any
 
 import httpx2
 
-from sidecar_api.admin.app import AdminApp, create_admin
+from sidecar_api.admin.app import AdminApp, create_admin, served
 from sidecar_api.admin.budgets import BudgetQuery
-from sidecar_api.admin.plane import Limits, Plane
+from sidecar_api.admin.openapi import routes
+from sidecar_api.admin.plane import Limits, Plane, Requires
 from sidecar_api.admin.principals import SCOPES, KeySet, Principals
 from sidecar_api.admin.receipts import ReceiptSearch
 from sidecar_api.admin.routes import Outside
@@ -28,6 +29,11 @@ HOST = "admin.test:8081"
 URL = f"http://{HOST}"
 BASE = "/admin/v1"
 WIDE = Limit(1e9, 1e9)
+#: The inventory: every route and what it requires; None is the enrolment.
+ROUTES: dict[tuple[str, str], Requires | None] = {
+    (method, path.removeprefix(BASE)): gate if isinstance(gate, Requires) else None
+    for (method, path), (_, gate) in served(routes()).items()
+}
 
 
 class Acts:

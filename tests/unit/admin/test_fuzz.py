@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar_api.admin.principals import SCOPES
-from tests.unit.admin.kit import BASE, Admin
-from tests.unit.admin.test_plane import ROUTES
+from tests.unit.admin.kit import BASE, ROUTES, Admin
 
 NAMES = st.sampled_from(
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from sidecar_api.admin.app import MOST, create_admin, requirements
+from sidecar_api.admin.openapi import KEPT, document, text
 from sidecar_api.admin.plane import Limits, Plane, Requires
 from sidecar_api.admin.principals import SCOPES, Principals
 from sidecar_api.admin.routes import Enrolment
@@ -20,25 +22,8 @@ from tcd.client.admin import OperatorKey
 from tcd.errors import ConfigError
 from tcd.rate_limit import Limit
 from tcd.telemetry import LogWriter
-from tests.unit.admin.kit import BASE, HOST, WIDE, Admin
+from tests.unit.admin.kit import BASE, HOST, ROUTES, WIDE, Admin
 
-#: The inventory (OWASP API9): a new route is written down here, with what it requires.
-ROUTES: dict[tuple[str, str], Requires | None] = {
-    ("GET", "/whoami"): Requires(None),
-    ("GET", "/principals"): Requires("principals:read", everywhere=True),
-    ("PUT", "/principals"): Requires("principals:write", mutates=True, pair=True, everywhere=True),
-    ("POST", "/enrol"): None,
-    ("GET", "/approvals"): Requires(None),
-    ("POST", "/approvals/{identifier}"): Requires(None, mutates=True),
-    ("GET", "/config"): Requires("config:read", everywhere=True),
-    ("GET", "/policies"): Requires("policy:read", everywhere=True),
-    ("POST", "/policies:validate"): Requires("policy:read", everywhere=True),
-    ("PUT", "/policies"): Requires("policy:write", mutates=True, pair=True, everywhere=True),
-    ("GET", "/receipts"): Requires("receipts:read"),
-    ("GET", "/receipts/{head}"): Requires("receipts:read"),
-    ("GET", "/alpha"): Requires("alpha:read"),
-    ("GET", "/ledger"): Requires("receipts:audit", everywhere=True),
-}
 BUNDLE = {"files": {"a.toml": "x"}}
 
 
@@ -48,18 +33,40 @@ def admin(tmp_path: Path) -> Admin:
 
 
 def path_of(path: str) -> str:
-    return BASE + path.replace("{identifier}", "0" * 32).replace("{head}", "0" * 64)
+    return BASE + re.sub(r"\{\w+\}", "0" * 64, path)
+
+
+#: What changes nothing though it is no GET, and so is not signed.
+UNSIGNED = {("POST", "/policies:validate")}
 
 
 def test_every_route_declares_what_it_requires(admin: Admin) -> None:
     declared = requirements(admin.app)
     assert len(declared) == sum(len(r.methods or ()) for r in admin.app.routes if isinstance(r, APIRoute))
+    # those that the document is made from are those that are served
     assert {
         (m, p.removeprefix(BASE)): r if isinstance(r, Requires) else None for (m, p), r in declared.items()
     } == ROUTES
     assert [key for key, r in declared.items() if isinstance(r, Enrolment)] == [("POST", f"{BASE}/enrol")]
-    # whatever changes something is signed
-    assert all(r.mutates or p == "/policies:validate" for (m, p), r in ROUTES.items() if m != "GET" and r is not None)
+    unsigned = {(m, p) for (m, p), r in ROUTES.items() if m != "GET" and r is not None and not r.mutates}
+    assert unsigned == UNSIGNED
+
+
+def test_the_kept_document_is_the_routes() -> None:
+    assert KEPT.read_text() == text(), "run python -m sidecar_api.admin.openapi, or make proto"
+    said = {
+        (method.upper(), path.removeprefix(BASE)): operation
+        for path, item in document()["paths"].items()
+        for method, operation in item.items()
+    }
+    assert said.keys() == ROUTES.keys()
+    for key, requires in ROUTES.items():
+        operation = said[key]
+        signed = requires is None or requires.mutates
+        assert operation["security"] == [{"token": [], "signature": []} if signed else {"token": []}]
+        assert operation["x-tcd-scope"] == ("bootstrap" if requires is None else requires.scope)
+        assert operation["x-tcd-people"] == (2 if requires is not None and requires.pair else 1)
+        assert {"401", "429", "503"} <= operation["responses"].keys()
 
 
 def test_an_app_with_an_open_route_is_not_made(admin: Admin) -> None:
@@ -115,8 +122,9 @@ async def test_what_is_not_there_is_404_and_a_wrong_method_405(admin: Admin) -> 
     ):
         reply = await admin.send("GET", path)
         assert reply.status_code == 404, path
-        assert reply.json()["detail"] == "no such thing"
-    assert (await admin.send("DELETE", BASE + "/whoami")).status_code == 405
+        assert reply.json()["detail"] == "no such path"
+    wrong = await admin.send("DELETE", BASE + "/whoami")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET")
 
 
 async def test_every_answer_forbids_caching_and_framing(admin: Admin) -> None:
@@ -307,11 +315,11 @@ async def test_no_credential_is_in_a_log_line_or_an_answer(tmp_path: Path) -> No
     written = log.getvalue()
     assert '"event": "admin refused"' in written
     assert '"event": "admin act"' in written
-    for text in (written, *(reply.text + str(reply.headers) for reply in replies)):
-        assert token not in text
-        assert token.rpartition(".")[2] not in text
-        assert "Bearer ey" not in text
-        assert admin.alice.private.private_bytes_raw().hex() not in text
+    for shown in (written, *(reply.text + str(reply.headers) for reply in replies)):
+        assert token not in shown
+        assert token.rpartition(".")[2] not in shown
+        assert "Bearer ey" not in shown
+        assert admin.alice.private.private_bytes_raw().hex() not in shown
 
 
 # ---------------------------------------------------------------- the first start
