@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from sidecar_api.admin.acts import Acts
 from sidecar_api.admin.approvals import WAITS, Approvals, Proposal
 from sidecar_api.admin.bootstrap import Bootstrap
+from sidecar_api.admin.jobs import Jobs
 from sidecar_api.admin.nonces import Nonces
 from sidecar_api.admin.once import Once
 from sidecar_api.admin.principals import EVERY_TENANT, AdminScope, Principals
@@ -86,6 +87,7 @@ class Plane:
         acts: where mutations are recorded.
         approvals: what waits for a second principal.
         bootstrap: the credential of the first start.
+        jobs: what runs in processes of its own.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Plane:
         self.logs = logs
         self.approvals = Approvals(now=now)
         self.bootstrap = Bootstrap(folder, now=now)
+        self.jobs = Jobs(folder / "jobs", random=random, now=now)
         self.signatures = Signatures(Nonces(), now=now)
         self._once = Once()
         self._limits = limits or Limits()

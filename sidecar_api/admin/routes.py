@@ -26,6 +26,7 @@ from sidecar_api.admin.answers import (
 )
 from sidecar_api.admin.budgets import BudgetQuery
 from sidecar_api.admin.describe import says
+from sidecar_api.admin.job_routes import add_jobs
 from sidecar_api.admin.plane import Mutation, Plane, Requires, message_of
 from sidecar_api.admin.principals import KeySet, Principals, changed
 from sidecar_api.admin.receipts import Query, ReceiptSearch
@@ -130,6 +131,7 @@ def router(plane: Plane, outside: Outside) -> APIRouter:
     _shim(made, plane, outside)
     _receipts(made, outside.receipts)
     _budgets(made, outside.budgets)
+    add_jobs(made, plane, plane.jobs)
     return made
 
 

@@ -103,4 +103,5 @@ class AdminServer:
         if self._running is not None:
             await self._running
         self._sock.close()
+        await self.plane.jobs.close()
         await self._index.close()

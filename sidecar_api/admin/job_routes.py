@@ -1,0 +1,62 @@
+"""Routes of jobs of every kind; what starts one is with its area."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from typing_extensions import TypedDict
+
+from sidecar_api.admin.answers import Act
+from sidecar_api.admin.describe import says
+from sidecar_api.admin.jobs import Job, Jobs, object_of
+from sidecar_api.admin.plane import Mutation, Plane, Requires
+from sidecar_api.admin.tokens import Caller
+
+#: Annotations are resolved in this module, so what they name stands in it.
+CANCELLING: Final = Requires(None, mutates=True)
+_MEDIA: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".jsonl": "application/x-ndjson",
+    ".parquet": "application/vnd.apache.parquet",
+    ".svg": "image/svg+xml",
+}
+#: A report is one page without scripts; whatever is in it reaches nothing.
+_REPORT: Final = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+
+
+class JobList(TypedDict):
+    """Jobs."""
+
+    jobs: list[Job]
+
+
+def add_jobs(made: APIRouter, plane: Plane, jobs: Jobs) -> None:
+    """Add the routes: list, show, cancel, files."""
+
+    @made.get("/jobs", **says("Jobs that the caller may see, newest first", gives=JobList))
+    async def jobs_(caller: Annotated[Caller, Depends(Requires(None))]) -> Response:
+        return JSONResponse({"jobs": [job.to_json() for job in jobs.list(caller)]})
+
+    @made.get("/jobs/{identifier}", **says("A job: state, progress, result, files", gives=Job))
+    async def job(identifier: str, caller: Annotated[Caller, Depends(Requires(None))]) -> Response:
+        return JSONResponse(jobs.get(identifier, caller).to_json())
+
+    @made.get("/jobs/{identifier}/files/{name}", **says("A file of a job", gives=bytes, media="*/*"))
+    async def file(identifier: str, name: str, caller: Annotated[Caller, Depends(Requires(None))]) -> Response:
+        path = jobs.file(identifier, name, caller)
+        media = _MEDIA.get(path.suffix, "application/octet-stream")
+        return FileResponse(path, media_type=media, headers={"content-security-policy": _REPORT})
+
+    @made.post("/jobs/{identifier}:cancel", **says("Cancel a job", gives=Act))
+    async def cancel(request: Request, identifier: str, caller: Annotated[Caller, Depends(CANCELLING)]) -> Response:
+        known = jobs.get(identifier, caller)
+
+        async def work(_: str) -> Any:
+            return (await jobs.cancel(known.id, caller)).to_json()
+
+        made_of = Mutation(f"{known.kind}.cancel", object_of(known.id), None, work)
+        return await plane.mutate(request, caller, CANCELLING, made_of)
