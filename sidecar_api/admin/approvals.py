@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sidecar_api.admin.principals import AdminScope
+from sidecar_api.admin.principals import EVERY_TENANT, AdminScope, Principals
+from sidecar_api.admin.store import AdminStore
 from sidecar_api.admin.tokens import Caller
-from tcd.errors import Forbidden, NotFound, Unavailable
+from tcd.errors import Conflict, Forbidden, NotFound
 
 #: Seconds that a proposal waits.
 WAITS: Final = 900.0
-_MOST: Final = 100
 _NONE: Final = "no such proposal"
 
 
@@ -27,10 +27,11 @@ class Proposal:
         by: name of the first.
         kid: key of the first.
         tenant: that the first is bound to.
+        everywhere: whether it is not for principals of one tenant.
         digest: of what it acts on.
         shown: what it would do, for people.
         until: seconds since 1970.
-        work: does it.
+        args: what carries it out gets; JSON, so that any replica can.
     """
 
     id: str
@@ -39,10 +40,11 @@ class Proposal:
     by: str
     kid: str
     tenant: str
+    everywhere: bool
     digest: str
     shown: Any
     until: float
-    work: Callable[[str], Awaitable[Any]]
+    args: Any
 
     def to_json(self) -> dict[str, Any]:
         """As people see it."""
@@ -58,51 +60,53 @@ class Proposal:
 
 
 class Approvals:
-    """Proposals that wait. They do not outlive the process: then nothing happens."""
+    """Proposals that wait, in the store."""
 
-    def __init__(self, *, now: Callable[[], float]) -> None:
-        """None waits."""
+    def __init__(self, store: AdminStore, *, now: Callable[[], float]) -> None:
+        """Keep them in `store`."""
+        self._store = store
         self._now = now
-        self._waiting: dict[str, Proposal] = {}
 
-    def put(self, proposal: Proposal) -> None:
+    async def put(self, proposal: Proposal) -> None:
         """Let a proposal wait.
 
         Raises:
             Unavailable: too many do.
         """
-        self._expire()
-        if len(self._waiting) >= _MOST:
-            msg = f"{_MOST} proposals wait already"
-            raise Unavailable(msg, retry_after=60.0)
-        self._waiting[proposal.id] = proposal
+        await self._store.propose(proposal.id, asdict(proposal), until=proposal.until, now=self._now())
 
-    def seen_by(self, caller: Caller) -> list[Proposal]:
+    async def seen_by(self, caller: Caller) -> list[Proposal]:
         """What a caller could see approved: proposals of its scopes and tenant."""
-        self._expire()
-        return [p for p in self._waiting.values() if _visible(p, caller)]
+        found = [Proposal(**one) for one in await self._store.proposals(now=self._now())]
+        return [proposal for proposal in found if _visible(proposal, caller)]
 
-    def take(self, identifier: str, caller: Caller) -> Proposal:
-        """A proposal that `caller` may approve; it is given once.
+    async def get(self, identifier: str, caller: Caller, principals: Principals) -> Proposal:
+        """A proposal that `caller` may approve. It is taken when the act is described in the store.
 
         Raises:
             NotFound: there is none that the caller may see.
             Forbidden: it is the caller's own.
+            Conflict: whoever proposed it may no longer.
         """
-        self._expire()
-        found = self._waiting.get(identifier)
+        one = await self._store.proposal(identifier, now=self._now())
+        found = None if one is None else Proposal(**one)
         if found is None or not _visible(found, caller):
             raise NotFound(_NONE)
         if caller.name == found.by or caller.principal.kid == found.kid:
             msg = "a proposal is approved by somebody else"
             raise Forbidden(msg)
-        return self._waiting.pop(identifier)
-
-    def _expire(self) -> None:
-        now = self._now()
-        for identifier in [p.id for p in self._waiting.values() if p.until <= now]:
-            del self._waiting[identifier]
+        proposer = principals.of(found.kid)
+        if proposer is None or found.scope not in proposer.scopes or proposer.tenant != found.tenant:
+            msg = "whoever proposed it may no longer do so"
+            raise Conflict(msg)
+        return found
 
 
 def _visible(proposal: Proposal, caller: Caller) -> bool:
-    return proposal.scope in caller.scopes and proposal.tenant == caller.tenant
+    whole = caller.tenant == EVERY_TENANT or not proposal.everywhere
+    return proposal.scope in caller.scopes and proposal.tenant == caller.tenant and whole
+
+
+def gone() -> NotFound:
+    """The answer when a proposal is not there, or no longer."""
+    return NotFound(_NONE)

@@ -55,6 +55,9 @@ class _Unconnected:
     def __getattr__(self, _: str) -> _Unconnected:
         return self
 
+    def __call__(self, *_: object, **__: object) -> _Unconnected:
+        return self
+
 
 def routes() -> list[APIRoute]:
     """The routes of an admin plane that is connected to nothing."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
@@ -13,22 +15,26 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sidecar_api.admin.acts import Acts
-from sidecar_api.admin.approvals import WAITS, Approvals, Proposal
+from sidecar_api.admin.approvals import WAITS, Approvals, Proposal, gone
 from sidecar_api.admin.bootstrap import Bootstrap
 from sidecar_api.admin.jobs import Jobs
-from sidecar_api.admin.nonces import Nonces
-from sidecar_api.admin.once import Once
-from sidecar_api.admin.principals import EVERY_TENANT, AdminScope, Principals
+from sidecar_api.admin.people import FilePeople, People, SharedPeople
+from sidecar_api.admin.principals import EVERY_TENANT, AdminScope
 from sidecar_api.admin.signatures import BadSignature, Message, Signatures
+from sidecar_api.admin.store import AdminStore, Ticket
+from sidecar_api.admin.store.store import LEASE
 from sidecar_api.admin.tokens import BadToken, Caller, Tokens
-from tcd.errors import Forbidden, InvalidRequest, QuotaExceeded
+from tcd.errors import ConfigError, Conflict, Forbidden, InvalidRequest, QuotaExceeded, TcdError
 from tcd.rate_limit import Limit, TokenBuckets
 from tcd.telemetry import LogWriter
 
 _FILE: Final = "principals.json"
 _ACCEPTED: Final = 202
 _KEY_LONGEST: Final = 128
+#: Does an act, given the names of the actors; its result is in the answer.
 Work = Callable[[str], Awaitable[Any]]
+#: Carries out a proposal, given its `args` and the names of the actors.
+Performer = Callable[[Any, str], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +45,16 @@ class Mutation:
         action: its name in the log.
         digest: of what it acts on.
         shown: what it would do, for whoever approves it.
-        work: does it, given the names of the actors, and returns the answer.
+        work: does it, where one person is enough.
+        args: where it takes two: what the performer of the action (`Plane.perform`) gets. JSON, because the second
+            person may come to another replica, or after a restart.
     """
 
     action: str
     digest: str
     shown: Any
-    work: Work
+    work: Work | None = None
+    args: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,8 @@ class Plane:
     """The state of the admin plane.
 
     Attributes:
-        principals: in force; None before the first ones are enrolled: then nobody gets in.
+        people: the principals in force.
+        store: what is remembered, and shared with other replicas.
         acts: where mutations are recorded.
         approvals: what waits for a second principal.
         bootstrap: the credential of the first start.
@@ -95,6 +105,7 @@ class Plane:
         folder: Path,
         *,
         acts: Acts,
+        store: AdminStore,
         random: Callable[[int], bytes],
         now: Callable[[], float] = time.time,
         limits: Limits | None = None,
@@ -105,17 +116,17 @@ class Plane:
         Raises:
             ConfigError: the principals cannot be read.
         """
-        self._path = folder / _FILE
-        self.principals = Principals.load(self._path) if self._path.exists() else None
+        self.people: People = SharedPeople(store) if store.shared else FilePeople(folder / _FILE)
+        self.store = store
         self.acts = acts
         self.random = random
         self.now = now
         self.logs = logs
-        self.approvals = Approvals(now=now)
+        self.approvals = Approvals(store, now=now)
         self.bootstrap = Bootstrap(folder, now=now)
         self.jobs = Jobs(folder / "jobs", random=random, now=now)
-        self.signatures = Signatures(Nonces(), now=now)
-        self._once = Once()
+        self.signatures = Signatures(store, now=now)
+        self._performers: dict[str, Performer] = {}
         self._limits = limits or Limits()
         self._buckets = {
             "address": TokenBuckets(self._limits.address, max_keys=10_000),
@@ -123,14 +134,25 @@ class Plane:
             "signed": TokenBuckets(self._limits.signed, max_keys=1000),
         }
 
-    def first_start(self) -> str | None:
+    async def first_start(self) -> str | None:
         """The bootstrap credential to print, when there are no principals and none was printed yet."""
-        return None if self.principals is not None else self.bootstrap.create(self.random)
+        return None if await self.people.current() is not None else self.bootstrap.create(self.random)
 
-    def install(self, principals: Principals) -> None:
-        """Put principals in force, durably."""
-        principals.save(self._path)
-        self.principals = principals
+    def perform(self, action: str, performer: Performer) -> None:
+        """Say how proposals of an action are carried out, at whichever replica they are approved."""
+        self._performers[action] = performer
+
+    async def recover(self, *, starting: bool = False) -> int:
+        """Record acts whose process ended before their end as `….interrupted`; how many there were.
+
+        They are not done again: what was recorded may have been done or not. A store of this process alone has no other
+        that could still be working when it starts.
+        """
+        found = await self.store.orphans(now=self.now(), every=starting and not self.store.shared)
+        for orphan in found:
+            await self.acts.record(f"{orphan.action}.interrupted", orphan.actors, orphan.object)
+            await self.store.interrupted(orphan.ticket, now=self.now())
+        return len(found)
 
     def charge(self, bucket: str, key: str) -> None:
         """Take one token.
@@ -152,7 +174,7 @@ class Plane:
             QuotaExceeded, InvalidRequest, Unavailable: as they say.
         """
         try:
-            caller = Tokens(self.principals, now=self.now).verify(_single(request, "authorization"))
+            caller = Tokens(await self.people.current(), now=self.now).verify(_single(request, "authorization"))
             self.charge("principal", caller.name)
             if requires.scope is not None and requires.scope not in caller.scopes:
                 msg = f"the scope {requires.scope} is needed"
@@ -162,7 +184,7 @@ class Plane:
                 raise Forbidden(msg)
             if requires.mutates:
                 self.charge("signed", caller.name)
-                self.signatures.verify(await message_of(request), caller.principal)
+                await self.signatures.verify(await message_of(request), caller.principal)
                 _idempotency_key(request)
         except (BadToken, BadSignature) as error:
             self.log("warning", "admin refused", request, why=error.why)
@@ -182,26 +204,104 @@ class Plane:
 
         The record is durable before anything happens. The answer has its receipt.
         """
+        if requires.pair is not (mutation.work is None) or (requires.pair and mutation.action not in self._performers):
+            msg = f"{mutation.action}: one person's act has its work, two persons' has a performer (Plane.perform)"
+            raise ConfigError(msg)
 
-        async def work() -> tuple[int, Any]:
-            if requires.pair:
-                return _ACCEPTED, self._propose(caller, requires, mutation)
-            return 200, await self.act(mutation.action, caller.name, mutation.digest, mutation.work)
+        async def work(ticket: Ticket) -> tuple[int, Any]:
+            if mutation.work is None:
+                return _ACCEPTED, await self._propose(caller, requires, mutation)
+            return 200, await self.act(mutation.action, caller.name, mutation.digest, mutation.work, ticket=ticket)
 
         status, answer = await self.once(request, caller, work)
         self.log("warning", "admin act", request, action=mutation.action, actor=caller.name, status=status)
         return JSONResponse(answer, status)
 
+    async def approve(self, request: Request, caller: Caller, identifier: str) -> Response:
+        """Carry out a proposal of somebody else.
+
+        Raises:
+            NotFound, Forbidden, Conflict: as `Approvals.get` says, or this version does not know the action.
+        """
+
+        async def work(ticket: Ticket) -> tuple[int, Any]:
+            principals = await self.people.current()
+            if principals is None:
+                raise gone()
+            found = await self.approvals.get(identifier, caller, principals)
+            performer = self._performers.get(found.action)
+            if performer is None:
+                msg = f"this version cannot carry out {found.action}"
+                raise Conflict(msg)
+
+            async def perform(actors: str) -> Any:
+                return await performer(found.args, actors)
+
+            actors = f"{found.by} + {caller.name}"
+            return 200, await self.act(found.action, actors, found.digest, perform, ticket=ticket, proposal=found.id)
+
+        status, answer = await self.once(request, caller, work)
+        self.log("warning", "admin act", request, action=answer["action"], actor=caller.name, status=status)
+        return JSONResponse(answer, status)
+
     async def once(
-        self, request: Request, caller: Caller, work: Callable[[], Awaitable[tuple[int, Any]]]
+        self, request: Request, caller: Caller, work: Callable[[Ticket], Awaitable[tuple[int, Any]]]
     ) -> tuple[int, Any]:
-        """The answer of `work` under the request's idempotency key."""
+        """The answer of `work` under the request's idempotency key; it runs once, and again only when it failed.
+
+        Raises:
+            Conflict, Interrupted: as `AdminStore.begin` says.
+        """
         body = hashlib.sha256(await request.body()).hexdigest()
         target = f"{request.method} {request.url.path}?{request.url.query} {body}"
-        return await self._once.run(caller.name, _idempotency_key(request), target, work)
+        ticket = Ticket(caller.name, _idempotency_key(request))
+        known = await self.store.begin(ticket, hashlib.sha256(target.encode()).hexdigest(), now=self.now())
+        if known is not None:
+            return known
+        living = asyncio.ensure_future(self._live(ticket))
+        try:
+            status, answer = await work(ticket)
+        except BaseException:
+            with contextlib.suppress(TcdError):
+                await self.store.abandon(ticket)
+            raise
+        finally:
+            living.cancel()
+        try:
+            await self.store.finish(ticket, status, answer, now=self.now())
+        except TcdError as error:
+            # it is done, and recorded: a retry will hear that its end is not known
+            self.log("error", "admin answer not kept", request, why=error.detail)
+        return status, answer
 
-    async def act(self, action: str, actors: str, digest: str, work: Work) -> dict[str, Any]:
-        """Record an act, then do it; a failure is recorded too."""
+    async def _live(self, ticket: Ticket) -> None:
+        """Signs of life of a mutation, until it is cancelled."""
+        while True:
+            await asyncio.sleep(LEASE / 4)
+            # the database may be away for a while; the lease outlives three of these
+            with contextlib.suppress(TcdError):
+                await self.store.renew(ticket, now=self.now())
+
+    async def act(
+        self, action: str, actors: str, digest: str, work: Work, *, ticket: Ticket | None = None, proposal: str = ""
+    ) -> dict[str, Any]:
+        """Record an act, then do it; a failure is recorded too.
+
+        Args:
+            action: its name in the log.
+            actors: who.
+            digest: of what it acts on.
+            work: does it.
+            ticket: under which `once` runs it; without one an interruption is not noticed.
+            proposal: that it carries out; it is spent now, whatever follows.
+
+        Raises:
+            NotFound: somebody else has taken the proposal.
+        """
+        if ticket is not None and not await self.store.describe(
+            ticket, action=action, actors=actors, digest=digest, proposal=proposal
+        ):
+            raise gone()
         receipt = await self.acts.record(action, actors, digest)
         try:
             done = await work(actors)
@@ -210,7 +310,7 @@ class Plane:
             raise
         return {"action": action, "actors": actors.split(" + "), "object": digest, "receipt": receipt, "result": done}
 
-    def _propose(self, caller: Caller, requires: Requires, mutation: Mutation) -> dict[str, Any]:
+    async def _propose(self, caller: Caller, requires: Requires, mutation: Mutation) -> dict[str, Any]:
         assert requires.scope is not None  # noqa: S101 - a pair without a scope is refused when the app is made
         proposal = Proposal(
             id=self.random(16).hex(),
@@ -219,12 +319,13 @@ class Plane:
             by=caller.name,
             kid=caller.principal.kid,
             tenant=caller.tenant,
+            everywhere=requires.everywhere,
             digest=mutation.digest,
             shown=mutation.shown,
             until=self.now() + WAITS,
-            work=mutation.work,
+            args=mutation.args,
         )
-        self.approvals.put(proposal)
+        await self.approvals.put(proposal)
         return proposal.to_json()
 
 

@@ -149,24 +149,29 @@ def _people(made: APIRouter, plane: Plane) -> None:
 
     @made.get("/principals", **says("The key set in force", gives=People))
     async def principals(_: Annotated[Caller, Depends(Requires("principals:read", everywhere=True))]) -> Response:
-        known = plane.principals
+        known = await plane.people.current()
         assert known is not None  # noqa: S101 - somebody was admitted
         return JSONResponse({"digest": known.digest, **known.document.model_dump(mode="json")})
 
     @made.put("/principals", **says("Propose another key set", takes=KeySet))
     async def replace(request: Request, caller: Annotated[Caller, Depends(REPLACING)]) -> Response:
-        before, after = plane.principals, Principals(await _parsed(request, KeySet))
+        before, after = await plane.people.current(), Principals(await _parsed(request, KeySet))
         assert before is not None  # noqa: S101 - somebody was admitted
+        document = after.document.model_dump(mode="json")
+        shown = {"changes": list(changed(before, after)), "principals": document}
+        args = {"before": before.digest, "after": document}
+        return await plane.mutate(
+            request, caller, REPLACING, Mutation("principals.put", after.digest, shown, args=args)
+        )
 
-        async def work(_: str) -> Any:
-            if plane.principals is not before:
-                msg = "the principals were changed meanwhile"
-                raise Conflict(msg)
-            plane.install(after)
-            return {"digest": after.digest}
+    async def install(args: Any, _: str) -> Any:
+        after = Principals(KeySet.model_validate(args["after"]))
+        if not await plane.people.replace(args["before"], after):
+            msg = "the principals were changed meanwhile"
+            raise Conflict(msg)
+        return {"digest": after.digest}
 
-        shown = {"changes": list(changed(before, after)), "principals": after.document.model_dump(mode="json")}
-        return await plane.mutate(request, caller, REPLACING, Mutation("principals.put", after.digest, shown, work))
+    plane.perform("principals.put", install)
 
     @made.post(
         "/enrol",
@@ -178,12 +183,13 @@ def _people(made: APIRouter, plane: Plane) -> None:
         await _possession(plane, request, first)
 
         async def work(_: str) -> Any:
-            plane.install(first)
+            if not await plane.people.replace(None, first):
+                raise _nobody()
             plane.bootstrap.used()
             return {"digest": first.digest, "principals": [p.name for p in first]}
 
         # of two that come at once the second finds somebody enrolled
-        if plane.principals is not None:
+        if await plane.people.current() is not None:
             raise _nobody()
         answer = await plane.act("principals.enrol", "bootstrap", first.digest, work)
         plane.log("warning", "admin act", request, action="principals.enrol", actor="bootstrap", status=200)
@@ -196,7 +202,7 @@ class Enrolment:
     async def __call__(self, request: Request) -> None:
         """Refuse everybody else."""
         plane: Plane = request.app.state.plane
-        if plane.principals is not None:
+        if await plane.people.current() is not None:
             raise _nobody()
         plane.bootstrap.check(request.headers.get("authorization"))
 
@@ -215,7 +221,7 @@ async def _possession(plane: Plane, request: Request, principals: Principals) ->
     failure = BadSignature("no key of the set")
     for principal in principals:
         if f'keyid="{principal.kid}"' in message.headers.get("signature-input", ""):
-            plane.signatures.verify(message, principal)
+            await plane.signatures.verify(message, principal)
             return
     raise failure
 
@@ -223,18 +229,11 @@ async def _possession(plane: Plane, request: Request, principals: Principals) ->
 def _proposals(made: APIRouter, plane: Plane) -> None:
     @made.get("/approvals", **says("Proposals that the caller could approve", gives=Waiting))
     async def waiting(caller: Annotated[Caller, Depends(Requires(None))]) -> Response:
-        return JSONResponse({"approvals": [proposal.to_json() for proposal in plane.approvals.seen_by(caller)]})
+        return JSONResponse({"approvals": [proposal.to_json() for proposal in await plane.approvals.seen_by(caller)]})
 
     @made.post("/approvals/{identifier}", **says("Approve a proposal", gives=Act))
     async def approve(request: Request, identifier: str, caller: Annotated[Caller, Depends(APPROVING)]) -> Response:
-        async def work() -> tuple[int, Any]:
-            proposal = plane.approvals.take(identifier, caller)
-            actors = f"{proposal.by} + {caller.name}"
-            return 200, await plane.act(proposal.action, actors, proposal.digest, proposal.work)
-
-        status, answer = await plane.once(request, caller, work)
-        plane.log("warning", "admin act", request, action=answer["action"], actor=caller.name, status=status)
-        return JSONResponse(answer, status)
+        return await plane.approve(request, caller, identifier)
 
 
 def _shim(made: APIRouter, plane: Plane, outside: Outside) -> None:
@@ -255,16 +254,22 @@ def _shim(made: APIRouter, plane: Plane, outside: Outside) -> None:
     @made.put("/policies", **says("Propose a bundle of policies", takes=Bundle, refuses=(404,)))
     async def put(request: Request, caller: Annotated[Caller, Depends(PUTTING)]) -> Response:
         files = (await _parsed(request, Bundle)).files
+        if outside.put_policies is None:
+            raise _no_place()
+        shown = outside.check_policies(files)
+        return await plane.mutate(request, caller, PUTTING, Mutation("policy.put", shown["digest"], shown, args=files))
+
+    async def perform(files: Any, _: str) -> Any:
         write = outside.put_policies
         if write is None:
-            msg = "no bundle file is configured (TCD_POLICIES): there is no place to keep it"
-            raise NotFound(msg)
-        shown = outside.check_policies(files)
+            raise _no_place()
+        return write(files)
 
-        async def work(_: str) -> Any:
-            return write(files)
+    plane.perform("policy.put", perform)
 
-        return await plane.mutate(request, caller, PUTTING, Mutation("policy.put", shown["digest"], shown, work))
+
+def _no_place() -> NotFound:
+    return NotFound("no bundle file is configured (TCD_POLICIES): there is no place to keep it")
 
 
 def _receipts(made: APIRouter, receipts: ReceiptSearch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Callable, Generator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Final
 
 import uvicorn
 
@@ -16,9 +18,14 @@ from sidecar_api.admin.acts import LogActs
 from sidecar_api.admin.app import create_admin
 from sidecar_api.admin.outside import outside_of
 from sidecar_api.admin.plane import Plane
+from sidecar_api.admin.store import open_store
 from sidecar_api.http.runtime import Runtime
-from tcd.errors import ConfigError
+from tcd.errors import ConfigError, TcdError
 from tcd.ledger.search import ReceiptIndex
+
+#: Seconds between looks for interrupted acts.
+_LOOK_S: Final = 30.0
+_LOG: Final = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
@@ -59,7 +66,8 @@ class AdminServer:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
-            self.plane = Plane(folder, acts=acts, random=os.urandom, logs=runtime.logs)
+            store = open_store(runtime.settings, folder)
+            self.plane = Plane(folder, acts=acts, store=store, random=os.urandom, logs=runtime.logs)
             self._sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:
             msg = f"the admin plane cannot use {host}:{port} and {folder}: {error.strerror}; remedy: another "
@@ -85,23 +93,37 @@ class AdminServer:
                 timeout_graceful_shutdown=5,
             )
         )
-        self._running: asyncio.Future[None] | None = None
+        self._running: list[asyncio.Future[None]] = []
 
     async def start(self, say: Callable[[str], None]) -> None:
         """Serve, and say where; at the first start also the credential, which is said nowhere else."""
-        self._running = asyncio.ensure_future(self._server.serve(sockets=[self._sock]))
+        await self.plane.recover(starting=True)
+        self._running.append(asyncio.ensure_future(self._server.serve(sockets=[self._sock])))
+        self._running.append(asyncio.ensure_future(self._recover()))
         say(f"admin     {self.url}/admin/v1")
-        secret = self.plane.first_start()
+        secret = await self.plane.first_start()
         if secret is not None:
             say(f"bootstrap {secret}  (once, for an hour: tcd admin enrol)")
-        elif self.plane.principals is None:
+        elif await self.plane.people.current() is None:
             say("bootstrap the credential that was printed before is still good")
+
+    async def _recover(self) -> None:
+        """Look now and then for acts of replicas that ended."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                await self.plane.recover()
+            except TcdError as error:
+                _LOG.warning("interrupted acts cannot be looked for: %s", error.detail)
 
     async def stop(self) -> None:
         """Finish what is running."""
         self._server.should_exit = True
-        if self._running is not None:
-            await self._running
+        if self._running:
+            serving, recovering = self._running
+            recovering.cancel()
+            await asyncio.wait([serving, recovering])
         self._sock.close()
         await self.plane.jobs.close()
         await self._index.close()
+        await self.plane.store.close()

@@ -13,15 +13,16 @@ from typing import Final
 from http_message_signatures import HTTPMessageVerifier, HTTPSignatureKeyResolver, InvalidSignature, algorithms
 from http_message_signatures.exceptions import HTTPMessageSignaturesException
 
-from sidecar_api.admin.nonces import Nonces
 from sidecar_api.admin.principals import Principal
+from sidecar_api.admin.store import AdminStore
 from tcd.errors import Unauthorized
 
 TAG: Final = "tcd-admin"
 #: Seconds that a signature may be old, or live.
 WINDOW: Final = 60
 COMPONENTS: Final = ("@method", "@target-uri", "@authority", "content-digest", "content-type", "authorization")
-_SKEW: Final = 5
+#: Seconds that nonces are remembered beyond it: replicas' clocks may differ by as much.
+_BEYOND: Final = 600
 _MOST_NONCE: Final = 128
 _LEAST_NONCE: Final = 16
 
@@ -58,13 +59,13 @@ class _Key(HTTPSignatureKeyResolver):
 class Signatures:
     """Verifies requests; each signature is good once."""
 
-    def __init__(self, nonces: Nonces, *, now: Callable[[], float]) -> None:
-        """Verify; signatures made before now are refused, because a restart forgets their nonces."""
-        self._nonces = nonces
+    def __init__(self, store: AdminStore, *, now: Callable[[], float]) -> None:
+        """Verify; where a restart forgets nonces, signatures made before now are refused."""
+        self._store = store
         self._now = now
-        self._since = int(now())
+        self._since = 0 if store.durable else int(now())
 
-    def verify(self, message: Message, principal: Principal) -> None:
+    async def verify(self, message: Message, principal: Principal) -> None:
         """Refuse a request that is not signed by `principal`, now, and for the first time.
 
         Raises:
@@ -94,5 +95,6 @@ class Signatures:
             raise BadSignature("it lives too long, or its nonce is too short or too long")
         if created < self._since:
             raise BadSignature("made before this process began")
-        if not self._nonces.claim(principal.kid, nonce, until=created + WINDOW + 2 * _SKEW, now=self._now()):
+        until = created + WINDOW + _BEYOND
+        if not await self._store.use_nonce(principal.kid, nonce, until=until, now=self._now()):
             raise BadSignature("replayed")

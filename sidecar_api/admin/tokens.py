@@ -83,7 +83,9 @@ class Tokens:
             raise BadToken("no bearer token")
         if len(token) > _MOST or _FORM.fullmatch(token) is None:
             raise BadToken("too long, or no compact JWT without padding")
-        header, claims = (_members(part) for part in token.split(".")[:2])
+        first, second, signature = token.split(".")
+        header, claims = _members(first), _members(second)
+        _bytes(signature)
         principal = self._key(header)
         self._check(claims, principal)
         try:
@@ -137,6 +139,17 @@ class Tokens:
             raise BadToken("another's name")
 
 
+def _bytes(part: str) -> bytes:
+    """A part of a token; each has one form, also in the bits that the last character does not need."""
+    try:
+        raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except (ValueError, binascii.Error):
+        raw = b""
+    if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != part:
+        raise BadToken("no base64url, or bits that stand for nothing")
+    return raw
+
+
 def _members(part: str) -> dict[str, Any]:
     """An object of a token; each member once."""
 
@@ -147,9 +160,9 @@ def _members(part: str) -> dict[str, Any]:
         return made
 
     try:
-        raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-        value = json.loads(raw, object_pairs_hook=once)
-    except (ValueError, binascii.Error, RecursionError):
+        # as text: json would take UTF-16 and UTF-32 as well
+        value = json.loads(_bytes(part).decode("utf-8"), object_pairs_hook=once)
+    except (ValueError, RecursionError):
         raise BadToken("no JSON in base64url") from None
     if not isinstance(value, dict):
         raise BadToken("no object")

@@ -19,6 +19,7 @@ from sidecar_api.admin.plane import Limits, Plane, Requires
 from sidecar_api.admin.principals import SCOPES, KeySet, Principals
 from sidecar_api.admin.receipts import ReceiptSearch
 from sidecar_api.admin.routes import Outside
+from sidecar_api.admin.store import AdminStore, memory_store
 from tcd.client.admin import OperatorKey, sign
 from tcd.errors import Unavailable
 from tcd.ledger import MemoryLedger
@@ -87,7 +88,9 @@ class Shim:
 class Admin:
     """An app, its operators, and requests to it."""
 
-    def __init__(self, folder: Path, *, enrolled: bool = True, limits: Limits | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, enrolled: bool = True, limits: Limits | None = None, store: AdminStore | None = None
+    ) -> None:
         self.folder = folder
         self.alice, self.bob = OperatorKey.generate("alice"), OperatorKey.generate("bob")
         self.carol = OperatorKey.generate("carol")
@@ -98,6 +101,7 @@ class Admin:
         self.plane = Plane(
             folder,
             acts=self.acts,
+            store=store or memory_store(),
             random=lambda n: uuid.uuid4().bytes[:n].ljust(n, b"\7"),
             now=lambda: time.time() + self.skew,
             limits=limits or Limits(WIDE, WIDE, WIDE),

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sidecar_api.admin.openapi import KEPT, document, text
 from sidecar_api.admin.plane import Limits, Plane, Requires
 from sidecar_api.admin.principals import SCOPES, Principals
 from sidecar_api.admin.routes import Enrolment
+from sidecar_api.admin.store import memory_store
 from tcd.client.admin import OperatorKey
 from tcd.errors import ConfigError
 from tcd.rate_limit import Limit
@@ -190,8 +192,7 @@ async def test_a_change_of_policies_takes_two_people(admin: Admin) -> None:
 
 async def test_a_proposal_expires(admin: Admin) -> None:
     identifier = (await admin.call("PUT", "/policies", admin.alice, BUNDLE)).json()["id"]
-    proposal = admin.plane.approvals._waiting[identifier]
-    admin.plane.approvals._now = lambda: proposal.until
+    admin.plane.approvals._now = lambda: time.time() + 901
     assert (await admin.call("POST", f"/approvals/{identifier}", admin.bob)).status_code == 404
     assert admin.shim.files == {}
 
@@ -231,9 +232,9 @@ async def test_principals_are_replaced_by_two_people_and_kept(admin: Admin, tmp_
     assert proposed["shown"]["changes"] == ["dave"]
     assert (await admin.call("POST", f"/approvals/{proposed['id']}", admin.bob)).status_code == 200
     assert (await admin.get("/whoami", dave)).status_code == 200
-    again = Plane(tmp_path, acts=admin.acts, random=lambda n: b"x" * n)
-    assert again.principals is not None
-    assert [p.name for p in again.principals] == ["alice", "bob", "dave", "carol"]
+    again = await Plane(tmp_path, acts=admin.acts, store=memory_store(), random=lambda n: b"x" * n).people.current()
+    assert again is not None
+    assert [p.name for p in again] == ["alice", "bob", "dave", "carol"]
     assert stat.S_IMODE((tmp_path / "principals.json").stat().st_mode) == 0o600
 
 
@@ -334,10 +335,10 @@ async def test_nothing_is_open_before_somebody_is_enrolled(tmp_path: Path) -> No
 
 async def test_the_first_start_prints_one_credential_that_enrols_once(tmp_path: Path) -> None:
     admin = Admin(tmp_path, enrolled=False)
-    secret = admin.plane.first_start()
+    secret = await admin.plane.first_start()
     assert secret is not None
     # once: a second start while it is good prints nothing
-    assert admin.plane.first_start() is None
+    assert await admin.plane.first_start() is None
     kept = (tmp_path / "bootstrap.json").read_text()
     assert secret not in kept
     assert stat.S_IMODE((tmp_path / "bootstrap.json").stat().st_mode) == 0o600
@@ -358,17 +359,17 @@ async def test_the_first_start_prints_one_credential_that_enrols_once(tmp_path: 
     assert not (tmp_path / "bootstrap.json").exists()
     again = await admin.call("POST", "/enrol", admin.alice, body, bearer=secret)
     assert again.status_code == 401
-    assert Plane(tmp_path, acts=admin.acts, random=lambda n: b"x" * n).first_start() is None
+    assert await Plane(tmp_path, acts=admin.acts, store=memory_store(), random=lambda n: b"x" * n).first_start() is None
 
 
 async def test_the_credential_expires(tmp_path: Path) -> None:
     admin = Admin(tmp_path, enrolled=False)
-    secret = admin.plane.first_start()
+    secret = await admin.plane.first_start()
     admin.skew = 3601
     reply = await admin.call("POST", "/enrol", admin.alice, admin.keys().model_dump(mode="json"), bearer=secret)
     assert reply.status_code == 401
     # and a new one is made at the next start
-    assert admin.plane.first_start() not in {None, secret}
+    assert await admin.plane.first_start() not in {None, secret}
 
 
 def test_an_app_is_made_for_named_hosts(admin: Admin) -> None:

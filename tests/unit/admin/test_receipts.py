@@ -81,7 +81,7 @@ async def test_what_is_no_search_is_refused(admin: Admin, query: str) -> None:
 async def test_a_tenant_sees_its_own_and_others_are_as_if_missing(admin: Admin) -> None:
     carol = admin.carol.public(["receipts:read"], tenant="acme")
     keys = [*admin.keys().model_dump(mode="json")["keys"][:2], carol]
-    admin.plane.principals = Principals(KeySet.model_validate_json(json.dumps({"keys": keys})))
+    Principals(KeySet.model_validate_json(json.dumps({"keys": keys}))).save(admin.folder / "principals.json")
     mine = await found(admin, "", admin.carol)
     assert {r["tenant"] for r in mine["receipts"]} == {"acme"}
     assert (await found(admin, "?tenant=other", admin.carol))["receipts"] == []

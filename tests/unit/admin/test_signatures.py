@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from http_message_signatures import HTTPMessageSigner, algorithms
 
-from sidecar_api.admin.nonces import Nonces
 from sidecar_api.admin.principals import SCOPES
 from tcd.client.admin import COMPONENTS, OperatorKey, _Key, _Message
 from tests.unit.admin.kit import BASE, URL, Admin
@@ -64,15 +63,16 @@ async def refused(admin: Admin, headers: dict[str, str], **changes: Any) -> None
     reply = await put(admin, headers, **changes)
     assert reply.status_code == 401, reply.text
     assert reply.json()["detail"] == "a valid signature of this request is needed"
-    assert admin.plane.approvals.seen_by(_caller(admin)) == []
+    assert await admin.plane.approvals.seen_by(await _caller(admin)) == []
     assert admin.acts.made == []
 
 
-def _caller(admin: Admin) -> Any:
+async def _caller(admin: Admin) -> Any:
     from sidecar_api.admin.tokens import Caller  # noqa: PLC0415
 
-    assert admin.plane.principals is not None
-    found = admin.plane.principals.of(admin.alice.kid)
+    known = await admin.plane.people.current()
+    assert known is not None
+    found = known.of(admin.alice.kid)
     assert found is not None
     return Caller(found, found.scopes, "j")
 
@@ -135,7 +135,7 @@ async def test_a_replayed_request_is_refused(admin: Admin) -> None:
     assert reply.status_code == 401
     # with another idempotency key, which is not signed, too
     assert (await put(admin, {**headers, "idempotency-key": "another"})).status_code == 401
-    assert len(admin.plane.approvals.seen_by(_caller(admin))) == 1
+    assert len(await admin.plane.approvals.seen_by(await _caller(admin))) == 1
 
 
 async def test_requests_may_come_in_any_order_but_each_once(admin: Admin) -> None:
@@ -152,17 +152,9 @@ async def test_a_signature_from_before_the_start_is_refused(admin: Admin) -> Non
 
 
 async def test_when_nonces_cannot_be_remembered_nothing_gets_in(admin: Admin) -> None:
-    admin.plane.signatures._nonces = Nonces(limit=1)
+    admin.plane.store._nonces = 1
     assert (await put(admin, headers_of(admin.alice))).status_code == 202
     assert (await put(admin, headers_of(admin.alice))).status_code == 503
-
-
-def test_nonces_are_forgotten_when_their_signatures_have_expired() -> None:
-    nonces = Nonces(limit=2)
-    assert nonces.claim("k", "a", until=10.0, now=0.0)
-    assert nonces.claim("other", "a", until=10.0, now=0.0)
-    assert not nonces.claim("k", "a", until=10.0, now=10.0)
-    assert nonces.claim("k", "a", until=30.0, now=11.0)
 
 
 async def test_a_mutation_needs_an_idempotency_key(admin: Admin) -> None:
