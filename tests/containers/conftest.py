@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,14 +14,18 @@ import pytest
 from tests.conftest import ROOT
 from tests.containers.engine import PLACE, Engine, missing
 
+CONSTRAINTS = ROOT / "constraints.txt"
+
 
 @dataclass(frozen=True)
 class Images:
-    """Names of what was built."""
+    """Names of what was built, and the commit it says it is."""
 
     engine: Engine
     shim: str
     triton: str
+    demo: str
+    revision: str
 
 
 @pytest.fixture(scope="session")
@@ -42,26 +47,22 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def images(engine: Engine) -> Images:
     base = engine.base()
-    # a clean context: what git knows, nothing that was built beside it
-    names = {}
-    for part, args in (
-        ("shim", {}),
-        ("triton", {"EXTRAS": "fast server", "WITHOUT": "--without torch"}),
-    ):
-        names[part] = f"localhost/tcd-test/{part}:latest"
-        if os.environ.get("TCD_CONTAINERS_KEEP") and engine.has(names[part]):
+    revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
+    names = {part: f"localhost/tcd-test/{part}:latest" for part in ("shim", "triton", "demo")}
+    args = {
+        "shim": {},
+        "triton": {"EXTRAS": "fast server", "WITHOUT": "--without torch"},
+        # what the constraints pin; the weights come from the registry
+        "demo": {"TRITON": names["triton"], "PIP_EXTRA_INDEX_URL": ""},
+    }
+    said = {"BASE": base, "REVISION": revision.decode().strip()}
+    for part, name in names.items():
+        if os.environ.get("TCD_CONTAINERS_KEEP") and engine.has(name):
             continue
-        engine.build(names[part], ROOT / "docker" / f"Dockerfile.{part}", ROOT, BASE=base, **args)
-    return Images(engine, names["shim"], names["triton"])
-
-
-@pytest.fixture
-def tmp_volume(engine: Engine) -> Iterator[str]:
-    name = "tcd-test-volume"
-    engine.podman("volume", "rm", "-f", name, check=False)
-    engine.podman("volume", "create", name)
-    yield name
-    engine.podman("volume", "rm", "-f", name, check=False)
+        if part == "demo":
+            engine.wheel(next(line for line in CONSTRAINTS.read_text().split() if line.startswith("torch==")))
+        engine.build(name, ROOT / "docker" / f"Dockerfile.{part}", ROOT, **said, **args[part])
+    return Images(engine, **names, revision=said["REVISION"])
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,17 @@ class Engine:
 
     store: Path = PLACE / "store"
     times: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def wheels(self) -> Path:
+        """Wheels that a build prefers to those of the registry."""
+        return self.store / "wheels"
+
+    def wheel(self, requirement: str) -> None:
+        """Put one there, as this machine's installer finds it: a CPU build of PyTorch where it knows one."""
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(self.wheels), requirement]
+        done = subprocess.run(command, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
 
     @property
     def storage(self) -> list[str]:
@@ -75,10 +87,11 @@ class Engine:
         return (done.stdout + done.stderr).decode()
 
     def build(self, name: str, dockerfile: Path, context: Path, **args: str) -> None:
-        """Build an image; what a build may reach of this machine is its certificates."""
+        """Build an image; what a build may reach of this machine is its certificates, and the wheels put beside."""
         start = time.monotonic()
         pip = self.store / "pip.conf"
-        pip.write_text("[global]\ncert = /etc/pip-ca.crt\n")
+        pip.write_text("[global]\ncert = /etc/pip-ca.crt\nfind-links = /wheels\n")
+        self.wheels.mkdir(exist_ok=True)
         options = [part for key, value in args.items() for part in ("--build-arg", f"{key}={value}")]
         done = subprocess.run(
             [
@@ -94,6 +107,7 @@ class Engine:
                     str(dockerfile),
                 ),
                 *("-v", "/etc/ssl/certs/ca-certificates.crt:/etc/pip-ca.crt:ro", "-v", f"{pip}:/etc/pip.conf:ro"),
+                *("-v", f"{self.wheels}:/wheels:ro"),
                 *("-t", name, *options),
                 str(context),
             ],

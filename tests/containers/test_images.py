@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
+import tcd
 from tests.containers.calls import call, ready, receipt_of, until
 from tests.containers.conftest import Images
 from tests.containers.engine import HARDENED
@@ -69,23 +71,76 @@ def running(images: Images) -> Iterator[Running]:
     engine.podman("volume", "rm", "-f", "tcd-test-ledger")
 
 
-@pytest.mark.parametrize("part", ["shim", "triton"])
+@pytest.mark.parametrize("part", ["shim", "triton", "demo"])
 def test_what_an_image_is_made_of(images: Images, part: str) -> None:
     name = getattr(images, part)
     found = images.engine.inspect(name)
     assert found["Config"]["User"] == "10001:10001"
     assert found["Config"]["StopSignal"] == "SIGTERM"
-    assert found["Healthcheck"]["Test"][0] == "CMD"
-    labels = found["Config"]["Labels"]
-    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
-    assert labels["org.opencontainers.image.title"] == f"tcd {part}"
-    bom = json.loads(images.engine.podman("run", "--rm", *HARDENED, name, "cat", "/opt/tcd/sbom.cdx.json"))
+    # the demo is a command that ends
+    assert found["Healthcheck"]["Test"][0] == ("NONE" if part == "demo" else "CMD")
+    labels = {
+        key.rpartition(".")[2]: value for key, value in found["Config"]["Labels"].items() if "opencontainers" in key
+    }
+    assert (labels["title"], labels["licenses"]) == (f"tcd {part}", "Apache-2.0")
+    assert labels["version"] == tcd.__version__
+    assert labels["revision"] == images.revision or "TCD_CONTAINERS_KEEP" in os.environ
+    bom = json.loads(inside(images, name, "cat /opt/tcd/sbom.cdx.json"))
     components = {component["name"] for component in bom["components"]}
+    versions = {component["name"]: component["version"] for component in bom["components"]}
+    # it is the image's own: what the interpreter there finds, at its version
+    listed = inside(
+        images,
+        name,
+        "python -c 'from importlib.metadata import distributions as d; "
+        'print(*{f"{x.name}=={x.version}" for x in d()})\'',
+    ).split()
+    assert {f"{key}=={value}".lower() for key, value in versions.items()} == {line.lower() for line in listed}
     assert {"tcd", "numpy", "cryptography"} <= components
-    # megabytes that nothing on a machine without a GPU imports; an installer that nobody needs
-    assert not components & {"torch", "pip"}
-    listed = images.engine.podman("run", "--rm", *HARDENED, name, "sh", "-c", "command -v cc gcc make || true")
-    assert listed == ""
+    # megabytes that nothing on a machine without a GPU imports but the demo; an installer that nobody needs
+    assert ("torch" in components) == (part == "demo")
+    assert "pip" not in components
+    assert inside(images, name, "command -v cc gcc make pip || true") == ""
+    refused = inside(images, name, "touch /opt/tcd/x /etc/x /x 2>&1 || true").splitlines()
+    assert len(refused) == 3
+    assert all("Read-only file system" in line for line in refused)
+
+
+def inside(images: Images, name: str, script: str) -> str:
+    """What a shell in a hardened container of an image prints."""
+    return images.engine.podman("run", "--rm", *HARDENED, "--entrypoint", "sh", name, "-c", script)
+
+
+def test_the_demo_plays_without_a_network(images: Images) -> None:
+    engine = images.engine
+    engine.podman("volume", "rm", "-f", "tcd-test-out", check=False)
+    try:
+        said = engine.podman(
+            *(
+                "run",
+                "--rm",
+                "--network",
+                "none",
+                *HARDENED,
+                "--shm-size",
+                "256m",
+                "--memory",
+                "4g",
+                "--pids-limit",
+                "512",
+            ),
+            *("-v", "tcd-test-out:/out", images.demo, "--quick", "--scenario", "loop", "--json"),
+            timeout=900,
+        )
+        played = json.loads(said)
+        assert played["ok"]
+        page = engine.podman(
+            *("run", "--rm", *HARDENED, "-v", "tcd-test-out:/out", "--entrypoint", "cat", images.demo, "/out/demo.html")
+        )
+    finally:
+        engine.podman("volume", "rm", "-f", "tcd-test-out", check=False)
+    assert "<svg" in page
+    assert "recording" not in played.get("source", "")
 
 
 def test_diagnose_answers_and_the_receipt_verifies(running: Running) -> None:
