@@ -88,8 +88,8 @@ def markdown(found: Mapping[str, Any], *, images: str = "") -> str:
             "## More parts, more decisions",
             "",
             (
-                f"Every Triton and every shim gets a slice of {found['slice_cores']:g} cores (cgroup quota), as if each "
-                "had a small machine of its own; 24 callers for each pair."
+                f"Every Triton and every shim gets a slice of {found['slice_cores']:g} cores (cgroup quota), as if "
+                "each had a small machine of its own; 24 callers for each pair."
             ),
             "",
             "| Tritons, shims | per second | p50 / p99 ms | "

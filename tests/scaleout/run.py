@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,6 @@ from tcd.ledger.postgres_connect import connect
 from tests.scaleout.check import check, check_retries
 from tests.scaleout.load import Callers, Step
 from tests.scaleout.parts import Deployment, deployment
-import itertools
 
 #: Seconds from a kill until a supervisor starts the part again.
 DOWN = 3.0
