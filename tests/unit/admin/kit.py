@@ -89,12 +89,22 @@ class Admin:
     """An app, its operators, and requests to it."""
 
     def __init__(
-        self, folder: Path, *, enrolled: bool = True, limits: Limits | None = None, store: AdminStore | None = None
+        self,
+        folder: Path,
+        *,
+        enrolled: bool = True,
+        limits: Limits | None = None,
+        store: AdminStore | None = None,
+        acts: Acts | None = None,
+        like: Admin | None = None,
     ) -> None:
+        """A plane in `folder`; `like` another one's operators, shim and log."""
         self.folder = folder
-        self.alice, self.bob = OperatorKey.generate("alice"), OperatorKey.generate("bob")
-        self.carol = OperatorKey.generate("carol")
-        self.acts, self.shim = Acts(), Shim()
+        made = [OperatorKey.generate(name) for name in ("alice", "bob", "carol")] if like is None else like.operators
+        self.operators: list[OperatorKey] = made
+        self.alice, self.bob, self.carol = made
+        self.acts: Acts = acts or (Acts() if like is None else like.acts)
+        self.shim: Shim = Shim() if like is None else like.shim
         self.skew = 0.0
         if enrolled:
             Principals(self.keys()).save(folder / "principals.json")
@@ -109,6 +119,19 @@ class Admin:
         # signatures that a test makes now are not from before the start
         self.plane.signatures._since -= 1
         self.app: AdminApp = create_admin(self.plane, self.shim.outside(), hosts=[HOST])
+
+    @classmethod
+    def at(cls, folder: Path, *, store: AdminStore, acts: Acts | None = None) -> Admin:
+        """The plane of a folder that another one with `save_keys` was in."""
+        like = cls.__new__(cls)
+        like.operators = [OperatorKey.load(folder / f"{name}.key") for name in ("alice", "bob", "carol")]
+        like.acts, like.shim = acts or Acts(), Shim()
+        return cls(folder, enrolled=False, store=store, like=like)
+
+    def save_keys(self) -> None:
+        """Keep the operators' keys for `at`."""
+        for key in self.operators:
+            key.save(self.folder / f"{key.principal}.key")
 
     def keys(self, *more: OperatorKey) -> KeySet:
         """Alice and Bob may do everything, Carol reads, for one tenant only."""
