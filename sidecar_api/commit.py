@@ -66,6 +66,7 @@ class Committer:
         receipts: tuple[Receipt, ...] = (),
         events: tuple[Event, ...] = (),
         answers: tuple[Idempotent, ...] = (),
+        erase: tuple[int, ...] = (),
         lost: Callable[[], None] | None = None,
     ) -> asyncio.Future[None]:
         """Hand over what becomes durable together; the order of calls is the order in the ledger.
@@ -74,6 +75,7 @@ class Committer:
             receipts: each the next one of its chain.
             events: of the controller.
             answers: of requests with an idempotency key.
+            erase: positions of receipts whose bodies go.
             lost: called when it will not be durable, before anybody who waits hears of it.
 
         Returns:
@@ -81,7 +83,7 @@ class Committer:
             it: what was handed over is committed all the same.
         """
         loop = asyncio.get_running_loop()
-        item = _Item(Batch(receipts, events, answers), loop.create_future(), lost)
+        item = _Item(Batch(receipts, events, answers, erase), loop.create_future(), lost)
         self._waiting.append(item)
         if self._task is None:
             self._task = loop.create_task(self._run())
@@ -140,6 +142,7 @@ class Committer:
             receipts=tuple(r for item in items for r in item.batch.receipts),
             events=self._carried + tuple(e for item in items for e in item.batch.events),
             answers=tuple(a for item in items for a in item.batch.answers),
+            erase=tuple(e for item in items for e in item.batch.erase),
         )
         try:
             appended = await self._ledger.append(merged, now_us=self._now_us())

@@ -131,6 +131,6 @@ async def _chains(ledger: Ledger, judge: Judge, receipts: Receipts) -> int:
 def opened(first: StoredReceipt | None) -> tuple[str, dict[str, Any]]:
     """Tenant of a chain and the `open` member of its first record; empty when that was erased."""
     if first is None or first.receipt is None:
-        return "-", {}
+        return "-" if first is None or first.stub is None else first.stub.tenant, {}
     body = json.loads(first.receipt.body)
     return body["tenant"], body.get("open", {})

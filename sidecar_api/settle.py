@@ -264,6 +264,7 @@ class Judge:
         receipts: tuple[Receipt, ...],
         *,
         answers: tuple[Idempotent, ...] = (),
+        erase: tuple[int, ...] = (),
         lost: Callable[[], None] | None = None,
     ) -> asyncio.Future[None]:
         """Hand records, and all events of the controller so far, to the ledger."""
@@ -279,7 +280,11 @@ class Judge:
                 lost()
 
         done = self._committer.put(
-            receipts=(*epochs, *receipts) if epochs else receipts, events=events, answers=answers, lost=failed
+            receipts=(*epochs, *receipts) if epochs else receipts,
+            events=events,
+            answers=answers,
+            erase=erase,
+            lost=failed,
         )
         if self.keeper is not None and events:
             self.keeper.handed(len(events), done)

@@ -144,8 +144,19 @@ const TYPES = new Map(Object.entries({
     ...all(digest, 'outcome', 'before', 'after'), ...all(flag, 'rewritten', 'shadow'), zones: int(), delta: int(-MOST),
     marking: oneOf('datamark', 'delimit', 'encode', 'none'), failures: list(text(64, 1), 16),
   }) }],
+  erase: [{ erase: record({ actor: name, reason: oneOf('subject', 'age'), count: int(1), leaves: list(int(), 400, 2),
+    heads: digest }) }],
 }).map(([typ, [own, optional]]) => [typ, record({ ...BASE, ...own }, optional)]));
 
+function runs({ leaves, count }) { // first place and number of each run, in order
+  let [total, end] = [0, -1];
+  for (let at = 0; at < leaves.length; at += 2) {
+    if (!(leaves[at + 1] > 0) || leaves[at] <= end) return false;
+    end = leaves[at] + leaves[at + 1];
+    total += leaves[at + 1];
+  }
+  return total === count;
+}
 function members(body) {
   need(plain(body), 'schema');
   if (typeof body.v === 'string') need(body.v === 'tcd.receipt/2', 'version');
@@ -156,6 +167,7 @@ function members(body) {
   need(first.every((item) => item === first[0]), 'schema');
   need(body.typ !== 'close' || body.close.count === chain.seq + 1, 'schema');
   need(body.typ !== 'gap' || body.gap.from <= body.gap.to, 'schema');
+  need(body.typ !== 'erase' || runs(body.erase), 'schema');
   const names = (body.witness ?? []).map((segment) => segment.name);
   need(new Set(names).size === names.length, 'schema');
 }

@@ -72,7 +72,7 @@ def successor(keys: Keys, kid: str) -> tuple[tuple[PinnedKey, Signer], tuple[Pin
 
 
 async def newest_kid(ledger: Ledger) -> str:
-    """Id of the key that signed the newest receipt of a ledger; empty where there is none or its body was erased."""
+    """Id of the key that signed the newest receipt of a ledger; empty where there is none or nothing is kept of it."""
     checkpoint = await ledger.checkpoint()
     first, last = (0 if checkpoint is None else checkpoint.size - 1), b""
     while page := await ledger.heads(first=first, limit=_PAGE):
@@ -80,7 +80,7 @@ async def newest_kid(ledger: Ledger) -> str:
         if len(page) < _PAGE:
             break
     stored = await ledger.get(last.hex()) if last else None
-    return "" if stored is None or stored.receipt is None else stored.receipt.kid
+    return "" if stored is None or stored.kept is None else stored.kept.kid
 
 
 async def after_restart(

@@ -14,6 +14,7 @@ from tcd.ledger.port import (
     Limits,
     SavedState,
     StoredReceipt,
+    Stub,
 )
 from tcd.ledger.sqlite import SqliteLedger
 
@@ -30,4 +31,5 @@ __all__ = [
     "SavedState",
     "SqliteLedger",
     "StoredReceipt",
+    "Stub",
 ]

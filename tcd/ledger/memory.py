@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
-from heapq import nsmallest
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import heappop, heappush, nsmallest
 from itertools import islice
 
 from tcd.errors import Conflict, Unavailable
@@ -20,7 +20,9 @@ from tcd.ledger.port import (
     Limits,
     SavedState,
     StoredReceipt,
+    Stub,
     check_checkpoint,
+    check_erasure,
     check_state,
     next_states,
 )
@@ -46,7 +48,8 @@ class MemoryLedger:
         self._closed: OrderedDict[str, ChainState] = OrderedDict()
         self._members: dict[str, deque[str]] = {}
         self._answers: OrderedDict[tuple[str, str], Idempotent] = OrderedDict()
-        self._bodies_evicted = 0
+        self._expiries: list[tuple[int, str, str]] = []
+        self._bodies_evicted = self._bodies_erased = 0
         self._chains_evicted = 0
         self._answers_evicted = 0
         self._checkpoints: list[Checkpoint] = []
@@ -59,9 +62,12 @@ class MemoryLedger:
         if expected_size is not None and expected_size != self._size:
             msg = f"the ledger has {self._size} receipts, not {expected_size}"
             raise Conflict(msg)
-        self._forget_expired(now_us)
         chains = self._checked_chains(batch.receipts)
         self._check_answers(batch.answers, now_us)
+        check_erasure(batch.erase, size=self._size)
+        # as in a transaction: a refused batch forgets nothing either
+        self._forget_expired(now_us)
+        self._erase(batch.erase)
         first = self._size
         for receipt in batch.receipts:
             self._add(receipt)
@@ -72,8 +78,25 @@ class MemoryLedger:
         for answer in batch.answers:
             self._answers.pop((answer.tenant, answer.key), None)
             self._answers[answer.tenant, answer.key] = answer
+            heappush(self._expiries, (answer.expires_us, answer.tenant, answer.key))
         self._evict()
         return Appended(self._size, self._event_count, tuple(range(first, self._size)))
+
+    def _erase(self, positions: Sequence[int]) -> None:
+        oldest = self._size - len(self._heads)
+        wanted = {position for position in positions if position >= oldest}
+        gone: set[str] = set()
+        for stored in [s for s in self._heads.values() if s.index in wanted] if wanted else ():
+            if stored.receipt is not None:
+                self._heads[stored.head] = StoredReceipt(stored.index, stored.head, None, Stub.of(stored.receipt))
+                self._bodies_erased += 1
+                gone.add(stored.head)
+        for name in [name for name, answer in self._answers.items() if answer.head in gone]:
+            del self._answers[name]
+
+    async def scrub(self) -> None:
+        """See `Ledger.scrub`; memory keeps no copies."""
+        self._check_open()
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -99,7 +122,6 @@ class MemoryLedger:
         for answer in answers:
             name = (answer.tenant, answer.key)
             known = self._answers.get(name)
-            # one that expired may still be there, behind an older one that did not
             if name in seen or (known is not None and known.expires_us > now_us):
                 msg = "the idempotency key is taken"
                 raise Conflict(msg)
@@ -123,11 +145,12 @@ class MemoryLedger:
             self._open[state.id] = state
 
     def _forget_expired(self, now_us: int) -> None:
-        while self._answers:
-            name, oldest = next(iter(self._answers.items()))
-            if oldest.expires_us > now_us:
-                return
-            del self._answers[name]
+        while self._expiries and self._expiries[0][0] <= now_us:
+            expires_us, *name = heappop(self._expiries)
+            found = self._answers.get((name[0], name[1]))
+            # another one may have taken its key since
+            if found is not None and found.expires_us == expires_us:
+                del self._answers[name[0], name[1]]
 
     def _evict(self) -> None:
         limits = self._limits
@@ -135,9 +158,11 @@ class MemoryLedger:
             head = self._bodies.popleft()
             stored = self._heads[head]
             self._heads[head] = StoredReceipt(stored.index, head, None)
+            if stored.receipt is None:
+                self._bodies_erased -= 1
             self._bodies_evicted += 1
-            if stored.receipt is not None:
-                self._drop_member(stored.receipt.chain)
+            if stored.kept is not None:
+                self._drop_member(stored.kept.chain)
         while len(self._heads) > limits.heads:
             self._heads.popitem(last=False)
         while len(self._events) > limits.events:
@@ -148,6 +173,8 @@ class MemoryLedger:
         while len(self._answers) > limits.answers:
             self._answers.popitem(last=False)
             self._answers_evicted += 1
+        if len(self._expiries) > 2 * limits.answers:
+            self._expiries = sorted((a.expires_us, a.tenant, a.key) for a in self._answers.values())
 
     def _drop_member(self, chain: str) -> None:
         members = self._members[chain]
@@ -172,20 +199,27 @@ class MemoryLedger:
         return self._find_chain(chain)
 
     async def chain_records(self, chain: str, *, first: int = 0, limit: int = 1024) -> Sequence[StoredReceipt]:
-        """See `Ledger.chain_records`; only records with their bodies are kept by chain."""
+        """See `Ledger.chain_records`; only records whose bodies were not evicted are kept by chain."""
         self._check_open()
         records = (self._heads[head] for head in self._members.get(chain, ()))
-        wanted = (record for record in records if record.receipt is not None and record.receipt.seq >= first)
+        wanted = (record for record in records if record.kept is not None and record.kept.seq >= first)
         return tuple(islice(wanted, limit))
 
-    async def heads(self, *, first: int = 0, limit: int = 65_536) -> Sequence[bytes]:
-        """See `Ledger.heads`."""
+    def _from(self, first: int, limit: int) -> Iterable[StoredReceipt]:
         self._check_open()
         oldest = self._size - len(self._heads)
         if first < oldest:
             msg = f"heads before position {oldest} are no longer kept"
             raise Unavailable(msg)
-        return tuple(bytes.fromhex(head) for head in islice(self._heads, first - oldest, first - oldest + limit))
+        return islice(self._heads.values(), first - oldest, first - oldest + limit)
+
+    async def heads(self, *, first: int = 0, limit: int = 65_536) -> Sequence[bytes]:
+        """See `Ledger.heads`."""
+        return tuple(bytes.fromhex(stored.head) for stored in self._from(first, limit))
+
+    async def records(self, *, first: int = 0, limit: int = 1024) -> Sequence[StoredReceipt]:
+        """See `Ledger.records`."""
+        return tuple(self._from(first, limit))
 
     async def open_chains(self, *, after: str = "", limit: int = 1024) -> Sequence[ChainState]:
         """See `Ledger.open_chains`."""
@@ -242,14 +276,15 @@ class MemoryLedger:
         """See `Ledger.first_records`."""
         self._check_open()
         found = {chain: self._heads[self._members[chain][0]] for chain in chains if chain in self._members}
-        return {chain: r for chain, r in found.items() if r.receipt is not None and r.receipt.seq == 0}
+        return {chain: r for chain, r in found.items() if r.kept is not None and r.kept.seq == 0}
 
     async def stats(self) -> LedgerStats:
         """See `Ledger.stats`."""
         return LedgerStats(
             receipts=self._size,
-            bodies=len(self._bodies),
+            bodies=len(self._bodies) - self._bodies_erased,
             bodies_evicted=self._bodies_evicted,
+            bodies_erased=self._bodies_erased,
             heads_evicted=self._size - len(self._heads),
             events=self._event_count,
             events_evicted=self._event_count - len(self._events),

@@ -49,26 +49,58 @@ class Batch:
         receipts: each is the next record of its chain, in order.
         events: `Controller.take_events()`, in order.
         answers: idempotency records.
+        erase: positions of receipts, appended before, whose bodies are dropped, with the answers that show them.
     """
 
     receipts: tuple[Receipt, ...] = ()
     events: tuple[Event, ...] = ()
     answers: tuple[Idempotent, ...] = ()
+    erase: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stub:
+    """What stays of a receipt whose body was erased: who signed its head, and its place in its chain.
+
+    Attributes: see `Receipt`.
+    """
+
+    sig: bytes
+    kid: str
+    typ: str
+    tenant: str
+    chain: str
+    seq: int
+    prev: str
+    ts_us: int
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> Stub:
+        """Of a receipt."""
+        r = receipt
+        return cls(r.sig, r.kid, r.typ, r.tenant, r.chain, r.seq, r.prev, r.ts_us)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredReceipt:
-    """A receipt of the ledger. `receipt` is None when its body was evicted; the index and head stay known.
+    """A receipt of the ledger. `receipt` is None when its body is gone; the index and head stay known.
 
     Attributes:
         index: position in the ledger, from 0.
         head: in hex.
         receipt: the receipt, or None.
+        stub: what is left of one without a body; None where the ledger has forgotten that too.
     """
 
     index: int
     head: str
     receipt: Receipt | None
+    stub: Stub | None = None
+
+    @property
+    def kept(self) -> Receipt | Stub | None:
+        """The receipt, or what is left of it."""
+        return self.receipt or self.stub
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +157,7 @@ class LedgerStats:
 
     Attributes:
         receipts: ever appended.
-        bodies, bodies_evicted: whole receipts kept; bodies dropped.
+        bodies, bodies_evicted, bodies_erased: whole receipts kept; bodies dropped for want of room, or by request.
         heads_evicted: receipts of which nothing is kept.
         events, events_evicted: ever appended; dropped. Any dropped event means `events()` replays no whole state.
         chains, chains_evicted: chains with a known head; closed ones that were forgotten.
@@ -135,6 +167,7 @@ class LedgerStats:
     receipts: int = 0
     bodies: int = 0
     bodies_evicted: int = 0
+    bodies_erased: int = 0
     heads_evicted: int = 0
     events: int = 0
     events_evicted: int = 0
@@ -185,6 +218,17 @@ def check_checkpoint(checkpoint: Checkpoint, *, newest: int, size: int) -> None:
     """
     if not newest < checkpoint.size <= size:
         msg = f"a checkpoint of {checkpoint.size} leaves: the newest has {newest}, the ledger {size}"
+        raise Conflict(msg)
+
+
+def check_erasure(positions: Sequence[int], *, size: int) -> None:
+    """Refuse to erase what was not there before the batch.
+
+    Raises:
+        tcd.errors.Conflict: a position is not below `size`.
+    """
+    if positions and not 0 <= min(positions) <= max(positions) < size:
+        msg = f"only what is among the first {size} receipts can be erased"
         raise Conflict(msg)
 
 
@@ -247,8 +291,16 @@ class Ledger(Protocol):
 
         Raises:
             tcd.errors.Conflict: a receipt does not continue its chain, a head or an unexpired idempotency key is
-                there already, or the size is another one.
+                there already, the size is another one, or what is to be erased was not there before.
             tcd.errors.Unavailable: no room that may be freed.
+        """
+        ...
+
+    async def scrub(self) -> None:
+        """Overwrite what was erased where the store's own files still have it, as far as it can.
+
+        Raises:
+            tcd.errors.Unavailable: it cannot be written; erased bodies may still be found by whoever has the files.
         """
         ...
 
@@ -273,6 +325,14 @@ class Ledger(Protocol):
 
         Raises:
             tcd.errors.Unavailable: some of them are no longer kept.
+        """
+        ...
+
+    async def records(self, *, first: int = 0, limit: int = 1024) -> Sequence[StoredReceipt]:
+        """Receipts in the order of the ledger, from position `first` on: to read long stretches.
+
+        Raises:
+            tcd.errors.Unavailable: some of them are no longer kept at all.
         """
         ...
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tcd.errors import ConfigError, Conflict, Unavailable
@@ -204,7 +204,7 @@ class PostgresLedger(Reader):
                     root = LockedRoot(connection, held.events)
                     batch = await make(root, held.size)
                     known = self._known(batch) if again else 0
-                    batch = Batch(batch.receipts, batch.events[known:], batch.answers)
+                    batch = replace(batch, events=batch.events[known:])
                     after = await write(root, held, epoch, batch, now_us)
                 except BaseException:
                     await self._roll_back(transaction)
@@ -272,6 +272,14 @@ class PostgresLedger(Reader):
         """Events that the batch begins with and that turned out to be in the log."""
         count = len(self._landed)
         return count if batch.events[:count] == self._landed else 0
+
+    async def scrub(self) -> None:
+        """See `Ledger.scrub`: frees the room of deleted rows; their bytes stay in files until it is used again.
+
+        What overwrites at once (`VACUUM FULL`) locks out every shim, so it is the operator's to choose.
+        """
+        async with self._read() as connection:
+            await connection.execute("VACUUM tcd_body, tcd_answer")
 
     async def put_checkpoint(self, checkpoint: Checkpoint) -> None:
         """See `Ledger.put_checkpoint`."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import asyncpg
 
 from tcd.errors import Conflict
-from tcd.ledger.port import Batch, EventPage, StoredReceipt, next_states
+from tcd.ledger.port import Batch, EventPage, StoredReceipt, Stub, check_erasure, next_states
 from tcd.ledger.shared import Fenced, Member
 from tcd.receipts.chain import ChainState
 from tcd.receipts.issue import Receipt
@@ -47,6 +47,10 @@ answers AS (
 head AS (UPDATE tcd_head SET size = $26, events = $27)
 UPDATE tcd_member SET batch = batch + 1, seen = clock_timestamp(), size = $26, events = $27 WHERE epoch = $22
 """
+
+_ERASE_ANSWERS: Final = (
+    "DELETE FROM tcd_answer WHERE head IN (SELECT encode(head, 'hex') FROM tcd_receipt WHERE idx = ANY($1::bigint[]))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +136,16 @@ async def write(root: LockedRoot, held: Held, epoch: int, batch: Batch, now_us: 
         Conflict: see `Ledger.append`.
     """
     connection = root.connection
+    check_erasure(batch.erase, size=held.size)
     known: dict[str, ChainState] = {}
     if batch.receipts:
         ids = sorted({chain_key(r.chain) for r in batch.receipts})
         rows = await connection.fetch(f"SELECT {STATE} FROM tcd_chain WHERE id = ANY($1::bytea[])", ids)  # noqa: S608
         known = {state.id: state for state in map(state_of, rows)}
     chains = next_states(batch.receipts, known.get)
+    if batch.erase:
+        await connection.execute(_ERASE_ANSWERS, batch.erase)
+        await connection.execute("DELETE FROM tcd_body WHERE idx = ANY($1::bigint[])", batch.erase)
     if batch.answers:
         await connection.execute("DELETE FROM tcd_answer WHERE expires_us <= $1", now_us)
     size, events = held.size + len(batch.receipts), held.events + len(batch.events)
@@ -215,7 +223,7 @@ def state_of(row: Any) -> ChainState:
 async def first_records(connection: Any, chains: Sequence[str]) -> Mapping[str, StoredReceipt]:
     """The first record of each chain whose body is kept."""
     query = (
-        f"SELECT {RECEIPT} FROM tcd_receipt JOIN tcd_body USING (idx) "  # noqa: S608 - constants
+        f"SELECT {RECEIPT} FROM tcd_receipt LEFT JOIN tcd_body USING (idx) "  # noqa: S608 - constants
         "WHERE seq = 0 AND chain = ANY($1::bytea[])"
     )
     rows = await connection.fetch(query, [chain_key(chain) for chain in chains])
@@ -226,6 +234,7 @@ def stored_of(row: Any) -> StoredReceipt:
     """A row of `RECEIPT`."""
     idx, head, sig, kid, typ, tenant, chain, seq, prev, ts_us, body = row
     if body is None:
-        return StoredReceipt(idx, head.hex(), None)
+        stub = Stub(sig, kid, typ, tenant, PREFIX + chain.hex(), seq, prev.hex(), ts_us)
+        return StoredReceipt(idx, head.hex(), None, stub)
     receipt = Receipt(head, body, sig, kid, typ, tenant, PREFIX + chain.hex(), seq, prev.hex(), ts_us)
     return StoredReceipt(idx, head.hex(), receipt)

@@ -103,6 +103,15 @@ class Reader:
         async with self._read() as connection:
             return tuple(row[0] for row in await connection.fetch(query, first, limit))
 
+    async def records(self, *, first: int = 0, limit: int = 1024) -> Sequence[StoredReceipt]:
+        """See `Ledger.records`."""
+        query = (
+            f"SELECT {RECEIPT} FROM tcd_receipt LEFT JOIN tcd_body USING (idx) "  # noqa: S608 - constants
+            "WHERE idx >= $1 ORDER BY idx LIMIT $2"
+        )
+        async with self._read() as connection:
+            return tuple(map(stored_of, await connection.fetch(query, first, limit)))
+
     async def open_chains(self, *, after: str = "", limit: int = 1024) -> Sequence[ChainState]:
         """See `Ledger.open_chains`."""
         query = f"SELECT {STATE} FROM tcd_chain WHERE NOT closed AND id > $1 ORDER BY id LIMIT $2"  # noqa: S608
@@ -155,7 +164,7 @@ class Reader:
         return LedgerStats(
             receipts=size,
             bodies=bodies,
-            bodies_evicted=size - bodies,
+            bodies_erased=size - bodies,
             events=events,
             chains=chains,
             answers=answers,

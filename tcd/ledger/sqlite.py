@@ -64,6 +64,10 @@ class SqliteLedger:
         """See `Ledger.append`."""
         return await self._run(lambda: self._store.append(batch, now_us, expected_size))
 
+    async def scrub(self) -> None:
+        """See `Ledger.scrub`."""
+        await self._run(self._store.scrub)
+
     async def get(self, head: str) -> StoredReceipt | None:
         """See `Ledger.get`."""
         return await self._run(lambda: self._store.get(head))
@@ -83,6 +87,10 @@ class SqliteLedger:
     async def heads(self, *, first: int = 0, limit: int = 65_536) -> Sequence[bytes]:
         """See `Ledger.heads`."""
         return await self._run(lambda: self._store.heads(first, limit))
+
+    async def records(self, *, first: int = 0, limit: int = 1024) -> Sequence[StoredReceipt]:
+        """See `Ledger.records`."""
+        return await self._run(lambda: self._store.records(first, limit))
 
     async def open_chains(self, *, after: str = "", limit: int = 1024) -> Sequence[ChainState]:
         """See `Ledger.open_chains`."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tcd.errors import Unavailable
-from tcd.ledger.port import Checkpoint, EventPage, Idempotent, LedgerStats, SavedState, StoredReceipt
+from tcd.ledger.port import Checkpoint, EventPage, Idempotent, LedgerStats, SavedState, StoredReceipt, Stub
 from tcd.receipts.chain import ChainState
 from tcd.receipts.issue import Receipt
 from tcd.risk_av.errors import ReplayError
@@ -95,6 +95,14 @@ class Reader:
         rows = self._rows("SELECT head FROM receipt WHERE idx >= ? ORDER BY idx LIMIT ?", first, limit)
         return tuple(row[0] for row in rows)
 
+    def records(self, first: int, limit: int) -> Sequence[StoredReceipt]:
+        """See `Ledger.records`."""
+        query = (
+            f"SELECT {_RECEIPT}, body FROM receipt LEFT JOIN body USING (idx) "  # noqa: S608 - constants
+            "WHERE idx >= ? ORDER BY idx LIMIT ?"
+        )
+        return tuple(map(_stored, self._rows(query, first, limit)))
+
     def checkpoint(self, covering: int | None = None) -> Checkpoint | None:
         """See `Ledger.checkpoint`."""
         where = "ORDER BY size DESC" if covering is None else "WHERE size > ? ORDER BY size"
@@ -124,7 +132,7 @@ class Reader:
             f"WHERE seq = 0 AND chain IN ({marks})"
         )
         rows = self._rows(query, *map(chain_key, chains))
-        return {_text(row[6]): stored for row in rows if (stored := _stored(row)).receipt is not None}
+        return {_text(row[6]): _stored(row) for row in rows}
 
     def answer(self, tenant: str, key: str, now_us: int) -> Idempotent | None:
         """See `Ledger.answer`."""
@@ -151,7 +159,7 @@ class Reader:
         return LedgerStats(
             receipts=self._size,
             bodies=counts["body"],
-            bodies_evicted=self._size - counts["body"],
+            bodies_erased=self._size - counts["body"],
             events=self._events,
             chains=counts["chain"],
             answers=counts["answer"],
@@ -171,6 +179,7 @@ def _state(row: tuple[Any, ...]) -> ChainState:
 def _stored(row: tuple[Any, ...]) -> StoredReceipt:
     idx, head, sig, kid, typ, tenant, chain, seq, prev, ts_us, body = row
     if body is None:
-        return StoredReceipt(idx, head.hex(), None)
+        stub = Stub(sig, kid, typ, tenant, _text(chain), seq, prev.hex(), ts_us)
+        return StoredReceipt(idx, head.hex(), None, stub)
     receipt = Receipt(head, body, sig, kid, typ, tenant, _text(chain), seq, prev.hex(), ts_us)
     return StoredReceipt(idx, head.hex(), receipt)

@@ -24,6 +24,7 @@ from tcd.ledger.port import (
     Checkpoint,
     SavedState,
     check_checkpoint,
+    check_erasure,
     check_state,
     next_states,
 )
@@ -35,7 +36,20 @@ from tcd.risk_av.events import event_to_json
 #: The WAL is copied back when it has 16 MiB: that takes two more syncs, and at SQLite's 4 MiB a busy shim did it every
 #: fifth commit.
 _WAL_PAGES: Final = "wal_autocheckpoint=4000"
+#: With `secure_delete` what is deleted is overwritten by zeros in the file.
+_PRAGMAS: Final = (
+    *("trusted_schema=OFF", "mmap_size=0", "secure_delete=ON"),
+    *("journal_mode=WAL", "synchronous=FULL"),
+)
+_EMPTY_WAL: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+_ERASE_BODIES: Final = "DELETE FROM body WHERE idx IN (SELECT value FROM json_each(?))"
+_ERASE_ANSWERS: Final = (
+    "DELETE FROM answer WHERE head IN "
+    "(SELECT lower(hex(head)) FROM receipt WHERE idx IN (SELECT value FROM json_each(?)))"
+)
 
 
 class _Lock:
@@ -59,9 +73,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=True)
     try:
-        for pragma in ("trusted_schema=OFF", "mmap_size=0", "journal_mode=WAL", "synchronous=FULL", _WAL_PAGES):
+        for pragma in (*_PRAGMAS, _WAL_PAGES):
             connection.execute(f"PRAGMA {pragma}")
         prepare(connection)
+        # a crash between an erasure and `scrub` leaves the erased bodies in the WAL
+        connection.execute(_EMPTY_WAL)
     except BaseException:
         connection.close()
         raise
@@ -119,6 +135,7 @@ class Store(Reader):
         if expected_size is not None and expected_size != self._size:
             msg = f"the ledger has {self._size} receipts, not {expected_size}"
             raise Conflict(msg)
+        check_erasure(batch.erase, size=self._size)
         chains = next_states(batch.receipts, self.chain)
         try:
             with self._transaction() as connection:
@@ -136,6 +153,10 @@ class Store(Reader):
 
     def _write(self, connection: sqlite3.Connection, batch: Batch, chains: dict[str, ChainState], now_us: int) -> None:
         connection.execute("DELETE FROM answer WHERE expires_us <= ?", (now_us,))
+        if batch.erase:
+            positions = _encode(batch.erase)
+            connection.execute(_ERASE_ANSWERS, (positions,))
+            connection.execute(_ERASE_BODIES, (positions,))
         connection.executemany(
             "INSERT INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
@@ -158,6 +179,13 @@ class Store(Reader):
             "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?)",
             [(a.tenant, a.key, a.payload, a.answer, a.head, a.expires_us) for a in batch.answers],
         )
+
+    def scrub(self) -> None:
+        """See `Ledger.scrub`: what was deleted is zeros in the file; the WAL has older pages until it is emptied."""
+        rows = self._rows(_EMPTY_WAL)
+        if rows[0][0]:
+            msg = "the ledger's WAL cannot be emptied now"
+            raise Unavailable(msg, retry_after=1.0)
 
     def put_checkpoint(self, checkpoint: Checkpoint) -> None:
         """See `Ledger.put_checkpoint`."""

@@ -7,7 +7,7 @@ unless marked `?`; no other member is allowed; null is never a value.
 Every body::
 
     v        "tcd.receipt/2"
-    typ      open | decision | gap | close | admin | ack | rotate | heads | rewrite
+    typ      open | decision | gap | close | admin | ack | rotate | heads | rewrite | erase
     suite    "Ed25519", or "Ed25519+ML-DSA-44": both signatures, and both must verify
     kid      32 hex digits, id of the signing key
     origin   issuer's name, 1..128 characters
@@ -68,6 +68,8 @@ typ rewrite  `subject`, `model` as in a decision, and `rewrite {outcome: digest 
            before, after: digests of the body's bytes, rewritten, shadow: boolean, zones: integer,
            marking: datamark|delimit|encode|none, delta: integer of either sign,
            failures: at most 16 strings of 1..64}`
+typ erase  `erase {actor: 1..128, reason: subject|age, count: integer >= 1, leaves: [first, number, ...] of at most 200
+           runs of leaves, heads: digest}`: bodies that are gone while their heads stay in the log (`erasure`)
 """
 
 from __future__ import annotations
@@ -80,6 +82,7 @@ from typing import Any, Final
 
 from tcd.contract import DECODERS, TIERS
 from tcd.receipts import canonical
+from tcd.receipts.erasure import MAX_RUNS, REASONS, check_runs
 from tcd.receipts.errors import LimitExceeded, SchemaMismatch, UnknownVersion
 from tcd.receipts.fast import read_json
 from tcd.receipts.keys import ALG, HYBRID, PUBLIC_SIZES, SIGNATURE_SIZES
@@ -115,7 +118,7 @@ MAX_BODY: Final = 16_384
 NO_PREV: Final = "0" * 64
 ACTIONS: Final = ("allow", "degrade", "block", "throttle", "ask_for_review", "escalate_to_human")
 CAUSES: Final = ("detector", "av", "policy", "budget", "degraded", "trust", "slo", "")
-TYPES: Final = ("open", "decision", "gap", "close", "admin", "ack", "rotate", "heads", "rewrite")
+TYPES: Final = ("open", "decision", "gap", "close", "admin", "ack", "rotate", "heads", "rewrite", "erase")
 _HEAD: Final = b"tcd/receipt/v2/head\0"
 _SIG: Final = b"tcd/receipt/v2/sig\0"
 _TYP: Final = '"typ":"'
@@ -278,6 +281,15 @@ _REWRITE: Final = record(
         "failures": listing(text(64, 1), 16),
     }
 )
+_ERASE: Final = record(
+    {
+        "actor": _NAME,
+        "reason": one_of(*REASONS),
+        "count": integer(1),
+        "leaves": listing(_COUNT, 2 * MAX_RUNS, 2),
+        "heads": digest,
+    }
+)
 _BASE: Final[dict[str, Check]] = {
     "v": one_of(VERSION),
     "typ": one_of(*TYPES),
@@ -320,6 +332,7 @@ _BY_TYPE: Final[dict[str, Check]] = {
     "ack": record({**_BASE, "ack": record({"actor": _NAME, "stream": digest, "claim": _COUNT, "terms": _terms})}),
     "rotate": record({**_BASE, "rotate": _rotate}),
     "heads": record({**_BASE, "heads": record({"count": _COUNT, "root": hexadecimal(32)})}),
+    "erase": record({**_BASE, "erase": _ERASE}),
     "rewrite": record({**_BASE, "subject": digest, "model": _MODEL, "rewrite": _REWRITE}),
 }
 
@@ -371,6 +384,8 @@ def _check_relations(value: Mapping[str, Any]) -> None:
         raise refuse(pointer="/close/count", why="not the number of records of the chain")
     if value["typ"] == "gap" and value["gap"]["from"] > value["gap"]["to"]:
         raise refuse(pointer="/gap", why="from is after to")
+    if value["typ"] == "erase":
+        check_runs(value["erase"])
 
 
 @lru_cache(maxsize=16)

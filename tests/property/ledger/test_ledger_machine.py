@@ -104,6 +104,13 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.run(self.sqlite.stats()).events == events
         assert self.both("answer", "t", "new", now_us=self.now) is None
 
+    @rule(places=st.lists(st.integers(0, 12), max_size=4), scrub=st.booleans())
+    def erase(self, places: list[int], *, scrub: bool) -> None:
+        """Bodies go, once or again; what was never there refuses the whole batch."""
+        self.both("append", Batch(erase=tuple(places)), now_us=self.now)
+        if scrub:
+            self.both("scrub")
+
     @rule(size=st.integers(0, 40))
     def checkpoint(self, size: int) -> None:
         self.both("put_checkpoint", Checkpoint(size, bytes([size]) * 32, b"note %d" % size))
@@ -144,6 +151,7 @@ class LedgerMachine(RuleBasedStateMachine):
         heads = self.both("heads")
         for head in heads[-3:]:
             self.both("get", head.hex())
+        self.both("records", first=len(heads) // 3, limit=5)
         self.both("events")
         self.both("open_chains")
         self.both("checkpoint")
@@ -159,6 +167,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.both("answer", "t", key, now_us=self.now)
         ours, theirs = (self.run(ledger.stats()) for ledger in (self.memory, self.sqlite))
         assert (ours.receipts, ours.events, ours.bodies) == (theirs.receipts, theirs.events, theirs.bodies)
+        assert ours.bodies_erased == theirs.bodies_erased
 
     def teardown(self) -> None:
         if hasattr(self, "sqlite"):

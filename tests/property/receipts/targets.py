@@ -22,6 +22,7 @@ from tcd.receipts.body import check_body, read_fitting
 from tcd.receipts.bundle import read_bundle, verify_bundle, write_bundle
 from tcd.receipts.chain import ChainState, chain_id
 from tcd.receipts.checkpoint import LogHead, TlogProof
+from tcd.receipts.erasure import erase_members
 from tcd.receipts.issue import Receipt
 from tcd.receipts.log_signer import LogSigner
 from tcd.receipts.logcheck import log_verifier, open_log
@@ -275,6 +276,7 @@ def bodies() -> list[bytes]:
     rewrite = {"marking": "datamark", "zones": 1, "delta": -3, "failures": ["f"], "rewritten": True, "shadow": False}
     rewrite |= dict.fromkeys(("outcome", "before", "after"), D)
     made.issue("rewrite", {"subject": D, "model": MODEL.to_json(), "rewrite": rewrite})
+    made.issue("erase", erase_members(actor="o", reason="age", places=[3, 4, 9], heads=[bytes(32)] * 3))
     made.issue("heads", {"heads": {"count": 3, "root": "0" * 64}})
     old = made.issuer.pinned()
     made.issue("rotate", rotate_members(origin=ORIGIN, old=old, new=SigningKey(bytes(32)), from_us=5))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tcd.errors import Conflict, Unavailable
 from tcd.ledger import Batch, Checkpoint, Ledger, MemoryLedger, SavedState, SqliteLedger
+from tcd.ledger.port import Stub
 from tcd.receipts import ChainState
 from tcd.risk_av import Controller
 from tests.unit.ledger.records import answer, issue, records
@@ -113,6 +115,53 @@ async def test_heads_are_the_leaves_in_order(ledger: Ledger) -> None:
         stored = await ledger.get(head.hex())
         assert stored is not None
         assert stored.index == index
+
+
+async def test_records_in_the_order_of_the_ledger(ledger: Ledger) -> None:
+    one, two = records("a", 3), records("b", 2)
+    await ledger.append(Batch((one[0], two[0], one[1], two[1], one[2])), now_us=0)
+    page = await ledger.records(first=1, limit=3)
+    assert [(stored.index, stored.head) for stored in page] == [
+        (1, two[0].head_hex),
+        (2, one[1].head_hex),
+        (3, two[1].head_hex),
+    ]
+    assert [stored.receipt for stored in page] == [two[0], one[1], two[1]]
+    assert list(await ledger.records(first=5)) == []
+
+
+async def test_an_erased_body_leaves_its_place_its_head_and_its_signature(ledger: Ledger) -> None:
+    made = records("a", 3)
+    shown = replace(answer(), head=made[1].head_hex, answer=made[1].body)
+    await ledger.append(Batch(tuple(made), (), (shown, answer("other"))), now_us=0)
+    before, heads = await ledger.chain(made[0].chain), await ledger.heads()
+    note = records("b", 1)
+    await ledger.append(Batch(tuple(note), erase=(0, 1)), now_us=0)
+    await ledger.scrub()
+    stored = await ledger.get(made[1].head_hex)
+    assert stored is not None
+    assert (stored.index, stored.head, stored.receipt) == (1, made[1].head_hex, None)
+    assert stored.kept == stored.stub == Stub.of(made[1])
+    assert list(await ledger.heads())[:3] == list(heads)
+    assert await ledger.chain(made[0].chain) == before
+    assert [r.receipt for r in await ledger.chain_records(made[0].chain)] == [None, None, made[2]]
+    assert (await ledger.first_records([made[0].chain]))[made[0].chain].stub == Stub.of(made[0])
+    # what a retry would be answered has the body too
+    assert await ledger.answer("t", "k", now_us=0) is None
+    assert await ledger.answer("t", "other", now_us=0) is not None
+    stats = await ledger.stats()
+    assert (stats.receipts, stats.bodies, stats.bodies_erased, stats.bodies_evicted) == (4, 2, 2, 0)
+    # again, and the chain goes on
+    await ledger.append(Batch((issue(made[-1].next(), "close"),), erase=(1,)), now_us=0)
+    assert (await ledger.stats()).bodies_erased == 2
+
+
+async def test_what_was_not_there_before_cannot_be_erased(ledger: Ledger) -> None:
+    made = records("a", 2)
+    for places in ((0,), (2,), (-1,)):
+        with pytest.raises(Conflict):
+            await ledger.append(Batch(tuple(made), erase=places), now_us=0)
+    assert (await ledger.stats()).receipts == 0
 
 
 async def test_open_chains_in_pages(ledger: Ledger) -> None:

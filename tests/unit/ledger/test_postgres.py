@@ -179,7 +179,7 @@ async def test_receipts_and_events_are_never_changed(url: str) -> None:
     stored = await ledger.get(records("a", 1)[0].head_hex)
     assert stored is not None
     assert stored.receipt is None
-    assert (await ledger.stats()).bodies_evicted == 1
+    assert (await ledger.stats()).bodies_erased == 1
     await ledger.close()
 
 

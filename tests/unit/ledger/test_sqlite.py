@@ -87,7 +87,7 @@ async def test_an_erased_body_is_owned_up_to(tmp_path: Path) -> None:
     stored = await ledger.get(made[0].head_hex)
     assert stored is not None
     assert (stored.index, stored.receipt) == (0, None)
-    assert (await ledger.stats()).bodies_evicted == 1
+    assert (await ledger.stats()).bodies_erased == 1
     assert list(await ledger.heads()) == [r.head for r in made]
     await ledger.close()
 
