@@ -263,7 +263,7 @@ class Settings(BaseSettings):
     otel_endpoint: str | None = Field(None, description="base URL of the OTLP receiver; empty = the SDK's default")
     otel_interval_s: Positive = Field(10.0, description="seconds between metrics sent over OTLP")
     otel_sample_ratio: float = Field(1.0, ge=0, le=1, description="of traces that begin here; a caller's is followed")
-    replay_url: str | None = None
+    replay_url: str | None = Field(None, description="shim that `tcd replay` sends to; the shim itself does not use it")
 
     @model_validator(mode="before")
     @classmethod
@@ -299,9 +299,6 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        if self.replay_url is not None:
-            msg = f"{PREFIX}REPLAY_URL: known, but this version cannot do it; unset it"
-            raise ValueError(msg)
         if self.policies is not None and self.policies_json is not None:
             msg = f"{PREFIX}POLICIES and {PREFIX}POLICIES_JSON: one of them"
             raise ValueError(msg)

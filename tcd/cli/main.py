@@ -36,6 +36,7 @@ COMMANDS = {
     "verify": "tcd.cli.verify",
     "audit": "tcd.cli.audit",
     "export": "tcd.cli.export",
+    "replay": "tcd.cli.replay",
     "witness": "tcd.cli.witness",
     "proxy": "tcd.cli.proxy",
     "admin": "tcd.cli.admin",

@@ -70,6 +70,7 @@ def test_example(name: str, stack: Stack, tmp_path: Path) -> None:
         "/v1/rewrite": "body_rewritten",
         "/verify": "ok",
         "/v2/models": "outputs",
+        "tcd replay": "first_differing",
         "/diagnose": "verdict",
         "/version": "version",
     }

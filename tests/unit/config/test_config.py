@@ -108,7 +108,6 @@ def test_foreign_names_do_not_disturb() -> None:
         ("API_TOKENS", "[{"),
         ("API_TOKENS", '[{"token":"short","scopes":[]}]'),
         ("API_TOKENS", '[{"token":"long-enough-token","scopes":["root"]}]'),
-        ("REPLAY_URL", "http://x"),
         ("SCHEDULE", "omega"),
     ],
 )

@@ -1,0 +1,156 @@
+"""The shim without a server: its own dataplane over the library's scoring, in this process, one request at a time.
+
+Everything that is not a decision is out of the way: no rate limits, no SLO pressure, no deadlines, a clock that
+counts requests, randomness from a seed. So the same lines under the same settings give the same decisions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+from sidecar_api.app import Edges, create_app
+from sidecar_api.outcome import Call
+from sidecar_api.pins import FixedAssets
+from sidecar_api.service import Service
+from sidecar_api.traffic.lines import Line
+from sidecar_api.traffic.outcome import Outcome, decided_of
+from sidecar_api.traffic.receipts import Receipts
+from tcd.calibration.assets import AssetSet
+from tcd.calibration.store import default_asset_dir, load_assets
+from tcd.config import Settings
+from tcd.errors import TcdError
+from tcd.ledger import Limits, MemoryLedger
+from tcd.scoring import LibraryScorer
+
+_BEGIN_US: Final = 1_700_000_000_000_000
+_STEP_US: Final = 1000
+_NEVER: Final = 1e9
+#: Seconds that a decision may take here, where nothing waits; each is remembered for as long.
+_LONG: Final = 20.0
+#: Generations under way: the one that was quiet longest ends when there is another one. Time ends none.
+SESSIONS: Final = 4096
+#: What a replay has otherwise than a deployment.
+_STILL: Final[dict[str, Any]] = {
+    "ledger": "memory",
+    "ledger_url": None,
+    "replica": "",
+    "admin_enable": False,
+    "http_rate_cap": _NEVER,
+    "http_rate_refill": _NEVER,
+    "rate_overrides": (),
+    "rate_subjects": SESSIONS,
+    "sessions_max": SESSIONS,
+    "sessions_max_bytes": 1 << 28,
+    "session_idle_s": _NEVER,
+    "session_min_idle_s": 0.0001,
+    "deadline_ms": _NEVER,
+    "deadline_max_ms": _NEVER,
+    "slo_ms": _NEVER,
+    "log_enable": False,
+    "log_witnesses": None,
+    "log_no_quorum": "publish",
+    "log_dir": None,
+    "log_decisions": False,
+    "log_level": "error",
+    "decision_log": None,
+    "otel_enable": False,
+    "keys_dir": None,
+    "witness": False,
+}
+
+
+def still(settings: Settings, *, receipts: bool, seed: int) -> Settings:
+    """Settings of a deployment as a replay uses them."""
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    key = hashlib.sha256(f"tcd replay {seed}".encode()).hexdigest()
+    return Settings(**{**values, **_STILL, "receipts_enable": receipts, "attest_sk_hex": key})
+
+
+class InProcess:
+    """A `Side` that decides here."""
+
+    concurrent = False
+
+    def __init__(self, name: str, service: Service, receipts: Receipts | None) -> None:
+        """Decide by `service`, which runs."""
+        self.name = name
+        self._service = service
+        self._receipts = receipts
+        self._number = 0
+
+    async def decide(self, line: Line) -> Outcome:
+        """See `Side`."""
+        self._number += 1
+        began = perf_counter()
+        due = asyncio.get_running_loop().time() + _LONG
+        try:
+            answer = await self._service.diagnose(
+                line.request, Call(request_id=f"replay-{self._number}", given=False, deadline=due)
+            )
+        except TcdError as error:
+            return Outcome(None, error.code, error.detail, seconds=perf_counter() - began)
+        decided = decided_of(answer.body)
+        receipt = "" if self._receipts is None else self._receipts.check(line.request, decided)
+        return Outcome(decided, receipt=receipt, seconds=perf_counter() - began)
+
+
+@asynccontextmanager
+async def in_process(
+    name: str, settings: Settings, *, assets: Path | AssetSet | None = None, verify: bool = False, seed: int = 0
+) -> AsyncIterator[InProcess]:
+    """A shim in this process.
+
+    Args:
+        name: for people.
+        settings: of the deployment; its bundle of policies too.
+        assets: calibration; None = that of the settings, else the demonstration's.
+        verify: make receipts and verify each.
+        seed: of keys and names.
+
+    Raises:
+        ConfigError, AssetError: the settings, the policies or the assets cannot be used.
+    """
+    if not isinstance(assets, AssetSet):
+        assets = load_assets(assets or settings.assets or default_asset_dir())
+    used = still(settings, receipts=verify, seed=seed)
+    ledger = MemoryLedger(
+        Limits(bodies=1, heads=1, events=1, chains=used.sessions_max + used.max_streams + 1, answers=1)
+    )
+    app = create_app(
+        used,
+        scorer=LibraryScorer(assets),
+        assets=FixedAssets(assets),
+        edges=Edges(now_us=_clock(), random=_random(seed), ledger=ledger),
+    )
+    keeper = app.runtime.service.judge.receipts
+    receipts = None if keeper is None else Receipts.of_issuer(keeper.issuer.pinned())
+    async with app.router.lifespan_context(app):
+        yield InProcess(name, app.runtime.service, receipts)
+
+
+def _clock() -> Callable[[], int]:
+    now = _BEGIN_US
+
+    def tick() -> int:
+        nonlocal now
+        now += _STEP_US
+        return now
+
+    return tick
+
+
+def _random(seed: int) -> Callable[[int], bytes]:
+    number = 0
+
+    def draw(size: int) -> bytes:
+        nonlocal number
+        number += 1
+        return hashlib.shake_256(f"{seed} {number}".encode()).digest(size)
+
+    return draw
