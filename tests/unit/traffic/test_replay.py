@@ -31,6 +31,8 @@ from tests.conftest import ROOT
 BLOCKS = '[[policy]]\nname = "strict"\nversion = 1\n[[policy.decision]]\nname = "sure"\nwhen = {score = 0.99}\n'
 BLOCKS += 'action = "block"\n'
 SEED = "22" * 32
+#: Of a dictionary, whose members the type checker does not ask for.
+PLAIN: dict[str, Any] = {}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def tcd(*arguments: Any, env: dict[str, str] | None = None) -> Any:
 
 
 async def test_the_same_settings_decide_the_same(recorded: list[Line]) -> None:
-    async with in_process("a", Settings(), seed=1) as a, in_process("b", Settings(), seed=2) as b:
+    async with in_process("a", Settings(**PLAIN), seed=1) as a, in_process("b", Settings(**PLAIN), seed=2) as b:
         found = await replayed(recorded, [a, b])
     assert found.status == 0
     assert found.diff is not None
@@ -166,7 +168,7 @@ async def test_a_live_shim_with_the_same_settings_is_no_other() -> None:
     receipts = Receipts.of_issuer(pinned(served))
     async with (
         Live("live", "http://test", connections=8, receipts=receipts, transport=httpx2.ASGITransport(served)) as live,
-        in_process("here", Settings()) as here,
+        in_process("here", Settings(**PLAIN)) as here,
     ):
         await live.reachable()
         found = await replayed(synthetic(600, seed=4), [live, here], concurrency=8)
