@@ -66,9 +66,7 @@ class Reloader:
             found = check(runtime.settings, new, grant)
             if new.epoch_length != "auto" and new.rule == "rai" and new.schedule == "uniform":
                 epoch_length(new, runtime.service.resolver)
-            following = _Next(
-                new, bundle, Bindings(judge_rules(new, durable=runtime.service.judge.rules.durable), bundle)
-            )
+            following = self._following(new, bundle)
             loose = self._loosens(following)
             if loose and (grant is None or bundle is None or grant.config_hash != bundle.digest):
                 digest = "" if bundle is None else bundle.digest
@@ -99,6 +97,18 @@ class Reloader:
         if rebound and bundle is not None:
             self._act("policy.break_glass" if loose else "policy.reload", bundle.digest)
         return found
+
+    def loosened_by(self, policies: PolicySet) -> list[str]:
+        """What a bundle would loosen if it were put in force now: policy and rule, each.
+
+        Raises:
+            BadBundle: it does not fit the settings.
+        """
+        return self._loosens(self._following(self._runtime.settings, policies))
+
+    def _following(self, new: Settings, bundle: PolicySet | None) -> _Next:
+        rules = judge_rules(new, durable=self._runtime.service.judge.rules.durable)
+        return _Next(new, bundle, Bindings(rules, bundle))
 
     def keys(self, *, source: str = "admin") -> bool:
         """Use the keys of the key set as it is now, where it changed; whether they were read anew.

@@ -90,7 +90,7 @@ class Checked(Policies):
     """What a bundle would be, and whether it could be put."""
 
     remarks: list[Remark]
-    loosens: NotRequired[list[str]]
+    loosens: list[str]
 
 
 class Page(TypedDict):

@@ -11,7 +11,7 @@ from sidecar_api.admin.routes import Outside
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.reload import Reloader
 from tcd.config import Settings, shown
-from tcd.errors import Conflict, ValidationFailed
+from tcd.errors import ConfigError, Conflict, ValidationFailed
 from tcd.files import write_whole
 from tcd.ledger.search import ReceiptIndex
 from tcd.trust import PolicySet, lint, load
@@ -29,7 +29,7 @@ def outside_of(runtime: Runtime, index: ReceiptIndex) -> Outside:
     return Outside(
         config=lambda: _config(runtime.settings),
         policies=lambda: _policies(runtime.policies),
-        check_policies=_check,
+        check_policies=lambda files: _check(runtime, files),
         receipts=ReceiptSearch(runtime.ledger, index, digest=runtime.service.subjects.subject),
         budgets=Budgets(runtime),
         put_policies=None if place is None else put,
@@ -51,15 +51,19 @@ def _policies(policies: PolicySet | None) -> dict[str, Any]:
     }
 
 
-def _check(files: dict[str, str]) -> dict[str, Any]:
-    """What a bundle would be.
+def _check(runtime: Runtime, files: dict[str, str]) -> dict[str, Any]:
+    """What a bundle would be, and what it would loosen.
 
     Raises:
         ValidationFailed: it is refused, with file, line and reason.
     """
     found = _loaded(files)
     remarks = [{"file": r.file, "line": r.line, "code": r.code, "detail": r.detail} for r in lint(found)]
-    return {**_policies(found), "remarks": remarks}
+    try:
+        loosens = Reloader(runtime).loosened_by(found)
+    except ConfigError as error:
+        raise ValidationFailed(error.detail) from None
+    return {**_policies(found), "remarks": remarks, "loosens": loosens}
 
 
 def _loaded(files: dict[str, str]) -> PolicySet:
@@ -79,7 +83,7 @@ def _put(runtime: Runtime, place: Path, files: dict[str, str]) -> dict[str, Any]
         Forbidden: it loosens.
     """
     if len(files) != 1:
-        msg = f"{place} is one file, the bundle is {len(files)}"
+        msg = f"the bundle in force is one file, this is {len(files)}"
         raise Conflict(msg)
     (text,) = files.values()
     bundle = _loaded({str(place): text})

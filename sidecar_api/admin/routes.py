@@ -32,13 +32,15 @@ from sidecar_api.admin.principals import KeySet, Principals, changed
 from sidecar_api.admin.receipts import Query, ReceiptSearch
 from sidecar_api.admin.signatures import BadSignature
 from sidecar_api.admin.tokens import Caller
-from tcd.errors import Conflict, NotFound, Unauthorized, ValidationFailed
+from tcd.errors import Conflict, Forbidden, NotFound, Unauthorized, ValidationFailed
 
 BASE: Final = "/admin/v1"
 #: Annotations are resolved in this module, so what they name stands in it.
 REPLACING: Final = Requires("principals:write", mutates=True, pair=True, everywhere=True)
 APPROVING: Final = Requires(None, mutates=True)
 PUTTING: Final = Requires("policy:write", mutates=True, pair=True, everywhere=True)
+#: Rules that an answer names.
+_SHOWN: Final = 5
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
@@ -61,7 +63,7 @@ class Outside:
     Attributes:
         config: name to shown value and digest of the settings.
         policies: what is in force.
-        check_policies: what a bundle (file name to text) would be; raises `BadBundle`.
+        check_policies: what a bundle (file name to text) would be, and what it `loosens`; a bad one is refused.
         put_policies: puts a bundle in force and keeps it; None where no file is configured.
         receipts: searches the receipts.
         budgets: budgets, and the ledger's figures.
@@ -256,7 +258,13 @@ def _shim(made: APIRouter, plane: Plane, outside: Outside) -> None:
         files = (await _parsed(request, Bundle)).files
         if outside.put_policies is None:
             raise _no_place()
+        if len(files) != 1:
+            msg = f"the bundle in force is one file, this is {len(files)}"
+            raise Conflict(msg)
         shown = outside.check_policies(files)
+        if shown["loosens"]:
+            msg = f"the bundle loosens protection: {'; '.join(shown['loosens'][:_SHOWN])}"
+            raise Forbidden(msg)
         return await plane.mutate(request, caller, PUTTING, Mutation("policy.put", shown["digest"], shown, args=files))
 
     async def perform(files: Any, _: str) -> Any:

@@ -115,8 +115,40 @@ async def test_a_bad_bundle_is_refused_with_file_line_and_reason(tmp_path: Path)
             assert reply.status_code == 422
             assert reply.json()["detail"].startswith("policies.toml:3: ")
         two = {"files": {"a.toml": BUNDLE.format(version=2, shadow="true"), "b.toml": "x = 1"}}
-        assert (await admin.call(admin.alice, "PUT", "/policies", two)).status_code == 422
+        assert (await admin.call(admin.alice, "PUT", "/policies", two)).status_code == 409
         assert place.read_text() == BUNDLE.format(version=1, shadow="true")
+
+
+MODE = '[[policy]]\nname = "all"\nversion = {version}\nmode = "{mode}"\n{more}'
+
+
+async def test_a_bundle_that_loosens_is_refused_when_it_is_proposed(tmp_path: Path) -> None:
+    place = tmp_path / "policies.toml"
+    place.write_text(MODE.format(version=1, mode="enforce", more=""))
+    async with running(tmp_path, policies=place) as admin:
+        await admin.enrol()
+        loose = {"files": {"policies.toml": MODE.format(version=2, mode="monitor", more="")}}
+        checked = (await admin.call(admin.alice, "POST", "/policies:validate", loose)).json()
+        (rule,) = checked["loosens"]
+        assert rule.startswith("all@2#")
+        assert rule.endswith("mode: enforce -> monitor")
+        refused = await admin.call(admin.alice, "PUT", "/policies", loose)
+        assert refused.status_code == 403
+        assert rule in refused.json()["detail"]
+        assert (await admin.call(admin.alice, "GET", "/approvals")).json() == {"approvals": []}
+
+        tight = {"files": {"policies.toml": MODE.format(version=2, mode="enforce", more="")}}
+        assert (await admin.call(admin.alice, "POST", "/policies:validate", tight)).json()["loosens"] == []
+        first = (await admin.call(admin.alice, "PUT", "/policies", tight)).json()
+        # what is no looser when it is proposed may be when it is approved: then it is refused, and recorded as failed
+        stricter = "[policy.receipt]\nrewrite = true\n"
+        second = {"files": {"policies.toml": MODE.format(version=3, mode="enforce", more=stricter)}}
+        later = (await admin.call(admin.alice, "PUT", "/policies", second)).json()
+        assert (await admin.call(admin.bob, "POST", f"/approvals/{later['id']}")).status_code == 200
+        late = await admin.call(admin.bob, "POST", f"/approvals/{first['id']}")
+        assert late.status_code == 403, late.text
+        assert place.read_text() == second["files"]["policies.toml"]
+        assert (await admin.acts())[-1] == ("policy.put.failed", "alice + bob")
 
 
 async def test_a_blocked_session_is_found_by_its_names_and_the_receipt_verifies(tmp_path: Path) -> None:
