@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -24,6 +24,7 @@ from sidecar_api.admin.answers import (
     Waiting,
     Whoami,
 )
+from sidecar_api.admin.bodies import asked, parsed
 from sidecar_api.admin.budgets import BudgetQuery
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.job_routes import add_jobs
@@ -32,7 +33,7 @@ from sidecar_api.admin.principals import KeySet, Principals, changed
 from sidecar_api.admin.receipts import Query, ReceiptSearch
 from sidecar_api.admin.signatures import BadSignature
 from sidecar_api.admin.tokens import Caller
-from tcd.errors import Conflict, Forbidden, NotFound, Unauthorized, ValidationFailed
+from tcd.errors import Conflict, Forbidden, NotFound, Unauthorized
 
 BASE: Final = "/admin/v1"
 #: Annotations are resolved in this module, so what they name stands in it.
@@ -41,7 +42,6 @@ APPROVING: Final = Requires(None, mutates=True)
 PUTTING: Final = Requires("policy:write", mutates=True, pair=True, everywhere=True)
 #: Rules that an answer names.
 _SHOWN: Final = 5
-_Body = TypeVar("_Body", bound=BaseModel)
 
 
 class Showing(Protocol):
@@ -91,40 +91,6 @@ class Bundle(BaseModel):
     ]
 
 
-async def _parsed(request: Request, model: type[_Body]) -> _Body:
-    """The body; after the caller was admitted.
-
-    Raises:
-        ValidationFailed: it is not what the route takes; names the member, never the value.
-    """
-    try:
-        return model.model_validate_json(await request.body())
-    except ValidationError as error:
-        raise _invalid(error) from None
-
-
-def _asked(request: Request, model: type[_Body]) -> _Body:
-    """The parameters.
-
-    Raises:
-        ValidationFailed: one came twice, is not known or is out of its limits.
-    """
-    given = request.query_params.multi_items()
-    if len({name for name, _ in given}) != len(given):
-        msg = "a parameter came twice"
-        raise ValidationFailed(msg)
-    try:
-        return model.model_validate(dict(given))
-    except ValidationError as error:
-        raise _invalid(error) from None
-
-
-def _invalid(error: ValidationError) -> ValidationFailed:
-    found = error.errors(include_input=False, include_url=False)[0]
-    pointer = "".join(f"/{part}" for part in found["loc"])
-    return ValidationFailed(found["msg"], pointer=pointer or None)
-
-
 def router(plane: Plane, outside: Outside) -> APIRouter:
     """All routes."""
     made = APIRouter(prefix=BASE)
@@ -157,7 +123,7 @@ def _people(made: APIRouter, plane: Plane) -> None:
 
     @made.put("/principals", **says("Propose another key set", takes=KeySet))
     async def replace(request: Request, caller: Annotated[Caller, Depends(REPLACING)]) -> Response:
-        before, after = await plane.people.current(), Principals(await _parsed(request, KeySet))
+        before, after = await plane.people.current(), Principals(await parsed(request, KeySet))
         assert before is not None  # noqa: S101 - somebody was admitted
         document = after.document.model_dump(mode="json")
         shown = {"changes": list(changed(before, after)), "principals": document}
@@ -181,7 +147,7 @@ def _people(made: APIRouter, plane: Plane) -> None:
         **says("Enrol the first principals", takes=KeySet, gives=Act),
     )
     async def enrol(request: Request) -> Response:
-        first = Principals(await _parsed(request, KeySet))
+        first = Principals(await parsed(request, KeySet))
         await _possession(plane, request, first)
 
         async def work(_: str) -> Any:
@@ -251,11 +217,11 @@ def _shim(made: APIRouter, plane: Plane, outside: Outside) -> None:
     async def validate(
         request: Request, _: Annotated[Caller, Depends(Requires("policy:read", everywhere=True))]
     ) -> Response:
-        return JSONResponse(outside.check_policies((await _parsed(request, Bundle)).files))
+        return JSONResponse(outside.check_policies((await parsed(request, Bundle)).files))
 
     @made.put("/policies", **says("Propose a bundle of policies", takes=Bundle, refuses=(404,)))
     async def put(request: Request, caller: Annotated[Caller, Depends(PUTTING)]) -> Response:
-        files = (await _parsed(request, Bundle)).files
+        files = (await parsed(request, Bundle)).files
         if outside.put_policies is None:
             raise _no_place()
         if len(files) != 1:
@@ -283,7 +249,7 @@ def _no_place() -> NotFound:
 def _receipts(made: APIRouter, receipts: ReceiptSearch) -> None:
     @made.get("/receipts", **says("Search receipts", asks=Query, gives=Page))
     async def search(request: Request, caller: Annotated[Caller, Depends(Requires("receipts:read"))]) -> Response:
-        return JSONResponse(await receipts.search(_asked(request, Query), tenant=caller.tenant))
+        return JSONResponse(await receipts.search(asked(request, Query), tenant=caller.tenant))
 
     @made.get("/receipts/{head}", **says("One receipt", gives=Receipt))
     async def get(head: str, caller: Annotated[Caller, Depends(Requires("receipts:read"))]) -> Response:
@@ -293,7 +259,7 @@ def _receipts(made: APIRouter, receipts: ReceiptSearch) -> None:
 def _budgets(made: APIRouter, budgets: Showing) -> None:
     @made.get("/alpha", **says("A budget as of now", asks=BudgetQuery, gives=Budget, refuses=(404,)))
     async def alpha(request: Request, caller: Annotated[Caller, Depends(Requires("alpha:read"))]) -> Response:
-        return JSONResponse(budgets.show(_asked(request, BudgetQuery), tenant=caller.tenant))
+        return JSONResponse(budgets.show(asked(request, BudgetQuery), tenant=caller.tenant))
 
     @made.get("/ledger", **says("How much the ledger keeps", gives=LedgerFigures))
     async def ledger(_: Annotated[Caller, Depends(Requires("receipts:audit", everywhere=True))]) -> Response:
