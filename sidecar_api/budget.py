@@ -128,6 +128,10 @@ class Budget:
         self._views.pop(stream, None)
         return reservation
 
+    def unmoved(self, stream: str, hypothesis: str, *, p: float, trigger: bool) -> bool:
+        """Whether `settle` would change nothing, and need not be called."""
+        return self.controller.unmoved(stream=stream, hypothesis=hypothesis, p=p, trigger=trigger)
+
     def settle(self, stream: str, hypothesis: str, *, p: float, trigger: bool) -> Settlement:
         """Record the newest p-value; see `Controller.settle` for what it raises."""
         settlement = self.controller.settle(stream=stream, hypothesis=hypothesis, p=p, trigger=trigger)

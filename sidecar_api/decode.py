@@ -45,18 +45,18 @@ _verify: Final = msgspec.json.Decoder(VerifyRequest, strict=True)
 
 
 @lru_cache(maxsize=64)
-def check_content_type(value: str | None, encoding: str | None) -> None:
+def check_content_type(value: bytes | None, encoding: bytes | None) -> None:
     """Only `application/json` in UTF-8, not compressed.
 
     Raises:
         InvalidRequest: anything else.
     """
-    kind, _, rest = (value or "").partition(";")
+    kind, _, rest = (value or b"").decode("latin-1").partition(";")
     charset = rest.strip().lower().replace('"', "").replace(" ", "")
     if kind.strip().lower() != "application/json" or charset not in {"", "charset=utf-8", "charset=utf8"}:
         msg = "the content type must be application/json"
         raise InvalidRequest(msg)
-    if encoding is not None and encoding.strip().lower() != "identity":
+    if encoding is not None and encoding.strip().lower() != b"identity":
         msg = "compressed bodies are not read"
         raise InvalidRequest(msg)
 

@@ -6,11 +6,12 @@ reports back are held against it.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
-
-from msgspec import Struct
+from typing import Final, NamedTuple, Protocol
 
 from tcd.calibration.assets import (
     AssetSet,
@@ -26,6 +27,8 @@ from tcd.routing.policy import DEFAULT_POLICY
 
 Key = tuple[int, int, int]
 _CACHED: Final = 4096
+#: A look at the manifest costs a system call. A row that was scored with newer assets says so, and is scored anew.
+LOOK_SECONDS: Final = 0.01
 _FEATURES: Final = int(Signal.FEATURES)
 
 
@@ -48,7 +51,7 @@ class FixedAssets:
         return self.assets
 
 
-class Shape(Struct, frozen=True):
+class Shape(NamedTuple):
     """What of a row decides which calibration answers it.
 
     Attributes:
@@ -106,6 +109,10 @@ class Pins:
     def identity(self) -> tuple[Key, int, tuple[int, int, int], float]:
         """What must not change while a hypothesis is open."""
         return (self.key, self.mask, self.ids, self.weight)
+
+    def same(self, other: Pins) -> bool:
+        """Whether the identities are equal; nearly always the pins are the same object."""
+        return self is other or self.identity == other.identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +195,12 @@ def resolve(assets: AssetSet, key: Key, shape: Shape, *, alpha: float) -> Pins:
 class Resolver:
     """`resolve` with a bounded memory of its answers."""
 
-    def __init__(self, assets: Assets, *, alpha: float) -> None:
-        """Resolve against `assets` as they are at each call."""
+    def __init__(self, assets: Assets, *, alpha: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Resolve against `assets`, which are looked at once in `LOOK_SECONDS` at most; `clock` in seconds."""
         self._assets = assets
         self._alpha = alpha
+        self._clock = clock
+        self._looked = -math.inf
         self._set: AssetSet | None = None
         self._known: OrderedDict[tuple[Key, Shape], Pins] = OrderedDict()
 
@@ -204,15 +213,18 @@ class Resolver:
         self._alpha = alpha
         self._known.clear()
 
-    def pins(self, key: Key, shape: Shape) -> Pins:
-        """Pins of a row under the newest assets."""
-        assets = self._assets.current()
-        if assets is not self._set:
-            self._set = assets
-            self._known.clear()
+    def pins(self, key: Key, shape: Shape, *, fresh: bool = False) -> Pins:
+        """Pins of a row under the newest assets; `fresh` looks at them in any case."""
+        now = self._clock()
+        if fresh or self._set is None or now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            assets = self._assets.current()
+            if assets is not self._set:
+                self._set = assets
+                self._known.clear()
         found = self._known.get((key, shape))
         if found is None:
-            found = self._known[key, shape] = resolve(assets, key, shape, alpha=self._alpha)
+            found = self._known[key, shape] = resolve(self._set, key, shape, alpha=self._alpha)
             if len(self._known) > _CACHED:
                 self._known.popitem(last=False)
         return found

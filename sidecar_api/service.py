@@ -348,7 +348,7 @@ class Service:
                 return await self.judge.conclude(turn, self._row(turn, None), None, why)
             row = self._row(turn, self.pin(turn))
             result, failure = await self._evidence(turn, row)
-            if failure == "assets" and attempt == 1 and self.resolver.pins(key, shape).ids != turn.pins.ids:
+            if failure == "assets" and attempt == 1 and self.resolver.pins(key, shape, fresh=True).ids != turn.pins.ids:
                 continue
             break
         return await self.judge.conclude(turn, row, result, failure)
@@ -428,7 +428,7 @@ class Service:
             return False
         known = session.pins
         # a chain's first record names the pins: other ones are another chain, also the first after none
-        if known.identity != pins.identity if known is not None else session.chain is not None:
+        if not known.same(pins) if known is not None else session.chain is not None:
             self.end(session, "pin_changed")
             session.sup = (SUP_START, SUP_START)
             session.p = 1.0

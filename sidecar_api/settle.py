@@ -37,7 +37,7 @@ from tcd.errors import Conflict, NotFound, TcdError, VerificationError
 from tcd.ledger import Idempotent
 from tcd.multivariate import explain
 from tcd.receipts import Receipt, records
-from tcd.risk_av import CloseReason, LevelMismatch, Reservation, RuleName, Settlement
+from tcd.risk_av import CloseReason, LevelMismatch, Reservation, RuleName
 from tcd.rows import ScoreResult, ScoreRow
 from tcd.trust import Logged, Node, record
 from tcd.trust.policies import SUBJECT
@@ -162,24 +162,24 @@ class Judge:
     def _settle(self, turn: Turn, result: ScoreResult) -> str:
         """Move the session by one step; a reason when the controller does not accept the evidence."""
         session = turn.session
-        settlement: Settlement | None = None
         if turn.reservation is not None and self.rules.unit == "block":
             session.sup = result.sup
             session.blocks = session.blocks.step(turn.staged.tokens, turn.staged.trace, turn.staged.entropy)
             session.p = session.blocks.p
         elif turn.reservation is not None:
-            try:
-                settlement = self._budget.settle(
-                    session.stream, session.hypothesis, p=result.p_value, trigger=result.trigger
-                )
-            except (LevelMismatch, Conflict, NotFound, ValueError):
-                self._budget.fail(session.stream, session.hypothesis)
-                return "answer"
+            stream, name, p, trigger = session.stream, session.hypothesis, result.p_value, result.trigger
+            # a hypothesis has its smallest p-value: most steps do not lower it
+            if not self._budget.unmoved(stream, name, p=p, trigger=trigger):
+                try:
+                    settlement = self._budget.settle(stream, name, p=p, trigger=trigger)
+                except (LevelMismatch, Conflict, NotFound, ValueError):
+                    self._budget.fail(stream, name)
+                    return "answer"
+                session.p = settlement.p
+                session.triggered = session.triggered or settlement.trigger
+                turn.first = settlement.first
             # calls of one session may overlap at direct callers
             session.sup = (max(session.sup[0], result.sup[0]), max(session.sup[1], result.sup[1]))
-            session.p = settlement.p
-            session.triggered = session.triggered or settlement.trigger
-            turn.first = settlement.first
         session.window.commit(turn.staged)
         session.hold = session.hold.step(turn.rules.hold, score=result.score, alarm=result.verdict, route=result.route)
         session.steps += 1

@@ -207,6 +207,11 @@ class SharedBudget(Budget):
         self._dry[stream, hypothesis] = _Dry(reservation)
         return reservation
 
+    def unmoved(self, stream: str, hypothesis: str, *, p: float, trigger: bool) -> bool:
+        """What is drawn of a lease is always told to its holder."""
+        del stream, hypothesis, p, trigger
+        return False
+
     def settle(self, stream: str, hypothesis: str, *, p: float, trigger: bool) -> Settlement:
         """Record the newest p-value; see `LeaseHolder.settle` for what it raises."""
         dry = self._dry.get((stream, hypothesis))

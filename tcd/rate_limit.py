@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Hashable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """A bucket's size in tokens and its refill in tokens per second."""
 
     capacity: float
@@ -24,8 +23,7 @@ class Limit:
         return self.capacity / self.refill
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """The answer of a bucket.
 
     Attributes:

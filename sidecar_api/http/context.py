@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from sidecar_api.outcome import Quota, Stages
@@ -19,6 +20,7 @@ POLICY: Final = "subject"
 EDGE: Final = "edge"
 INFLIGHT: Final = "inflight"
 _ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
+_IDS: Final = (b"x-request-id", b"idempotency-key")
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _DEADLINE: Final = re.compile(rb"[1-9][0-9]{0,5}(\.[0-9]{1,3})?")
 _WANTED: Final = frozenset(
@@ -28,6 +30,19 @@ _WANTED: Final = frozenset(
         *(b"x-tcd-data-boundary", b"x-llmtrace-data-boundary"),
     }
 )
+
+
+#: Bytes of randomness that a request's ids take, as hexadecimal digits; drawn for many requests at once.
+_DIGITS: Final = 80
+_DRAWN: Final = 64
+_drawn: list[str] = []
+
+
+def _random() -> str:
+    if not _drawn:
+        digits = os.urandom(_DRAWN * _DIGITS // 2).hex()
+        _drawn.extend(digits[at : at + _DIGITS] for at in range(0, len(digits), _DIGITS))
+    return _drawn.pop()
 
 
 @dataclass(slots=True)
@@ -57,15 +72,21 @@ class RequestContext:
 
     @classmethod
     def of(cls, scope: Scope, *, config_hash: bytes) -> RequestContext:
-        """Read a scope; whatever is malformed is replaced here and refused by `check`."""
-        headers = {name: value for name, value in scope["headers"] if name in _WANTED}
+        """Read a scope; see `read`."""
         peer = scope.get("client")
-        random = os.urandom(40).hex()
+        return cls.read(scope["headers"], str(peer[0]) if peer else "local", config_hash=config_hash)
+
+    @classmethod
+    def read(cls, given_headers: Iterable[Header], client: str, *, config_hash: bytes) -> RequestContext:
+        """Read a request's headers, names in lower case; what is malformed is replaced here and refused by `check`."""
+        headers = {name: value for name, value in given_headers if name in _WANTED}
+        random = _random()
         given = headers.get(b"x-request-id")
         valid = given is not None and _ID.fullmatch(given) is not None
         trace_id, span_id, flags = random[32:64], random[64:80], "00"
         parent_id = ""
-        parent = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
+        said = headers.get(b"traceparent")
+        parent = None if said is None else _TRACEPARENT.fullmatch(said)
         # W3C trace context: version ff, zero ids, and a longer form of version 00 are invalid
         if (
             parent
@@ -77,7 +98,7 @@ class RequestContext:
             trace_id, parent_id, flags = parent[2].decode(), parent[3].decode(), parent[4].decode()
         return cls(
             headers=headers,
-            client=str(peer[0]) if peer else "local",
+            client=client,
             request_id=given.decode() if valid and given is not None else random[:32],
             given=valid,
             trace_id=trace_id,
@@ -98,9 +119,9 @@ class RequestContext:
         Raises:
             InvalidRequest: `X-Request-Id` or `Idempotency-Key` is no 1..128 visible ASCII characters.
         """
-        for name in (b"x-request-id", b"idempotency-key"):
-            value = self.headers.get(name)
-            if value is not None and _ID.fullmatch(value) is None:
+        headers = self.headers
+        for name in _IDS:
+            if name in headers and _ID.fullmatch(headers[name]) is None:
                 msg = f"{name.decode()} is not 1 to 128 visible ASCII characters"
                 raise InvalidRequest(msg)
 
@@ -134,7 +155,7 @@ def quota_headers(quota: Quota, *, name: str = POLICY) -> list[Header]:
     """`RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) of a bucket."""
     limit, grant = quota.limit, quota.grant
     return [
-        (b"ratelimit", f'"{name}";r={math.floor(grant.remaining)};t={math.ceil(grant.reset)}'.encode()),
+        (b"ratelimit", b'"%b";r=%d;t=%d' % (name.encode(), math.floor(grant.remaining), math.ceil(grant.reset))),
         (b"ratelimit-policy", policy_header(limit, name=name)),
     ]
 
@@ -147,6 +168,7 @@ def overload_headers(limit: int) -> list[Header]:
     ]
 
 
+@lru_cache(maxsize=256)
 def policy_header(limit: Limit, *, name: str) -> bytes:
     """`RateLimit-Policy` of a bucket: its size as quota, the seconds to fill it as window."""
     return f'"{name}";q={max(1, math.floor(limit.capacity))};w={max(1, math.ceil(limit.window))}'.encode()
@@ -154,13 +176,23 @@ def policy_header(limit: Limit, *, name: str) -> bytes:
 
 def timing_header(stages: Stages) -> Header:
     """`Server-Timing`, milliseconds per stage."""
-    parts = ", ".join([f"{name};dur={seconds * 1000:.3f}" for name, seconds in stages.seconds.items()])
-    return (b"server-timing", parts.encode())
+    took = stages.seconds
+    # one format for all of the usual stages
+    return (b"server-timing", _timing(*took) % tuple([1000.0 * seconds for seconds in took.values()]))
+
+
+@lru_cache(maxsize=256)
+def _timing(*stages: str) -> bytes:
+    return b", ".join(b"%b;dur=%%.3f" % stage.encode() for stage in stages)
 
 
 def session_header(session: str) -> Header:
     """`X-Session-Id`; what a header cannot carry is percent-encoded."""
-    if session.isascii() and session == session.strip():
+    if session.isascii() and session.isprintable() and session == session.strip():
         return (b"x-session-id", session.encode())
-    encoded = "".join(c if c.isascii() and c not in "% " else "".join(f"%{b:02X}" for b in c.encode()) for c in session)
+
+    def plain(c: str) -> bool:
+        return c.isascii() and c.isprintable() and c not in "% "
+
+    encoded = "".join(c if plain(c) else "".join(f"%{b:02X}" for b in c.encode()) for c in session)
     return (b"x-session-id", encoded.encode())

@@ -16,11 +16,12 @@ from sidecar_api.http.body import Disconnected, check_length, read_body
 from sidecar_api.http.context import Header, RequestContext, Scope, quota_headers, timing_header
 from sidecar_api.http.problems import InternalError, MethodNotAllowed, problem
 from sidecar_api.http.runtime import Runtime
+from sidecar_api.outcome import Answer
 from tcd.errors import TcdError, ValidationFailed
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
-_JSON: Final = b"application/json"
+JSON: Final = b"application/json"
 _LOG: Final = logging.getLogger(__name__)
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -74,12 +75,21 @@ class HotRoute:
             raise MethodNotAllowed(allowed)
         entry.check_room(self.runtime)
 
-    async def _body(self, context: RequestContext, receive: Receive) -> bytes:
+    def check(self, context: RequestContext) -> None:
+        """Charge the client's address, and refuse by the headers alone.
+
+        Raises:
+            EdgeQuotaExceeded: its bucket is empty.
+            InvalidRequest, TooLarge: a header is malformed, or announces what is not read here.
+        """
         entry.charge_edge(self.runtime, context.client)
         headers = context.headers
         context.check()
         check_length(headers.get(b"content-length"), self.limit)
-        check_content_type(context.text(b"content-type"), context.text(b"content-encoding"))
+        check_content_type(headers.get(b"content-type"), headers.get(b"content-encoding"))
+
+    async def _body(self, context: RequestContext, receive: Receive) -> bytes:
+        self.check(context)
         return await read_body(receive, self.limit, timeout=self.runtime.settings.body_timeout_s)
 
     async def answer(self, context: RequestContext, body: bytes, send: Send) -> None:
@@ -92,8 +102,12 @@ class Diagnose(HotRoute):
 
     limit = MAX_DIAGNOSE
 
-    async def answer(self, context: RequestContext, body: bytes, send: Send) -> None:
-        """See `HotRoute.answer`."""
+    async def decided(self, context: RequestContext, body: bytes) -> Answer:
+        """The decision about a body; its headers are in the context then.
+
+        Raises:
+            TcdError: it cannot be read, or see `Service.diagnose`.
+        """
         runtime, settings = self.runtime, self.runtime.settings
         # uvloop's clock has milliseconds: enough for deadlines, not for timings
         began, now = perf_counter(), asyncio.get_running_loop().time()
@@ -103,8 +117,13 @@ class Diagnose(HotRoute):
         if answer.quota is not None:
             context.extra.extend(quota_headers(answer.quota))
         context.extra.append(timing_header(answer.stages))
-        await respond(send, 200, context.answer_headers(_JSON, len(answer.body)), answer.body)
-        entry.count_answered(runtime, answer, self.surface, context)
+        return answer
+
+    async def answer(self, context: RequestContext, body: bytes, send: Send) -> None:
+        """See `HotRoute.answer`."""
+        answer = await self.decided(context, body)
+        await respond(send, 200, context.answer_headers(JSON, len(answer.body)), answer.body)
+        entry.count_answered(self.runtime, answer, self.surface, context)
 
 
 class Verify(HotRoute):
@@ -121,6 +140,6 @@ class Verify(HotRoute):
             raise ValidationFailed(msg)
         report = await runtime.verifier.verify(decode_verify(body), len(body))
         out = _encode(report.to_json())
-        await respond(send, 200, context.answer_headers(_JSON, len(out)), out)
+        await respond(send, 200, context.answer_headers(JSON, len(out)), out)
         runtime.exporter.request(surface=self.surface, outcome="ok")
         runtime.exporter.verified(code=report.code)

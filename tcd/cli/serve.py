@@ -365,6 +365,7 @@ async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _St
     from sidecar_api.decode import MAX_DIAGNOSE
     from sidecar_api.grpc import GrpcServer
     from sidecar_api.http.acceptor import Acceptor
+    from sidecar_api.http.lean import LeanProtocol
 
     grpc = GrpcServer(app.runtime, host=settings.grpc_host, port=settings.grpc_port)
     if settings.grpc_enable:
@@ -375,10 +376,9 @@ async def _http(settings: Settings, sock: socket.socket, app: ShimApp, stop: _St
         """Leaves the signals to `_Stop`: readiness has to go first. Accepts in bursts."""
 
         def protocol(self) -> asyncio.Protocol:
-            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            return LeanProtocol(
+                app.runtime, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
             )
-            return made
 
         @contextlib.contextmanager
         def capture_signals(self) -> Generator[None, None, None]:

@@ -139,6 +139,14 @@ class Controller:
         self._pending.append(event)
         return state.settlement(h, first=first, credited=credited)
 
+    def unmoved(self, *, stream: str, hypothesis: str, p: float, trigger: bool) -> bool:
+        """Whether `settle` would change nothing: the hypothesis is open and has as small a p-value already."""
+        state = self._streams.get(stream)
+        h = None if state is None else state.live.get(hypothesis)
+        if h is None or h.reason or h.p is None:
+            return False
+        return h.p <= p <= 1.0 and trigger is (p <= h.level.alpha)
+
     def fail(self, *, stream: str, hypothesis: str) -> None:
         """A step of the hypothesis produced no evidence; the cost is kept. No-op when it is closed.
 

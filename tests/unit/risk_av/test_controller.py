@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 
 import pytest
 
@@ -27,6 +29,31 @@ def run(controller: Controller, name: str, p: float, *, stream: str = "s", user:
     controller.settle(stream=stream, hypothesis=name, p=p, trigger=p <= level)
     controller.close(stream=stream, hypothesis=name, reason="end")
     return level
+
+
+def test_what_is_unmoved_need_not_be_settled() -> None:
+    controller = Controller(ControllerParams(schedule=("uniform", 10)))
+    level = controller.reserve(stream="s", hypothesis="a").alpha
+
+    def unmoved(p: float, *, trigger: bool | None = None, name: str = "a") -> bool:
+        trigger = p <= level if trigger is None else trigger
+        return controller.unmoved(stream="s", hypothesis=name, p=p, trigger=trigger)
+
+    rng, skipped = random.Random(5), 0
+    assert not unmoved(1.0), "no evidence yet"
+    for _ in range(300):
+        p = rng.choice((rng.random(), level, rng.random() * level, 0.0, 1.0))
+        skip = unmoved(p)
+        before = controller.find(stream="s", hypothesis="a"), len(controller.events)
+        controller.settle(stream="s", hypothesis="a", p=p, trigger=p <= level)
+        after = controller.find(stream="s", hypothesis="a"), len(controller.events)
+        assert skip == (before == after)
+        skipped += skip
+    assert 200 < skipped < 300
+    # what `settle` would refuse is told to it
+    assert not any((unmoved(1.5), unmoved(math.nan), unmoved(-0.1), unmoved(1.0, trigger=True), unmoved(1.0, name="b")))
+    controller.close(stream="s", hypothesis="a", reason="end")
+    assert not unmoved(1.0)
 
 
 def test_uniform_levels_are_the_product_of_a_share_and_known_rejections() -> None:
