@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import random
 
+import numpy as np
 import pytest
 
 from tcd.errors import Conflict, NotFound
@@ -39,10 +39,10 @@ def test_what_is_unmoved_need_not_be_settled() -> None:
         trigger = p <= level if trigger is None else trigger
         return controller.unmoved(stream="s", hypothesis=name, p=p, trigger=trigger)
 
-    rng, skipped = random.Random(5), 0
+    rng, skipped = np.random.default_rng(5), 0
     assert not unmoved(1.0), "no evidence yet"
     for _ in range(300):
-        p = rng.choice((rng.random(), level, rng.random() * level, 0.0, 1.0))
+        p = float(rng.choice((rng.random(), level, rng.random() * level, 0.0, 1.0)))
         skip = unmoved(p)
         before = controller.find(stream="s", hypothesis="a"), len(controller.events)
         controller.settle(stream="s", hypothesis="a", p=p, trigger=p <= level)
