@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +26,10 @@ CHART = ROOT / "docker" / "helm" / "tcd"
 EVERYTHING = (
     *("serviceMonitor.enabled=true", "prometheusRule.enabled=true", "shim.autoscaling.enabled=true"),
     *("triton.autoscaling.enabled=true", "shim.settings.ALPHA=0.02", "networkPolicy.ledger.cidr=192.0.2.7/32"),
+    *("admin.enabled=true", "admin.operators[0].kind=Group", "admin.operators[0].name=tcd-operators"),
+    "admin.operators[0].apiGroup=rbac.authorization.k8s.io",
 )
+APART = ("admin.enabled=true", "admin.namespace=tcd-ops", "admin.createNamespace=true")
 
 
 def helm(*args: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
@@ -70,12 +75,16 @@ def test_every_pod_is_hardened_and_no_secret_is_in_it(mode: str) -> None:
     documents = render(mode, *EVERYTHING)
     pods = [d["spec"]["template"]["spec"] for d in documents if "template" in d.get("spec", {})]
     pods += [d["spec"] for d in documents if d["kind"] == "Pod"]
-    assert len(pods) == (3 if mode == "gateway" else 2)
+    assert len(pods) == (4 if mode == "gateway" else 2)
     for pod in pods:
+        # what Pod Security calls restricted
         assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert all({"emptyDir"} & volume.keys() for volume in pod.get("volumes", ()))
         assert pod["automountServiceAccountToken"] is False
         for container in pod["containers"]:
             assert container["securityContext"]["readOnlyRootFilesystem"]
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
 
             assert "memory" in container["resources"]["limits"]
@@ -92,6 +101,10 @@ def test_every_pod_is_hardened_and_no_secret_is_in_it(mode: str) -> None:
         ("shim.settings.ATTEST_SK_HEX=11", "settings"),
         ("triton.shmSize=256", "shmSize"),
         ("nonsense=1", "nonsense"),
+        ("admin.port=8080", "port"),
+        ("admin.createNamespace=true", "namespace"),
+        ("admin.operators[0].kind=Robot", "operators"),
+        ("shim.settings.ADMIN_HOST=0.0.0.0", "settings"),
     ],
 )
 def test_wrong_values_are_refused_with_their_name(setting: str, said: str) -> None:
@@ -100,13 +113,54 @@ def test_wrong_values_are_refused_with_their_name(setting: str, said: str) -> No
     assert said in done.stderr.decode()
 
 
+def test_the_admin_plane_is_reached_by_a_forwarded_port_alone() -> None:
+    documents = render("gateway", *APART)
+    made = {d["kind"]: d for d in documents if d["metadata"].get("namespace") == "tcd-ops"}
+    namespace = next(d for d in documents if d["kind"] == "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert made.keys() == {"StatefulSet", "NetworkPolicy", "Role"}
+    # one of them keeps principals and nonces, on a volume; nothing of it is on the pod's address
+    assert made["StatefulSet"]["spec"]["replicas"] == 1
+    (container,) = made["StatefulSet"]["spec"]["template"]["spec"]["containers"]
+    settings = {v["name"]: v.get("value") for v in container["env"]}
+    assert (settings["TCD_ADMIN_ENABLE"], settings["TCD_HTTP_HOST"], settings["TCD_GRPC_ENABLE"]) == (
+        *("true", "127.0.0.1"),
+        "false",
+    )
+    assert "TCD_ADMIN_HOST" not in settings
+    assert "ports" not in container
+    assert "exec" in container["readinessProbe"]
+    assert made["StatefulSet"]["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] == "ledger"
+    labels = made["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
+    for service in (d for d in documents if d["kind"] == "Service"):
+        assert not service["spec"]["selector"].items() <= labels.items()
+    assert made["NetworkPolicy"]["spec"]["ingress"] == []
+    # the role is of the one pod, and gives no shell in it
+    for rule in made["Role"]["rules"]:
+        assert rule["resourceNames"] == ["rel-admin-0"]
+        assert "pods/exec" not in rule["resources"]
+    # Triton takes its calls, and no other shim has the plane
+    triton = next(d for d in documents if d["kind"] == "NetworkPolicy" and d["metadata"]["name"] == "rel-triton")
+    spaces = [f["namespaceSelector"] for f in triton["spec"]["ingress"][0]["from"] if "namespaceSelector" in f]
+    assert spaces == [{"matchLabels": {"kubernetes.io/metadata.name": "tcd-ops"}}]
+    shim = next(d for d in documents if d["kind"] == "Deployment" and d["metadata"]["name"] == "rel-shim")
+    assert not any("ADMIN" in v["name"] for v in shim["spec"]["template"]["spec"]["containers"][0]["env"])
+
+
+def test_in_the_mode_sidecar_the_admin_plane_has_no_namespace_of_its_own() -> None:
+    done = helm("template", "rel", str(CHART), "--set", ",".join(("mode=sidecar", *APART)), check=False)
+    assert done.returncode != 0
+    assert "admin.namespace" in done.stderr.decode()
+
+
 @pytest.fixture(scope="module")
 def pod(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The pod of the sidecar mode, as Kubernetes would make it."""
     engine = images.engine
     settings = [f"image.{part}.{key}" for part in ("shim", "triton") for key in ("repository", "tag")]
     names = [value for image in (images.shim, images.triton) for value in image.rsplit(":", 1)]
-    documents = render("sidecar", *(f"{key}={value}" for key, value in zip(settings, names, strict=True)))
+    images_of = (f"{key}={value}" for key, value in zip(settings, names, strict=True))
+    documents = render("sidecar", "admin.enabled=true", *images_of)
     stateful = next(d for d in documents if d["kind"] == "StatefulSet")
     made = {
         "apiVersion": "v1",
@@ -134,9 +188,14 @@ def pod(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[En
     engine.podman("network", "rm", "-f", "tcd-kube", check=False)
 
 
-def test_the_pod_of_the_chart_answers(pod: Engine) -> None:
+def address(pod: Engine) -> str:
     network = pod.inspect(pod.inspect("rel-0")["InfraContainerID"])["NetworkSettings"]["Networks"]["tcd-kube"]
-    url = f"http://{network['IPAddress']}:8080"
+    found: str = network["IPAddress"]
+    return found
+
+
+def test_the_pod_of_the_chart_answers(pod: Engine) -> None:
+    url = f"http://{address(pod)}:8080"
     until(
         lambda: ready(f"{url}/readyz"),
         lambda: json.dumps([pod.logs(f"rel-0-{part}") for part in ("shim", "triton")]),
@@ -144,3 +203,20 @@ def test_the_pod_of_the_chart_answers(pod: Engine) -> None:
     answer = call(f"{url}/diagnose", {"session": "k", "step_id": 0, "trace_vector": [-0.5]})
     assert answer["cause"] != "degraded"
     assert call(f"{url}/verify", receipt_of(answer))["ok"]
+
+
+def test_an_operator_enrols_on_the_loopback_of_the_pod(pod: Engine) -> None:
+    until(lambda: ready(f"http://{address(pod)}:8080/readyz"), lambda: pod.logs("rel-0-shim"))
+    said = re.search(r"bootstrap (tcd-bootstrap-\S+)", pod.podman("logs", "rel-0-shim"))
+    assert said is not None
+    # what a forwarded port arrives at; from the network there is nothing
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((address(pod), 8081), 10)
+    script = (
+        "cd /tmp && tcd admin keygen alice --out a.key >&2 && tcd admin keygen bob --out b.key >&2"
+        ' && tcd admin enrol a.key b.key --bootstrap "$1" >&2 && tcd admin call GET /whoami --key a.key'
+    )
+    assert json.loads(pod.podman("exec", "rel-0-shim", "sh", "-c", script, "sh", said[1]))["name"] == "alice"
+    # the volume keeps it
+    files = pod.podman("exec", "rel-0-shim", "sh", "-c", "find /var/lib/tcd/admin -type f -perm 600 | wc -l")
+    assert int(files) > 0

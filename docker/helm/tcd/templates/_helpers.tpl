@@ -56,6 +56,18 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{- define "tcd.probe" -}}
+{{- if eq .component "admin" -}}
+exec: {command: [python, -c, "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080{{ .path }}', timeout=2)"]}
+{{- else -}}
+httpGet: {path: {{ .path }}, port: http}
+{{- end -}}
+{{- end -}}
+
+{{- define "tcd.adminNamespace" -}}
+{{- .Values.admin.namespace | default .Release.Namespace -}}
+{{- end -}}
+
 {{- define "tcd.shim" -}}
 name: shim
 image: {{ include "tcd.image" (dict "image" .root.Values.image.shim "root" .root) }}
@@ -79,22 +91,37 @@ env:
   - name: TCD_{{ $name }}
     value: {{ $value | quote }}
   {{- end }}
+  {{- if .admin }}
+  - {name: TCD_ADMIN_ENABLE, value: "true"}
+  - {name: TCD_ADMIN_PORT, value: {{ .root.Values.admin.port | quote }}}
+  {{- end }}
+  {{- if eq .component "admin" }}
+  # it serves nobody but who forwards a port to it
+  - {name: TCD_HTTP_HOST, value: 127.0.0.1}
+  - {name: TCD_GRPC_ENABLE, value: "false"}
+  {{- end }}
+{{- if ne .component "admin" }}
 ports:
   - {name: http, containerPort: 8080}
   - {name: grpc, containerPort: 8082}
+lifecycle:
+  # until nobody is sent here any more; then SIGTERM drains
+  preStop: {exec: {command: [sleep, "5"]}}
+{{- end }}
 startupProbe:
-  httpGet: {path: /livez, port: http}
+  {{- include "tcd.probe" (dict "component" .component "path" "/livez") | nindent 2 }}
   periodSeconds: 2
+  timeoutSeconds: 3
   failureThreshold: 60
 livenessProbe:
-  httpGet: {path: /livez, port: http}
+  {{- include "tcd.probe" (dict "component" .component "path" "/livez") | nindent 2 }}
   periodSeconds: 10
   timeoutSeconds: 3
 readinessProbe:
-  httpGet: {path: /readyz, port: http}
+  {{- include "tcd.probe" (dict "component" .component "path" "/readyz") | nindent 2 }}
   periodSeconds: 5
   timeoutSeconds: 3
-resources: {{ toYaml .root.Values.shim.resources | nindent 2 }}
+resources: {{ toYaml (ternary .root.Values.admin.resources .root.Values.shim.resources (eq .component "admin")) | nindent 2 }}
 volumeMounts:
   - {name: tmp, mountPath: /tmp}
   - {name: ledger, mountPath: /var/lib/tcd}
