@@ -165,6 +165,8 @@ class Deployment:
                 "TCD_REPLICA": name,
                 "TCD_ATTEST_SK_HEX": SEED,
                 "TCD_LEASE_TTL_S": "5",
+                # with so few calibration sessions: epochs of several sessions, whose parts are leased
+                "TCD_ALPHA": "0.9",
                 "TCD_LOG_INTERVAL_S": "1",
                 "TCD_LOG_DECISIONS": "false",
                 "TCD_HTTP_RATE_CAP": "1000000",
