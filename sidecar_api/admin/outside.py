@@ -7,6 +7,7 @@ from typing import Any
 
 from sidecar_api.admin.budgets import Budgets
 from sidecar_api.admin.receipts import ReceiptSearch
+from sidecar_api.admin.replays import Replays
 from sidecar_api.admin.routes import Outside
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.reload import Reloader
@@ -17,8 +18,11 @@ from tcd.ledger.search import ReceiptIndex
 from tcd.trust import PolicySet, lint, load
 
 
-def outside_of(runtime: Runtime, index: ReceiptIndex) -> Outside:
-    """The shim's side; receipts are searched in `index`. Policies can be put where they are configured as one file."""
+def outside_of(runtime: Runtime, index: ReceiptIndex, folder: Path) -> Outside:
+    """The shim's side; receipts are searched in `index`, `folder` is the admin plane's.
+
+    Policies can be put where they are configured as one file.
+    """
     path = runtime.settings.policies
     place = None if path is None or path.is_dir() else path
 
@@ -33,6 +37,7 @@ def outside_of(runtime: Runtime, index: ReceiptIndex) -> Outside:
         receipts=ReceiptSearch(runtime.ledger, index, digest=runtime.service.subjects.subject),
         budgets=Budgets(runtime),
         put_policies=None if place is None else put,
+        replays=Replays(folder, lambda: runtime.settings),
     )
 
 

@@ -31,6 +31,7 @@ from sidecar_api.admin.job_routes import add_jobs
 from sidecar_api.admin.plane import Mutation, Plane, Requires, message_of
 from sidecar_api.admin.principals import KeySet, Principals, changed
 from sidecar_api.admin.receipts import Query, ReceiptSearch
+from sidecar_api.admin.replays import Replays, add_replays
 from sidecar_api.admin.signatures import BadSignature
 from sidecar_api.admin.tokens import Caller
 from tcd.errors import Conflict, Forbidden, NotFound, Unauthorized
@@ -67,6 +68,7 @@ class Outside:
         put_policies: puts a bundle in force and keeps it; None where no file is configured.
         receipts: searches the receipts.
         budgets: budgets, and the ledger's figures.
+        replays: what jobs that replay traffic need.
     """
 
     config: Callable[[], dict[str, Any]]
@@ -75,6 +77,7 @@ class Outside:
     receipts: ReceiptSearch
     budgets: Showing
     put_policies: Callable[[dict[str, str]], dict[str, Any]] | None = None
+    replays: Replays | None = None
 
 
 class Bundle(BaseModel):
@@ -100,6 +103,7 @@ def router(plane: Plane, outside: Outside) -> APIRouter:
     _receipts(made, outside.receipts)
     _budgets(made, outside.budgets)
     add_jobs(made, plane, plane.jobs)
+    add_replays(made, plane, outside.replays, outside.check_policies)
     return made
 
 

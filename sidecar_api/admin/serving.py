@@ -77,7 +77,7 @@ class AdminServer:
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.port}"
         self._index = ReceiptIndex(folder / "search.sqlite", runtime.ledger)
-        outside = outside_of(runtime, self._index)
+        outside = outside_of(runtime, self._index, folder)
         app = create_admin(self.plane, outside, hosts=[f"{shown}:{self.port}", f"localhost:{self.port}"])
         self._server = _Server(
             uvicorn.Config(

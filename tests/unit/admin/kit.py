@@ -18,9 +18,11 @@ from sidecar_api.admin.openapi import routes
 from sidecar_api.admin.plane import Limits, Plane, Requires
 from sidecar_api.admin.principals import SCOPES, KeySet, Principals
 from sidecar_api.admin.receipts import ReceiptSearch
+from sidecar_api.admin.replays import Replays
 from sidecar_api.admin.routes import Outside
 from sidecar_api.admin.store import AdminStore, memory_store
 from tcd.client.admin import OperatorKey, sign
+from tcd.config import Settings
 from tcd.errors import Unavailable
 from tcd.ledger import MemoryLedger
 from tcd.ledger.search import ReceiptIndex
@@ -30,6 +32,7 @@ HOST = "admin.test:8081"
 URL = f"http://{HOST}"
 BASE = "/admin/v1"
 WIDE = Limit(1e9, 1e9)
+SETTINGS: dict[str, Any] = {"ledger": "memory"}
 #: The inventory: every route and what it requires; None is the enrolment.
 ROUTES: dict[tuple[str, str], Requires | None] = {
     (method, path.removeprefix(BASE)): gate if isinstance(gate, Requires) else None
@@ -59,6 +62,7 @@ class Shim:
         self.files: dict[str, str] = {}
         self.kept = MemoryLedger()
         self.index = ReceiptIndex(":memory:", self.kept)
+        self.replays: Replays | None = None
 
     def put(self, files: dict[str, str]) -> dict[str, Any]:
         self.files = files
@@ -83,6 +87,7 @@ class Shim:
             put_policies=self.put,
             receipts=ReceiptSearch(self.kept, self.index, digest=lambda *_: "sha256:" + "ab" * 32),
             budgets=self,
+            replays=self.replays,
         )
 
 
@@ -106,6 +111,7 @@ class Admin:
         self.alice, self.bob, self.carol = made
         self.acts: Acts = acts or (Acts() if like is None else like.acts)
         self.shim: Shim = Shim() if like is None else like.shim
+        self.shim.replays = Replays(folder, lambda: Settings(**SETTINGS))
         self.skew = 0.0
         if enrolled:
             Principals(self.keys()).save(folder / "principals.json")
