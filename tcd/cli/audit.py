@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tcd.ledger.audit import Audit
+    from tcd.ledger.findings import Audit
     from tcd.receipts import VerifyPolicy
     from tcd.receipts.seen import Memory
 

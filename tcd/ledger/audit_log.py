@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tcd.errors import ConfigError, VerificationError
-from tcd.ledger.audit import Audit, open_noted
+from tcd.ledger.findings import Audit, open_noted
 from tcd.ledger.tile_files import CHECKPOINT, TileDirectory
 from tcd.receipts.errors import MalformedTile
 from tcd.receipts.logcheck import OpenedLog

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tcd.errors import ConfigError
-from tcd.ledger.audit import unused
+from tcd.ledger.auditing.sources import unused
 from tcd.ledger.port import Checkpoint
 from tcd.ledger.sqlite_reader import Reader
 from tcd.ledger.sqlite_schema import APPLICATION_ID

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from tcd.cli.main import app
 from tcd.errors import ConfigError
 from tcd.ledger import Batch, Checkpoint, SqliteLedger
-from tcd.ledger.audit import Audit, audit_store
+from tcd.ledger.audit import audit_store
 from tcd.ledger.audit_log import audit_log
+from tcd.ledger.findings import Audit
 from tcd.ledger.sqlite import FILE
 from tcd.ledger.tile_files import TileDirectory
 from tcd.receipts import KeySet, VerifyPolicy

@@ -1,0 +1,1 @@
+"""How an audit grows with the log: `python -m tcd.bench.audit`."""

@@ -1,0 +1,221 @@
+"""A log of any length, written fast through the real ledger: every receipt is signed, every event is a controller's.
+
+Sessions of a few tenants under the null (a trigger is a false alarm), records as a shim writes them: open, decisions,
+close, the open and close of epochs, checkpoints signed with Ed25519 and ML-DSA-44. Only the requests are missing:
+digests of requests and answers are random, components are constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from tcd.bench.controller.shim import synthetic_assets
+from tcd.calibration.assets import asset_id
+from tcd.calibration.conformal import session_p
+from tcd.contract import COMPONENTS, SUP_START
+from tcd.ledger import Batch, Checkpoint, SqliteLedger
+from tcd.receipts import ChainState, Issuer, KeySet, MlDsaKey, Receipt, SigningKey, chain_id, records
+from tcd.receipts.decisions import Av, Numbers, Subject
+from tcd.receipts.log_signer import LogSigner
+from tcd.receipts.merkle import CompactRange, leaf_hash
+from tcd.risk_av import Controller, ControllerParams, EpochOpened, Event, Reservation, Terms
+
+ORIGIN: Final = "audit.bench"
+#: Decisions of a session; with its open and close a chain has two more records.
+STEPS: Final = 18
+_TENANTS: Final = 8
+_BATCH: Final = 4_000
+_CHECKPOINT: Final = 20_000
+_D: Final = "sha256:" + "d" * 64
+_BEGIN_US: Final = 1_790_000_000_000_000
+_MODEL: Final = records.Model("model0", "gpu0", "chat", "en")
+_ROUTE: Final = records.Route(1.0, 1.0, 256, "default", "normal")
+_MONITORS: Final = len(COMPONENTS) + 1
+
+
+def issuer() -> Issuer:
+    """Signs receipts."""
+    return Issuer(SigningKey(b"\1" * 32), origin=ORIGIN)
+
+
+def signer() -> LogSigner:
+    """Signs checkpoints."""
+    return LogSigner(ORIGIN, [SigningKey(b"\2" * 32), MlDsaKey(b"\3" * 32)])
+
+
+def keyset() -> KeySet:
+    """The keys of both."""
+    return KeySet([issuer().pinned(), *signer().pinned()])
+
+
+@dataclass(slots=True)
+class _Session:
+    """One session while it is written."""
+
+    tenant: str
+    stream: str
+    hypothesis: str
+    reservation: Reservation
+    chain: ChainState
+    subject: Subject
+
+
+class Writer:
+    """Makes records and events; all follow from the seed."""
+
+    def __init__(self, seed: int = 0) -> None:
+        """Begin a log."""
+        self._seed = seed
+        self._issuer = issuer()
+        self._random = np.random.default_rng(seed)
+        self._controller = Controller(ControllerParams(schedule=("uniform", 10), keep_closed=16))
+        self._writer = self._issuer.writer(config=_D, policy=_D)
+        (detector,) = synthetic_assets().detectors.values()
+        self._ids = (asset_id(detector.digest), 0, 0)
+        self._table = detector.masks[1].sessions
+        self._epochs: dict[str, ChainState] = {}
+        self._events: list[Event] = []
+        self.now_us = _BEGIN_US
+
+    def take_events(self) -> tuple[Event, ...]:
+        """Events since the last call."""
+        found = (*self._events, *self._controller.take_events())
+        self._events = []
+        return found
+
+    def session(self, number: int) -> Iterator[Receipt]:
+        """All records of a session, those of an epoch that it opens first."""
+        tenant = f"tenant-{number % _TENANTS}"
+        stream, hypothesis = f"stream of {tenant}", f"h{number}"
+        reservation = self._controller.reserve(stream=stream, hypothesis=hypothesis)
+        events = self._controller.take_events()
+        self._events += events
+        for event in events:
+            if isinstance(event, EpochOpened):
+                yield from self._epoch(event, tenant)
+        digest = chain_id("subject", str(number))
+        members = records.open_session_members(
+            subject=digest, model=_MODEL, unit="session", keys=(1, 1, 1), mask=1, assets=self._ids, weight=1.0
+        )
+        opened = self._issue(ChainState(chain_id("session", str(number), str(self._seed))), "open", tenant, members)
+        yield opened
+        subject = Subject.of(_MODEL, digest, tenant)
+        session = _Session(tenant, stream, hypothesis, reservation, opened.next(), subject)
+        yield from self._decisions(session)
+        self._controller.close(stream=stream, hypothesis=hypothesis, reason="end")
+        snapshot = self._controller.state(stream).snapshot
+        members = records.close_members(reason="end", count=session.chain.seq + 1, eproc=snapshot)
+        yield self._issue(session.chain, "close", tenant, members)
+
+    def _epoch(self, event: EpochOpened, tenant: str) -> Iterator[Receipt]:
+        known = self._epochs.get(event.stream)
+        if known is not None:
+            yield self._issue(known, "close", tenant, records.close_members(reason="epoch_roll", count=known.seq + 1))
+        members = records.open_epoch_members(
+            stream=event.stream, epoch=event.epoch, claim_level=event.params.alpha, terms=Terms.of(event.params)
+        )
+        chain = ChainState(chain_id("epoch", event.stream, str(event.epoch), str(self._seed)))
+        opened = self._issue(chain, "open", tenant, members)
+        yield opened
+        self._epochs[event.stream] = opened.next()
+
+    def _decisions(self, session: _Session) -> Iterator[Receipt]:
+        """Steps whose running maximum ends uniform, so that the p-value of the hypothesis is null."""
+        maxima = np.sort(self._random.uniform(size=STEPS))
+        maxima *= self._random.uniform() / maxima[-1]
+        p_values = session_p(self._table, None, maxima).tolist()
+        scores = self._random.uniform(size=STEPS).tolist()
+        waits = self._random.integers(1_000, 60_000, STEPS).tolist()
+        noise = self._random.bytes(64 * STEPS).hex()
+        snapshot = self._controller.state(session.stream).snapshot
+        av = Av.of(session.reservation, stream=session.stream, unit="session", p_floor=1e-3)
+        sent = SUP_START
+        for step in range(STEPS):
+            self.now_us += waits[step]
+            p = p_values[step]
+            settled = self._controller.settle(
+                stream=session.stream, hypothesis=session.hypothesis, p=p, trigger=p <= session.reservation.alpha
+            )
+            triggered = settled.trigger
+            action, cause = ("block", "av") if triggered else ("allow", "")
+            mine = noise[128 * step : 128 * step + 128]
+            body = self._writer.write(
+                session.chain,
+                ts_us=self.now_us,
+                nonce=mine[:32],
+                subject=session.subject,
+                digests=(f"sha256:{mine[:64]}", f"sha256:{mine[32:96]}", f"sha256:{mine[64:]}"),
+                verdict=(action, action, cause, (action, cause) if cause else (), triggered, triggered),
+                numbers=Numbers(
+                    scores[step],
+                    0.999,
+                    p,
+                    (sent, SUP_START),
+                    step,
+                    0,
+                    (False,) * _MONITORS,
+                    (0.0, 1.0, 0.0) * _MONITORS,
+                ),
+                route=_ROUTE,
+                av=av,
+                eproc=snapshot,
+                witness="[]",
+                guarantee="supfdr<=0.05|unit=session|prds|marginal",
+                assets=self._ids,
+                evidence="shim",
+            )
+            made = self._issuer.seal(
+                body, chain=session.chain, typ="decision", tenant=session.tenant, ts_us=self.now_us
+            )
+            yield made
+            session.chain, sent = made.next(), float(maxima[step])
+
+    def _issue(self, chain: ChainState, typ: str, tenant: str, members: dict[str, object]) -> Receipt:
+        self.now_us += 10
+        return self._issuer.issue(
+            chain=chain, typ=typ, tenant=tenant, config=_D, policy=_D, members=members, ts_us=self.now_us,
+            nonce=self._random.bytes(16),
+        )  # fmt: skip
+
+
+async def write(folder: Path, receipts: int, *, seed: int = 0, say: Callable[[int], None] = lambda _: None) -> int:
+    """Write a log of at least `receipts` records, and end it with a checkpoint; how many it has.
+
+    Args:
+        folder: of the ledger, which is made there.
+        receipts: at least.
+        seed: of all that is random.
+        say: called with the number so far.
+    """
+    writer, tree, log = Writer(seed), CompactRange(), signer()
+    ledger = SqliteLedger(folder)
+    pending: list[Receipt] = []
+    size, number, published = 0, 0, 0
+
+    async def flush(batch: Sequence[Receipt]) -> None:
+        await ledger.append(Batch(tuple(batch), writer.take_events()), now_us=writer.now_us)
+        for receipt in batch:
+            tree.append(leaf_hash(receipt.head))
+
+    try:
+        while size < receipts:
+            made = list(writer.session(number))
+            number += 1
+            pending += made
+            size += len(made)
+            if len(pending) >= _BATCH or size >= receipts:
+                await flush(pending)
+                pending.clear()
+                say(size)
+                if size - published >= _CHECKPOINT or size >= receipts:
+                    note = log.checkpoint(size, tree.root(), time=writer.now_us // 1_000_000)
+                    await ledger.put_checkpoint(Checkpoint(size, tree.root(), note))
+                    published = size
+    finally:
+        await ledger.close()
+    return size

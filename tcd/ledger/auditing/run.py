@@ -1,0 +1,201 @@
+"""An audit: one pass over a ledger, events first, then receipts in order; memory does not grow with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tcd import __version__
+from tcd.ledger.auditing.budgets import Budgets, Summary
+from tcd.ledger.auditing.decisions import Assets, Decisions
+from tcd.ledger.auditing.log import Log, seen_in
+from tcd.ledger.auditing.rows import Rows
+from tcd.ledger.auditing.sources import Row, Sizes, Store
+from tcd.ledger.auditing.statistics import Statistics
+from tcd.ledger.auditing.tips import Tips
+from tcd.ledger.findings import Audit
+from tcd.receipts.report import VerifyPolicy
+from tcd.receipts.witnessing import Seen
+
+#: Of the report's form.
+VERSION: Final = "tcd.audit/1"
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an audit is to look at.
+
+    Attributes:
+        policy: pinned keys of receipts and of the log, and the witnesses where they are known.
+        origin: of the log; empty = the one of the first receipt.
+        seen: checkpoints that the auditor remembers.
+        notes: signed checkpoints that somebody else kept (a witness, a mirror).
+        tenant: only this tenant's records; None = all, the controller's events too.
+        assets: what decisions can be recomputed with.
+    """
+
+    policy: VerifyPolicy
+    origin: str = ""
+    seen: Sequence[Seen] = ()
+    notes: Sequence[bytes] = ()
+    tenant: str | None = None
+    assets: Assets = field(default_factory=Assets)
+
+
+@dataclass(slots=True)
+class Result:
+    """An audit that was made.
+
+    Attributes:
+        audit: findings and counts.
+        statistics, budgets: as they are called.
+        replay: how much was recomputed.
+        log: size, root and coverage.
+        facts: what was asked, when, how long it took.
+    """
+
+    audit: Audit
+    statistics: Statistics
+    budgets: Summary
+    replay: dict[str, int]
+    log: dict[str, Any]
+    facts: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON; docs/audits.md says what each member is."""
+        return {
+            "v": VERSION,
+            **self.audit.to_json(),
+            "audit": self.facts,
+            "log": self.log,
+            "budgets": self.budgets.to_json(),
+            "replay": self.replay,
+            "statistics": {**self.statistics.to_json(), "coverage": self._coverage()},
+        }
+
+    def _coverage(self) -> dict[str, Any]:
+        return {
+            **self.statistics.coverage,
+            "receipts": self.log["size"],
+            "bodies erased": self.audit.counts["bodies erased"],
+            "under a checkpoint": self.log["checkpointed"],
+            "under a quorum of witnesses": self.log["witnessed"],
+        }
+
+
+def run(store: Store, asked: Asked, *, progress: Progress = lambda *_: None) -> Result:
+    """Audit a ledger, reading only.
+
+    Args:
+        store: the ledger.
+        asked: what to look at.
+        progress: called often with receipts done, receipts in all, and what is going on; what it raises ends the audit.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    return _Run(store, asked, progress).run()
+
+
+class _Run:
+    def __init__(self, store: Store, asked: Asked, progress: Progress) -> None:
+        self.store, self.asked, self.progress = store, asked, progress
+        self.audit = Audit()
+        self.tips = Tips(self.audit)
+        self.rows = Rows(self.audit, asked.policy, asked.origin)
+        self.budgets = Budgets(self.audit)
+        self.decisions = Decisions(self.audit, asked.assets, self.budgets)
+        self.statistics = Statistics()
+        self.began = time.time()
+
+    def run(self) -> Result:
+        sizes, asked = self.store.sizes(), self.asked
+        for problem in self.store.problems():
+            self.audit.note(*problem)
+        if asked.tenant is None:
+            self.budgets.fold(
+                self.store, sizes.events, lambda at: self.progress(0, sizes.receipts, f"{at} of {sizes.events} events")
+            )
+        seen = [*asked.seen, *seen_in(asked.notes, origin=asked.origin, policy=asked.policy, audit=self.audit)]
+        log = Log(self.audit, asked.policy, self.store, seen)
+        self._receipts(log, sizes.receipts)
+        log.finish(self.rows.origin, bound=sizes.receipts if self.store.live else 1 << 62)
+        if asked.tenant is None:
+            self.tips.compare(self.store)
+        return self._result(log, sizes)
+
+    def _receipts(self, log: Log, bound: int) -> None:
+        expected = 0
+        while expected < bound and (page := self.store.rows(expected)):
+            for row in page:
+                if row.idx >= bound:
+                    break
+                if row.idx != expected:
+                    detail = f"rows {expected}..{row.idx - 1} are missing"
+                    self.audit.note("index_gap", f"receipt {expected}", detail)
+                expected = row.idx + 1
+                if self.asked.tenant in {None, row.tenant}:
+                    self._record(row)
+                log.append(row, self.rows.origin)
+            else:
+                self.progress(expected, bound, "receipts")
+                continue
+            break
+
+    def _record(self, row: Row) -> None:
+        tip = self.tips.link(row)
+        value = self.rows.read(row)
+        self.statistics.record(row, value)
+        if value is None or value["typ"] != row.typ:
+            tip.at = -1
+            return
+        if row.typ == "decision":
+            if tip.seq > 1:
+                self.statistics.spacing(row.ts_us - tip.before_us)
+            rejected = self.decisions.decided(row, value, tip)
+            self.budgets.decided(row, value["av"], rejected=rejected)
+        elif row.typ == "open":
+            self.decisions.opened(value, tip)
+            if value["open"]["scope"] == "epoch":
+                self.budgets.opened(row, value)
+        elif row.typ == "close":
+            self.decisions.step(f"receipt {row.idx}", value.get("eproc"))
+        elif row.typ == "ack":
+            self.decisions.acknowledged(value)
+
+    def _result(self, log: Log, sizes: Sizes) -> Result:
+        counts, asked = self.audit.counts, self.asked
+        counts["receipts"], counts["chains"] = log.size, self.tips.count
+        summary = self.budgets.finish()
+        replay = {**self.decisions.counts, **self.budgets.counts}
+        return Result(
+            self.audit,
+            self.statistics,
+            summary,
+            dict(sorted(replay.items())),
+            {
+                "origin": self.rows.origin,
+                "size": log.size,
+                "root": log.root().hex(),
+                "checkpointed": log.fitting,
+                "witnessed": log.witnessed,
+                "to_last_witness": log.delays.to_json(),
+            },
+            {
+                "store": self.store.name,
+                "live": self.store.live,
+                "tenant": asked.tenant,
+                "receipts": sizes.receipts,
+                "events": sizes.events if asked.tenant is None else None,
+                "policy": asked.policy.digest,
+                "given_checkpoints": len(asked.seen) + len(asked.notes),
+                "policies": sorted(asked.assets.policies),
+                "calibrations": len(asked.assets.detectors) + len(asked.assets.monitors),
+                "began_us": int(self.began * 1e6),
+                "seconds": round(time.time() - self.began, 3),
+                "software": f"tcd {__version__}",
+            },
+        )
