@@ -272,7 +272,9 @@ class Jobs:
             if self._closing:
                 await self._interrupt(running)
             await self._follow(job, process)
-            self._settle(job, running, await process.wait())
+            code = await process.wait()
+            job.files = await asyncio.to_thread(_files, self._folder / job.id)
+            self._settle(job, running, code)
             await asyncio.to_thread(self._finish, job)
         finally:
             guard.cancel()
@@ -341,7 +343,6 @@ class Jobs:
         job.ended_us = int(self._now() * 1e6)
 
     def _finish(self, job: Job) -> None:
-        job.files = _files(self._folder / job.id)
         with contextlib.suppress(OSError):
             self._write(job)
         ended = [job for job in self._jobs.values() if job.state != "running"]
