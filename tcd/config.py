@@ -86,8 +86,14 @@ class Settings(BaseSettings):
     grpc_host: str = "127.0.0.1"
     grpc_port: int = Field(8082, ge=0, le=65535, description="0 takes a free port")
     admin_enable: bool = Field(default=False, description="the admin plane, docs/admin.md; needs the extra admin")
-    admin_host: str = Field("127.0.0.1", description="loopback only")
+    admin_host: str = Field("127.0.0.1", description="loopback only, unless clients need a certificate")
     admin_port: int = Field(8081, ge=0, le=65535, description="0 takes a free port")
+    admin_names: tuple[str, ...] = Field((), description="further values of Host, with the port: name:8081")
+    admin_tls_cert: Path | None = Field(None, description="PEM: certificate chain of the admin plane; it speaks TLS")
+    admin_tls_key: Path | None = Field(None, description="PEM: its key")
+    admin_tls_ca: Path | None = Field(
+        None, description="PEM: who signs clients' certificates; then each needs one, and tokens that are bound to it"
+    )
     prom_port: int = Field(0, ge=0, le=65535, description="an extra Prometheus server on this port; 0 = none")
     max_inflight: Count = Field(256, description="requests in work before new ones get 503: the longest queue")
     body_timeout_s: Positive = Field(10.0, description="seconds a client may take to send a body")
@@ -294,6 +300,16 @@ class Settings(BaseSettings):
     def _held_by_somebody(self) -> Settings:
         if self.log_witnesses is None and self.log_no_quorum == "hold":
             msg = "log_no_quorum=hold waits for witnesses: it needs log_witnesses"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Settings:
+        if (self.admin_tls_cert is None) is not (self.admin_tls_key is None):
+            msg = "admin_tls_cert and admin_tls_key: both or none"
+            raise ValueError(msg)
+        if self.admin_tls_ca is not None and self.admin_tls_cert is None:
+            msg = "admin_tls_ca needs admin_tls_cert and admin_tls_key"
             raise ValueError(msg)
         return self
 

@@ -23,6 +23,7 @@ from sidecar_api.admin.principals import EVERY_TENANT, AdminScope
 from sidecar_api.admin.signatures import BadSignature, Message, Signatures
 from sidecar_api.admin.store import AdminStore, Ticket
 from sidecar_api.admin.store.store import LEASE
+from sidecar_api.admin.tls import certificate_of
 from sidecar_api.admin.tokens import BadToken, Caller, Tokens
 from tcd.errors import ConfigError, Conflict, Forbidden, InvalidRequest, QuotaExceeded, TcdError
 from tcd.rate_limit import Limit, TokenBuckets
@@ -110,8 +111,11 @@ class Plane:
         now: Callable[[], float] = time.time,
         limits: Limits | None = None,
         logs: LogWriter | None = None,
+        certified: bool = False,
     ) -> None:
         """Keep what has to be kept in `folder`, which exists and is private.
+
+        Where clients are `certified` every token has to be bound to a certificate.
 
         Raises:
             ConfigError: the principals cannot be read.
@@ -122,6 +126,7 @@ class Plane:
         self.random = random
         self.now = now
         self.logs = logs
+        self.certified = certified
         self.approvals = Approvals(store, now=now)
         self.bootstrap = Bootstrap(folder, now=now)
         self.jobs = Jobs(folder / "jobs", random=random, now=now)
@@ -174,7 +179,8 @@ class Plane:
             QuotaExceeded, InvalidRequest, Unavailable: as they say.
         """
         try:
-            caller = Tokens(await self.people.current(), now=self.now).verify(_single(request, "authorization"))
+            tokens = Tokens(await self.people.current(), now=self.now, bound=self.certified)
+            caller = tokens.verify(_single(request, "authorization"), certificate=certificate_of(request))
             self.charge("principal", caller.name)
             if requires.scope is not None and requires.scope not in caller.scopes:
                 msg = f"the scope {requires.scope} is needed"

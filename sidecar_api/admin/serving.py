@@ -19,11 +19,12 @@ from sidecar_api.admin.app import create_admin
 from sidecar_api.admin.outside import outside_of
 from sidecar_api.admin.plane import Plane
 from sidecar_api.admin.store import open_store
+from sidecar_api.admin.tls import Files, Protocol, Tls
 from sidecar_api.http.runtime import Runtime
 from tcd.errors import ConfigError, TcdError
 from tcd.ledger.search import ReceiptIndex
 
-#: Seconds between looks for interrupted acts.
+#: Seconds between looks for interrupted acts and renewed certificates.
 _LOOK_S: Final = 30.0
 _LOG: Final = logging.getLogger(__name__)
 
@@ -36,19 +37,21 @@ class _Server(uvicorn.Server):
         yield
 
 
-def check_host(host: str) -> None:
-    """Refuse an address that others can reach: tokens would travel in the clear.
+def check_host(host: str, *, certified: bool = False) -> None:
+    """Refuse an address that others can reach, unless they need a certificate: tokens would travel in the clear.
 
     Raises:
         ConfigError: it is not loopback; says the remedy.
     """
+    if certified and host:
+        return
     try:
         loopback = host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         loopback = False
     if not loopback:
-        msg = f"admin_host {host} is not loopback; remedy: keep 127.0.0.1 and reach it through a tunnel or a TLS proxy "
-        msg += "on this machine"
+        msg = f"admin_host {host} is not loopback; remedy: keep 127.0.0.1 and reach it through a tunnel, or give it "
+        msg += "TLS and a CA of clients (admin_tls_ca)"
         raise ConfigError(msg)
 
 
@@ -59,15 +62,21 @@ class AdminServer:
         """Take the port; keep principals in `folder`.
 
         Raises:
-            ConfigError: the port, the address or the folder cannot be used, or receipts are off.
+            ConfigError: the port, the address, the folder or a certificate cannot be used, or receipts are off.
         """
-        check_host(host)
+        settings = runtime.settings
+        files = Files.of(settings)
+        self._tls = None if files is None else Tls(files)
+        certified = self._tls is not None and self._tls.clients
+        check_host(host, certified=certified)
         acts = LogActs(runtime)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
-            store = open_store(runtime.settings, folder)
-            self.plane = Plane(folder, acts=acts, store=store, random=os.urandom, logs=runtime.logs)
+            store = open_store(settings, folder)
+            self.plane = Plane(
+                folder, acts=acts, store=store, random=os.urandom, logs=runtime.logs, certified=certified
+            )
             self._sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:
             msg = f"the admin plane cannot use {host}:{port} and {folder}: {error.strerror}; remedy: another "
@@ -75,31 +84,34 @@ class AdminServer:
             raise ConfigError(msg) from None
         self.port: int = self._sock.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self.port}"
+        self.url = f"{'http' if self._tls is None else 'https'}://{shown}:{self.port}"
         self._index = ReceiptIndex(folder / "search.sqlite", runtime.ledger)
         outside = outside_of(runtime, self._index, folder)
-        app = create_admin(self.plane, outside, hosts=[f"{shown}:{self.port}", f"localhost:{self.port}"])
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                loop="none",
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=64,
-                timeout_graceful_shutdown=5,
-            )
+        hosts = [f"{shown}:{self.port}", f"localhost:{self.port}", *settings.admin_names]
+        app = create_admin(self.plane, outside, hosts=hosts)
+        config = uvicorn.Config(
+            app,
+            http=Protocol,
+            loop="none",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=64,
+            timeout_graceful_shutdown=5,
         )
+        config.load()
+        config.ssl = None if self._tls is None else self._tls.context
+        self._server = _Server(config)
         self._running: list[asyncio.Future[None]] = []
 
     async def start(self, say: Callable[[str], None]) -> None:
         """Serve, and say where; at the first start also the credential, which is said nowhere else."""
         await self.plane.recover(starting=True)
         self._running.append(asyncio.ensure_future(self._server.serve(sockets=[self._sock])))
-        self._running.append(asyncio.ensure_future(self._recover()))
+        self._running.append(asyncio.ensure_future(self._tend()))
         say(f"admin     {self.url}/admin/v1")
         secret = await self.plane.first_start()
         if secret is not None:
@@ -107,14 +119,16 @@ class AdminServer:
         elif await self.plane.people.current() is None:
             say("bootstrap the credential that was printed before is still good")
 
-    async def _recover(self) -> None:
-        """Look now and then for acts of replicas that ended."""
+    async def _tend(self) -> None:
+        """Look now and then for acts of replicas that ended, and for a renewed certificate."""
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
                 await self.plane.recover()
+                if self._tls is not None:
+                    self._tls.refresh()
             except TcdError as error:
-                _LOG.warning("interrupted acts cannot be looked for: %s", error.detail)
+                _LOG.warning("the admin plane: %s", error.detail)
 
     async def stop(self) -> None:
         """Finish what is running."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import json
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any, Final
 import jwt
 
 from sidecar_api.admin.principals import SCOPES, AdminScope, Principal, Principals
+from sidecar_api.admin.tls import thumbprint
 from tcd.errors import Unauthorized
 
 ISSUER: Final = "tcd-operator"
@@ -29,7 +31,8 @@ SKEW: Final = 5
 _MOST: Final = 8192
 _FORM: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}", re.ASCII)
 _HEADER: Final = frozenset({"alg", "typ", "kid"})
-_CLAIMS: Final = frozenset({"iss", "aud", "sub", "iat", "nbf", "exp", "jti", "scope"})
+_CLAIMS: Final = frozenset({"iss", "aud", "sub", "iat", "nbf", "exp", "jti", "scope", "cnf"})
+_X5T: Final = "x5t#S256"
 _TIMES: Final = ("iat", "nbf", "exp")
 
 
@@ -64,16 +67,21 @@ class Caller:
 class Tokens:
     """Verifies access tokens against the principals in force."""
 
-    def __init__(self, principals: Principals | None, *, now: Callable[[], float]) -> None:
-        """Verify against `principals`, None is nobody; `now` is seconds since 1970."""
+    def __init__(self, principals: Principals | None, *, now: Callable[[], float], bound: bool = False) -> None:
+        """Verify against `principals`, None is nobody; `now` is seconds since 1970.
+
+        `bound` says that only tokens that are bound to a certificate are good.
+        """
         self._principals = principals
         self._now = now
+        self._bound = bound
 
-    def verify(self, authorization: str | None) -> Caller:
+    def verify(self, authorization: str | None, *, certificate: bytes | None = None) -> Caller:
         """Who calls.
 
         Args:
             authorization: value of `Authorization`.
+            certificate: DER of the one that the client showed.
 
         Raises:
             BadToken: there is no token or it is refused.
@@ -88,6 +96,7 @@ class Tokens:
         _bytes(signature)
         principal = self._key(header)
         self._check(claims, principal)
+        self._confirm(claims, certificate)
         try:
             jwt.decode(
                 token,
@@ -119,6 +128,19 @@ class Tokens:
         if found is None:
             raise BadToken("a key that is not pinned")
         return found
+
+    def _confirm(self, claims: dict[str, Any], certificate: bytes | None) -> None:
+        """A token that is bound to a certificate (RFC 8705) is good over its connections only."""
+        if "cnf" not in claims:
+            if self._bound:
+                raise BadToken("not bound to a certificate")
+            return
+        cnf = claims["cnf"]
+        wanted = cnf.get(_X5T) if isinstance(cnf, dict) and cnf.keys() == {_X5T} else None
+        if not isinstance(wanted, str) or not wanted.isascii():
+            raise BadToken("cnf is no x5t#S256")
+        if certificate is None or not hmac.compare_digest(thumbprint(certificate), wanted):
+            raise BadToken("bound to another certificate")
 
     def _check(self, claims: dict[str, Any], principal: Principal) -> None:
         if not claims.keys() <= _CLAIMS:

@@ -12,9 +12,23 @@ import typer
 if TYPE_CHECKING:
     from tcd.client.admin import OperatorKey
 
-app = typer.Typer(no_args_is_help=True, help="Keys of operators, and signed calls of the admin plane.")
+app = typer.Typer(no_args_is_help=True)
 _URL = typer.Option("http://127.0.0.1:8081", help="Of the admin plane.")
 _BASE = "/admin/v1"
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    ca: Path | None = typer.Option(None, envvar="ADMIN_CA", help="PEM: who signed the server's certificate."),
+    cert: Path | None = typer.Option(None, envvar="ADMIN_CERT", help="PEM: your certificate; tokens are bound to it."),
+    cert_key: Path | None = typer.Option(None, envvar="ADMIN_CERT_KEY", help="PEM: its key; default in --cert."),
+) -> None:
+    """Keys of operators, and signed calls of the admin plane."""
+    from tcd.client.admin import ClientTls
+
+    # for `_call`: every command that calls the plane has the context
+    context.obj = None if ca is None and cert is None else ClientTls(ca, cert, cert_key)
 
 
 @app.command()
@@ -36,6 +50,7 @@ def keygen(
 
 @app.command()
 def enrol(
+    context: typer.Context,
     keys: list[Path] = typer.Argument(help="Files of two or more keys; the first one signs."),
     bootstrap: str = typer.Option(..., envvar="ADMIN_BOOTSTRAP", help="The credential that the first start printed."),
     url: str = _URL,
@@ -45,11 +60,12 @@ def enrol(
 
     found = [_key(path) for path in keys]
     body = {"keys": [key.public(SCOPES) for key in found]}
-    _call(url, found[0], SCOPES, "POST", "/enrol", body, bearer=bootstrap)
+    _call(context, url, found[0], SCOPES, "POST", "/enrol", body, bearer=bootstrap)
 
 
 @app.command()
 def call(
+    context: typer.Context,
     method: str = typer.Argument(help="GET, PUT, POST."),
     path: str = typer.Argument(help="After /admin/v1, as /whoami or /approvals/ID."),
     key: Path = typer.Option(..., help="File of your key."),
@@ -65,7 +81,7 @@ def call(
         members = None if text is None else json.loads(text)
     except (OSError, ValueError) as error:
         _fail(f"the body cannot be read: {error}")
-    _call(url, _key(key), scope or SCOPES, method.upper(), path, members)
+    _call(context, url, _key(key), scope or SCOPES, method.upper(), path, members)
 
 
 def _key(path: Path) -> OperatorKey:
@@ -78,13 +94,24 @@ def _key(path: Path) -> OperatorKey:
 
 
 def _call(
-    url: str, key: OperatorKey, scopes: Any, method: str, path: str, body: Any, *, bearer: str | None = None
+    context: typer.Context,
+    url: str,
+    key: OperatorKey,
+    scopes: Any,
+    method: str,
+    path: str,
+    body: Any,
+    *,
+    bearer: str | None = None,
 ) -> None:
     import httpx2
 
     from tcd.client.admin import AdminClient
 
-    client = AdminClient(url, key, scopes=scopes)
+    try:
+        client = AdminClient(url, key, scopes=scopes, tls=context.obj)
+    except (OSError, ValueError) as error:
+        _fail(f"the certificates cannot be used: {error}")
     try:
         reply = client.call(method, _BASE + path, body, bearer=bearer)
     except httpx2.TransportError as error:

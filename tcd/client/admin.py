@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import hashlib
 import json
 import os
+import ssl
 import time
 import uuid
 from collections.abc import Sequence
@@ -15,7 +17,9 @@ from typing import Any, Final
 
 import httpx2
 import jwt
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from http_message_signatures import HTTPMessageSigner, HTTPSignatureKeyResolver, algorithms
 
 from tcd.files import write_whole
@@ -75,10 +79,10 @@ class OperatorKey:
             "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": self.kid, "x": x, "tcd": rights
         }  # fmt: skip
 
-    def token(self, scopes: Sequence[str], *, now: float | None = None) -> str:
-        """An access token that lives five minutes."""
+    def token(self, scopes: Sequence[str], *, now: float | None = None, certificate: bytes | None = None) -> str:
+        """An access token that lives five minutes; bound to a certificate (DER) where one is given (RFC 8705)."""
         issued = int(time.time() if now is None else now)
-        claims = {
+        claims: dict[str, Any] = {
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": self.principal,
@@ -88,6 +92,9 @@ class OperatorKey:
             "jti": uuid.uuid4().hex,
             "scope": " ".join(scopes),
         }
+        if certificate is not None:
+            digest = hashlib.sha256(certificate).digest()
+            claims["cnf"] = {"x5t#S256": base64.urlsafe_b64encode(digest).rstrip(b"=").decode()}
         return jwt.encode(claims, self.private, algorithm="EdDSA", headers={"typ": "tcd-admin+jwt", "kid": self.kid})
 
 
@@ -131,15 +138,66 @@ def sign(
     return message.headers
 
 
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """TLS of a client.
+
+    Attributes:
+        ca: PEM, who signed the server's certificate; None = as the system trusts.
+        cert: PEM, the client's own certificate (the first one) and what leads to its CA.
+        key: PEM, its key; None = in `cert`.
+    """
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """As the connections use it.
+
+        Raises:
+            OSError, ValueError: a file cannot be read, or is none.
+        """
+        made = ssl.create_default_context(cafile=self.ca)
+        made.minimum_version = ssl.TLSVersion.TLSv1_3
+        if self.cert is not None:
+            made.load_cert_chain(self.cert, self.key)
+        return made
+
+    def certificate(self) -> bytes | None:
+        """DER of the client's certificate.
+
+        Raises:
+            OSError, ValueError: the file cannot be read, or is none.
+        """
+        if self.cert is None:
+            return None
+        return x509.load_pem_x509_certificates(self.cert.read_bytes())[0].public_bytes(Encoding.DER)
+
+
 class AdminClient:
     """Calls an admin plane as one principal."""
 
-    def __init__(self, url: str, key: OperatorKey, *, scopes: Sequence[str], transport: Any = None) -> None:
-        """Call `url` with tokens for `scopes`; `transport` is httpx2's, for tests."""
+    def __init__(
+        self,
+        url: str,
+        key: OperatorKey,
+        *,
+        scopes: Sequence[str],
+        tls: ClientTls | None = None,
+        transport: Any = None,
+    ) -> None:
+        """Call `url` with tokens for `scopes`, bound to the certificate of `tls`; `transport` is httpx2's, for tests.
+
+        Raises:
+            OSError, ValueError: a file of `tls` cannot be used.
+        """
         self._url = url.rstrip("/")
         self._key = key
         self._scopes = scopes
-        self._client = httpx2.Client(transport=transport, timeout=30.0)
+        self._certificate = None if tls is None else tls.certificate()
+        verify: Any = True if tls is None else tls.context()
+        self._client = httpx2.Client(transport=transport, timeout=30.0, verify=verify)
 
     def call(
         self, method: str, path: str, body: Any = None, *, key: str | None = None, bearer: str | None = None
@@ -154,7 +212,7 @@ class AdminClient:
             bearer: another credential than a token of this key, to enrol.
         """
         url, content = self._url + path, b"" if body is None else json.dumps(body).encode()
-        headers = {"authorization": f"Bearer {bearer or self._key.token(self._scopes)}"}
+        headers = {"authorization": f"Bearer {bearer or self._key.token(self._scopes, certificate=self._certificate)}"}
         if method != "GET":
             headers["idempotency-key"] = key or uuid.uuid4().hex
             headers = sign(self._key, method, url, headers, content)

@@ -17,7 +17,7 @@ from sidecar_api.app import Edges, create_app
 from sidecar_api.http.surface import ShimApp
 from sidecar_api.pins import FixedAssets
 from sidecar_api.stores import memory_ledger
-from tcd.client.admin import AdminClient, OperatorKey
+from tcd.client.admin import AdminClient, ClientTls, OperatorKey
 from tcd.errors import ConfigError
 from tests.unit.shim.conftest import SEED_HEX, Client, ScriptedScorer, settings_of, synthetic_assets
 
@@ -32,10 +32,13 @@ class Running:
         self.scorer = scorer
         self.server = server
         self.said = said
+        self.tls: ClientTls | None = None
         self.alice, self.bob = OperatorKey.generate("alice"), OperatorKey.generate("bob")
 
-    async def call(self, by: OperatorKey, method: str, path: str, body: Any = None, **options: Any) -> Any:
-        client = AdminClient(self.server.url, by, scopes=SCOPES)
+    async def call(
+        self, by: OperatorKey, method: str, path: str, body: Any = None, *, tls: ClientTls | None = None, **options: Any
+    ) -> Any:
+        client = AdminClient(self.server.url, by, scopes=SCOPES, tls=tls or self.tls)
         try:
             return await asyncio.to_thread(client.call, method, "/admin/v1" + path, body, **options)
         finally:
