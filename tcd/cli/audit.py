@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +13,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tcd.ledger.auditing.order import Order
     from tcd.ledger.findings import Audit
-    from tcd.receipts import VerifyPolicy
     from tcd.receipts.seen import Memory
 
 app = typer.Typer(help="Check a ledger or a log directory.", no_args_is_help=True)
@@ -21,21 +22,23 @@ Keys = Annotated[Path, typer.Option("--keyset", help="Pinned keys: tcd.keyset/1.
 Witnesses = Annotated[Path | None, typer.Option("--witnesses", help="Witnesses and their quorum: C2SP tlog-policy.")]
 State = Annotated[Path | None, typer.Option("--state", help="File in which seen logs are remembered.")]
 Origin = Annotated[str, typer.Option("--origin", help="Name of the log.")]
+Notes = Annotated[
+    list[Path] | None,
+    typer.Option("--checkpoint", help="A signed checkpoint from elsewhere (a witness); may be given again."),
+]
+Tenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's records.")]
+Policies = Annotated[Path | None, typer.Option("--policies", help="Bundle that decided: actions are recomputed.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings under which the bundle applied; TCD_CONFIG_PATH.")
+]
+Assets = Annotated[Path | None, typer.Option("--assets", help="Published calibrations: p-values are recomputed.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for report.json and report.html.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")]
 
 
 @app.callback()
 def _group() -> None:
     """Check a ledger or a log directory."""
-
-
-def _policy(keyset: Path, witnesses: Path | None) -> VerifyPolicy:
-    from tcd.keystore import read_json
-    from tcd.receipts import KeySet, VerifyPolicy
-    from tcd.receipts.tlog_policy import parse_policy
-
-    keys = KeySet.from_json(read_json(keyset))
-    return VerifyPolicy(keys, witnesses=None if witnesses is None else parse_policy(witnesses.read_bytes()))
 
 
 def _memory(state: Path | None) -> Memory:
@@ -73,30 +76,121 @@ def _report(work: Callable[[Memory], Audit], state: Path | None, *, as_json: boo
     raise typer.Exit(int(not audit.ok))
 
 
+def _order(
+    keyset: Path,
+    *,
+    origin: str,
+    witnesses: Path | None = None,
+    notes: list[Path] | None = None,
+    tenant: str | None = None,
+    policies: Path | None = None,
+    config: Path | None = None,
+    assets: Path | None = None,
+) -> Order:
+    """The part of an order that does not say where the ledger is; settings only where there are policies."""
+    from tcd.config import load
+    from tcd.keystore import read_json
+
+    made: Order = {"keyset": read_json(keyset), "origin": origin, "tenant": tenant}
+    made["notes"] = [path.read_text() for path in notes or ()]
+    if witnesses is not None:
+        made["witnesses"] = witnesses.read_text()
+    if assets is not None:
+        made["assets"] = str(assets)
+    if policies is not None:
+        settings = load(os.environ, path=config).settings
+        names = ("mode", "on_failure", "static_action", "hard_fail_on_floor")
+        made["policies"] = str(policies)
+        made["defaults"] = {name: getattr(settings, name) for name in names}
+        made["config"] = settings.config_hash
+    return made
+
+
+def _made(order: Order, memory: Memory, out: Path | None) -> Audit:
+    """The audit, and its report where one is wanted."""
+    from tcd.ledger.auditing.order import make, write
+
+    seen = memory.logs.get(order["origin"])
+    shown = sys.stderr.isatty()
+
+    def progress(done: int, total: int, note: str) -> None:
+        if shown:
+            print(f"\r{done} of {total}, {note}        ", end="", file=sys.stderr, flush=True)
+
+    result = make(order, seen=() if seen is None else (seen,), progress=progress)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write(result, out)
+    return result.audit
+
+
 @app.command()
 def store(
     data_dir: Annotated[Path, typer.Argument(help="Data directory (or its ledger.sqlite) that no server uses now.")],
     keyset: Keys,
     origin: Origin = "",
     state: State = None,
+    witnesses: Witnesses = None,
+    checkpoint: Notes = None,
+    tenant: Tenant = None,
+    policies: Policies = None,
+    config: Config = None,
+    assets: Assets = None,
+    out: Out = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="A shim may use it meanwhile: audit it up to where it is.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a ledger: rows, bodies, links, signatures, checkpoints, and what was seen of its log before."""
+    """Audit a SQLite ledger: rows, links, signatures, log, budgets, decisions, and what was seen of its log before."""
 
     def work(memory: Memory) -> Audit:
         from tcd.errors import ConfigError
-        from tcd.ledger.audit import audit_store
         from tcd.ledger.sqlite import FILE
 
         path = data_dir / FILE if data_dir.is_dir() else data_dir
         if not path.is_file():
             msg = f"{path} is not there"
             raise ConfigError(msg)
-        seen = memory.logs.get(origin) if origin else None
         if state is not None and not origin:
             msg = "with --state name the log with --origin"
             raise ConfigError(msg)
-        return audit_store(path, policy=_policy(keyset, None), seen=seen, origin=origin)
+        order = _order(
+            keyset, origin=origin, witnesses=witnesses, notes=checkpoint, tenant=tenant, policies=policies,
+            config=config, assets=assets,
+        )  # fmt: skip
+        return _made({**order, "sqlite": str(path), "live": live}, memory, out)
+
+    _report(work, state, as_json=as_json)
+
+
+@app.command()
+def postgresql(
+    keyset: Keys,
+    origin: Origin = "",
+    state: State = None,
+    witnesses: Witnesses = None,
+    checkpoint: Notes = None,
+    tenant: Tenant = None,
+    policies: Policies = None,
+    config: Config = None,
+    assets: Assets = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Audit the PostgreSQL ledger that TCD_LEDGER names, also while shims write it."""
+
+    def work(memory: Memory) -> Audit:
+        from tcd.errors import ConfigError
+
+        if state is not None and not origin:
+            msg = "with --state name the log with --origin"
+            raise ConfigError(msg)
+        order = _order(
+            keyset, origin=origin, witnesses=witnesses, notes=checkpoint, tenant=tenant, policies=policies,
+            config=config, assets=assets,
+        )  # fmt: skip
+        return _made({**order, "postgresql": os.environ.get("TCD_LEDGER", "")}, memory, out)
 
     _report(work, state, as_json=as_json)
 
@@ -114,7 +208,9 @@ def log(
 
     def work(memory: Memory) -> Audit:
         from tcd.ledger.audit_log import audit_log
+        from tcd.ledger.auditing.order import asked_of
 
-        return audit_log(directory, policy=_policy(keyset, witnesses), origin=origin, seen=memory.logs.get(origin))
+        policy = asked_of(_order(keyset, origin=origin, witnesses=witnesses)).policy
+        return audit_log(directory, policy=policy, origin=origin, seen=memory.logs.get(origin))
 
     _report(work, state, as_json=as_json)
