@@ -17,7 +17,7 @@ import uvicorn
 from sidecar_api.admin.acts import LogActs
 from sidecar_api.admin.app import create_admin
 from sidecar_api.admin.outside import outside_of
-from sidecar_api.admin.plane import Plane
+from sidecar_api.admin.plane import Limits, Plane
 from sidecar_api.admin.store import open_store
 from sidecar_api.admin.tls import Files, Protocol, Tls
 from sidecar_api.http.runtime import Runtime
@@ -58,8 +58,8 @@ def check_host(host: str, *, certified: bool = False) -> None:
 class AdminServer:
     """Serves the admin plane of a runtime."""
 
-    def __init__(self, runtime: Runtime, folder: Path, *, host: str, port: int) -> None:
-        """Take the port; keep principals in `folder`.
+    def __init__(self, runtime: Runtime, folder: Path, *, host: str, port: int, limits: Limits | None = None) -> None:
+        """Take the port; keep principals in `folder`; `limits` other than the plane's own are for tests.
 
         Raises:
             ConfigError: the port, the address, the folder or a certificate cannot be used, or receipts are off.
@@ -75,7 +75,13 @@ class AdminServer:
             folder.chmod(0o700)
             store = open_store(settings, folder)
             self.plane = Plane(
-                folder, acts=acts, store=store, random=os.urandom, logs=runtime.logs, certified=certified
+                folder,
+                acts=acts,
+                store=store,
+                random=os.urandom,
+                limits=limits,
+                logs=runtime.logs,
+                certified=certified,
             )
             self._sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:

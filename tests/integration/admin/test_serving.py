@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sidecar_api.admin.plane import Limits
 from sidecar_api.admin.principals import SCOPES
 from sidecar_api.admin.serving import AdminServer, check_host
 from sidecar_api.app import Edges, create_app
@@ -63,13 +64,13 @@ class Running:
 
 
 @asynccontextmanager
-async def running(folder: Path, **changes: Any) -> AsyncIterator[Running]:
+async def running(folder: Path, *, limits: Limits | None = None, **changes: Any) -> AsyncIterator[Running]:
     settings = settings_of(edge_rate_cap=1e9, edge_rate_refill=1e9, **changes)
     edges = Edges(ledger=memory_ledger(settings))
     scorer = ScriptedScorer()
     app = create_app(settings, scorer=scorer, assets=FixedAssets(synthetic_assets()), edges=edges)
     async with app.router.lifespan_context(app):
-        server = AdminServer(app.runtime, folder / "admin", host="127.0.0.1", port=0)
+        server = AdminServer(app.runtime, folder / "admin", host="127.0.0.1", port=0, limits=limits)
         said: list[str] = []
         await server.start(said.append)
         # the socket listens already; signatures of this second are from after the start

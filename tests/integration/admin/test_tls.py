@@ -48,7 +48,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
 @asynccontextmanager
 async def serving(tmp_path: Path, places: Places, *, clients: bool = True) -> AsyncIterator[Running]:
     ca = places.authority.path if clients else None
-    options = {"admin_tls_cert": places.server, "admin_tls_key": places.server, "admin_tls_ca": ca}
+    options: dict[str, Any] = {"admin_tls_cert": places.server, "admin_tls_key": places.server, "admin_tls_ca": ca}
     async with running(tmp_path, **options) as admin:
         admin.tls = places.alice if clients else places.nobody
         yield admin
