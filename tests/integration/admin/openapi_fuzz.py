@@ -97,7 +97,7 @@ def _prepared(live: Live, case: Any) -> Any:
 
 
 def fuzz(live: Live, path: str, method: str, mode: GenerationMode, cases: int, number: int = 1) -> Counter[int]:
-    """Statuses of that many cases, those of seed `number`; each is sent once without a token and once with all there is to have.
+    """Statuses of that many cases, those of seed `number`; each is sent without a token and with all there is to have.
 
     Raises:
         AssertionError, schemathesis' failures: a check failed.
