@@ -216,6 +216,11 @@ class Jobs:
             raise NotFound(_NONE)
         return job
 
+    def remembered(self, kind: str, member: str) -> Any:
+        """That member of the result of the newest job of a kind that has it, for whoever starts the next one."""
+        results = (job.result for job in reversed(self._jobs.values()) if job.kind == kind and job.result)
+        return next((result[member] for result in results if result.get(member)), None)
+
     def file(self, identifier: str, name: str, caller: Caller) -> Path:
         """A file that a job wrote.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sidecar_api.admin.audits import Audits
 from sidecar_api.admin.budgets import Budgets
 from sidecar_api.admin.receipts import ReceiptSearch
 from sidecar_api.admin.replays import Replays
@@ -38,6 +39,7 @@ def outside_of(runtime: Runtime, index: ReceiptIndex, folder: Path) -> Outside:
         budgets=Budgets(runtime),
         put_policies=None if place is None else put,
         replays=Replays(folder, lambda: runtime.settings),
+        audits=Audits(runtime),
     )
 
 

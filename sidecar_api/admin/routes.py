@@ -24,6 +24,7 @@ from sidecar_api.admin.answers import (
     Waiting,
     Whoami,
 )
+from sidecar_api.admin.audits import Audits, add_audits
 from sidecar_api.admin.bodies import asked, parsed
 from sidecar_api.admin.budgets import BudgetQuery
 from sidecar_api.admin.describe import says
@@ -69,6 +70,7 @@ class Outside:
         receipts: searches the receipts.
         budgets: budgets, and the ledger's figures.
         replays: what jobs that replay traffic need.
+        audits: the same for audits.
     """
 
     config: Callable[[], dict[str, Any]]
@@ -78,6 +80,7 @@ class Outside:
     budgets: Showing
     put_policies: Callable[[dict[str, str]], dict[str, Any]] | None = None
     replays: Replays | None = None
+    audits: Audits | None = None
 
 
 class Bundle(BaseModel):
@@ -103,6 +106,7 @@ def router(plane: Plane, outside: Outside) -> APIRouter:
     _receipts(made, outside.receipts)
     _budgets(made, outside.budgets)
     add_jobs(made, plane, plane.jobs)
+    add_audits(made, plane, outside.audits)
     add_replays(made, plane, outside.replays, outside.check_policies)
     return made
 

@@ -179,7 +179,7 @@ def _budgets(report: Mapping[str, Any]) -> str:
             f"{e['tenant'] or '-'} {e['stream'][7:19]}", str(e["epoch"]), f"{e['alpha']:.6g}", f"{e['claim']:.6g}",
             f"{e['spent']:.6g}", f"{e['share']:.1%}", str(e["reservations"]), str(e["rejections"]),
         ]
-        for e in budgets["largest"][:50]
+        for e in budgets["largest"][:20]
     ]  # fmt: skip
     head = ("tenant, stream", "epoch", "alpha", "claim", "spent", "share", "reservations", "rejections")
     return out + table("Epochs that spent the largest share", head, rows)
@@ -241,7 +241,23 @@ def _traffic(report: Mapping[str, Any]) -> str:
         )
         if found[key]
     ]  # fmt: skip
-    return f'<div class="two">{"".join(out)}</div><div class="two">{"".join(tables)}</div>'
+    return f'<div class="two">{"".join(out)}</div>{_service(report)}<div class="two">{"".join(tables)}</div>'
+
+
+def _service(report: Mapping[str, Any]) -> str:
+    """Latencies of the running shim, as its own histograms have them."""
+    rows = []
+    for name, series in (report["service"] or {}).items():
+        for one in series:
+            count = one["buckets"][-1][1] if one["buckets"] else 0
+            if not count:
+                continue
+            ends = [next(le for le, n in one["buckets"] if n >= share * count) for share in (0.5, 0.99)]
+            shown = [f"at most {span_of(float(le))}" if le != "+Inf" else "more than the last bound" for le in ends]
+            label = " ".join(one["labels"].values())
+            rows.append([f"{name} {label}".strip(), str(int(count)), span_of(one["sum"] / count), *shown])
+    head = ("measured by the shim", "count", "mean", "p50", "p99")
+    return table("Latency since the shim began", head, rows) if rows else ""
 
 
 def _coverage(report: Mapping[str, Any]) -> str:

@@ -55,6 +55,7 @@ class Result:
         replay: how much was recomputed.
         log: size, root and coverage.
         facts: what was asked, when, how long it took.
+        service: latencies that the shim measured, where it started the audit.
     """
 
     audit: Audit
@@ -63,6 +64,7 @@ class Result:
     replay: dict[str, int]
     log: dict[str, Any]
     facts: dict[str, Any]
+    service: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON; docs/audits.md says what each member is."""
@@ -74,6 +76,7 @@ class Result:
             "budgets": self.budgets.to_json(),
             "replay": self.replay,
             "statistics": {**self.statistics.to_json(), "coverage": self._coverage()},
+            "service": self.service,
         }
 
     def _coverage(self) -> dict[str, Any]:
