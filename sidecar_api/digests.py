@@ -1,4 +1,4 @@
-"""RFC 8785 digests of structs: msgspec's sorted JSON, with the numbers that ECMAScript writes differently rewritten.
+"""RFC 8785 text of structs: msgspec's sorted JSON, with the numbers that ECMAScript writes differently rewritten.
 
 Both write the shortest digits that round-trip; they differ in exponents, negative zeros, trailing ".0", string
 escapes and the order of keys outside ASCII. A string that might be taken for one of those sends the value through the
@@ -7,7 +7,6 @@ generic way.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -17,6 +16,7 @@ from msgspec import Struct
 
 from sidecar_api.schemas import Components, DiagnoseRequest
 from tcd.receipts import jcs
+from tcd.receipts.filling import Objects
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 # each begins with what can be searched for fast; integers over 2^53 are not in the schemas
@@ -64,31 +64,34 @@ def canonical(value: Struct, texts: Iterable[str] = ()) -> bytes:
     return _INTEGRAL.sub(b"", raw)
 
 
-def digest(value: Struct, texts: Iterable[str] = ()) -> str:
-    """`sha256:` digest of `canonical`, equal to `jcs.digest` of the value's JSON."""
-    return "sha256:" + hashlib.sha256(canonical(value, texts)).hexdigest()
+def components_json(components: Components, *, exact: bool) -> bytes:
+    """An answer's components as `tcd.receipts.filling.Objects` has them; the only string is the unit, one of a few."""
+    return canonical(components) if exact else _encode(components)
 
 
-def components_digests(components: Components) -> tuple[str, str]:
-    """Digests of an answer's components and of its e-object, the member `av` of them: written once for both.
-
-    The only string in them is the unit, one of a few words.
-    """
-    written = canonical(components)
-    # "av" sorts first, "entropy_drop" next; neither name is in the e-object
-    e_object = written[6 : written.index(b',"entropy_drop":')]
-    return (
-        "sha256:" + hashlib.sha256(written).hexdigest(),
-        "sha256:" + hashlib.sha256(e_object).hexdigest(),
-    )
-
-
-def request_digest(request: DiagnoseRequest) -> str:
-    """Digest of a request with every default filled in: the member `req` of a receipt."""
+def request_json(request: DiagnoseRequest, *, exact: bool) -> bytes:
+    """A request with every default filled in, likewise."""
+    if not exact:
+        return _encode(request)
     context = request.context
     texts = [
         *(request.model_id, request.gpu_id, request.task, request.lang, request.tenant, request.user),
         *(request.session, request.request_id or "", request.idempotency_key or "", *context),
         *(value for value in context.values() if isinstance(value, str)),
     ]
-    return digest(request, texts)
+    return canonical(request, texts)
+
+
+def objects(request: DiagnoseRequest | None, components: Components, *, exact: bool) -> Objects:
+    """What a record's digests are of.
+
+    Args:
+        request: None where the record names another object.
+        components: of the answer.
+        exact: RFC 8785, also what the kernels do not make so.
+    """
+    return Objects(
+        None if request is None else request_json(request, exact=exact),
+        components_json(components, exact=exact),
+        int(exact),
+    )

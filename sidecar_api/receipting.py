@@ -7,27 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
 
-from sidecar_api.decision import Decision
-from sidecar_api.digests import components_digests, request_digest
+from sidecar_api.decision import Decision, RouteTuple
+from sidecar_api.digests import objects
 from sidecar_api.pins import Pins
 from sidecar_api.schemas import Components, DiagnoseRequest
 from sidecar_api.sessions import Session
 from sidecar_api.windows import Staged
 from tcd.contract import COMPONENT_DETAIL, COMPONENTS, DECODERS, TIERS
 from tcd.receipts import ChainState, Issuer, Receipt, chain_id, records
-from tcd.receipts.decisions import Av, DecisionWriter, Numbers, Subject
-from tcd.receipts.segments import written
+from tcd.receipts.decisions import Av, DecisionWriter, Numbers, Subject, route_text
+from tcd.receipts.filling import NO_WINDOWS, RANDOM_BYTES, Strange, fills_raw
 from tcd.risk_av import CloseReason, EpochOpened, EprocSnapshot, Event, Reservation, Terms, stream_digest
 
 SALT_BYTES = 16
 #: Pairs of settings and policy that are in force at once, at most.
 _MOST_WRITERS = 256
-#: Signals that may have a witness segment.
-SIGNALS = 4
 
 
 class Facts(Struct, frozen=True):
@@ -268,40 +267,39 @@ class Receipts:
     def decision(self, session: Session, facts: Facts) -> Receipt:
         """The record of a decision; the session's chain is open."""
         assert session.chain is not None  # noqa: S101 - for the type checker: `open` came before
-        decision, found = facts.decision, facts.components
+        decision, found, staged = facts.decision, facts.components, facts.staged
         chain, tenant = session.chain, session.subject[0]
-        comp, e = components_digests(found)
-        random = self.random(SALT_BYTES * (1 + SIGNALS))
         ts_us = max(self.now_us(), chain.ts_us)
-        body = self._writer(facts.config, facts.policy).write(
-            chain,
-            ts_us=ts_us,
-            nonce=random[:SALT_BYTES].hex(),
-            subject=_subject(session),
-            digests=(facts.caller or request_digest(facts.request), comp, e),
-            verdict=(
-                *(decision.action, decision.enforced, decision.cause, decision.tags),
-                *(decision.trigger, decision.verdict),
-            ),
-            numbers=Numbers(
-                score=facts.score,
-                threshold=facts.threshold,
-                p=facts.p,
-                sup=facts.sup,
-                step=facts.step,
-                status=facts.status,
-                **_components(found),
-            ),
-            route=_route(decision),
-            av=_av(session, facts),
-            eproc=facts.eproc,
-            witness=self._witness(facts.staged, random[SALT_BYTES:]) if facts.witness else "[]",
-            guarantee=facts.guarantee,
-            assets=facts.assets,
-            evidence="caller" if facts.caller else "shim",
-            risk=facts.risk,
-        )
-        receipt = self.issuer.seal(body, chain=chain, typ="decision", tenant=tenant, ts_us=ts_us)
+        random = self.random(RANDOM_BYTES)
+        windows = (staged.trace, staged.entropy, staged.spectrum, staged.features) if facts.witness else NO_WINDOWS
+
+        def written(*, exact: bool) -> tuple[bytes, bytes]:
+            return self._writer(facts.config, facts.policy).write(
+                chain,
+                ts_us=ts_us,
+                random=random,
+                subject=_subject(session),
+                objects=objects(None if facts.caller else facts.request, found, exact=exact),
+                verdict=(
+                    *(decision.action, decision.enforced, decision.cause, decision.tags),
+                    *(decision.trigger, decision.verdict),
+                ),
+                numbers=_numbers(facts),
+                route=_route(decision.route, decision.tier),
+                av=_av(session, facts),
+                eproc=facts.eproc,
+                windows=windows,
+                guarantee=facts.guarantee,
+                assets=facts.assets,
+                caller=facts.caller,
+                risk=facts.risk,
+            )
+
+        try:
+            head, body = written(exact=not fills_raw())
+        except Strange:
+            head, body = written(exact=True)
+        receipt = self.issuer.seal(body, head=head, chain=chain, typ="decision", tenant=tenant, ts_us=ts_us)
         session.chain = receipt.next()
         return receipt
 
@@ -314,18 +312,6 @@ class Receipts:
         receipt = self._issue(chain, "close", session.subject[0], members)
         session.chain = None
         return receipt
-
-    @staticmethod
-    def _witness(staged: Staged, salts: bytes) -> str:
-        return written(
-            (
-                ("trace", staged.trace),
-                ("entropy", staged.entropy),
-                ("spectrum", staged.spectrum),
-                ("features", staged.features),
-            ),
-            salts,
-        )
 
 
 def _subject(session: Session) -> Subject:
@@ -346,17 +332,18 @@ def _av(session: Session, facts: Facts) -> Av:
     return known[2]
 
 
-def _route(decision: Decision) -> records.Route:
-    temperature, top_p, max_tokens, decoder = decision.route
-    return records.Route(temperature, top_p, int(max_tokens), DECODERS[int(decoder)], TIERS[decision.tier])
+@lru_cache(maxsize=4096)
+def _route(route: RouteTuple, tier: int) -> str:
+    temperature, top_p, max_tokens, decoder = route
+    return route_text(records.Route(temperature, top_p, int(max_tokens), DECODERS[int(decoder)], TIERS[tier]))
 
 
-def _components(found: Components) -> dict[str, Any]:
-    """Members `triggered` and `components` of `Numbers`."""
+def _numbers(facts: Facts) -> Numbers:
+    found = facts.components
     parts = [getattr(found, name) for name in COMPONENTS]
-    values: list[float] = []
+    reals: list[float] = []
     for part, detail in zip(parts, COMPONENT_DETAIL, strict=True):
-        values += (part.severity, part.p_value, part.details[detail])
+        reals += (part.severity, part.p_value, part.details[detail])
     monitor = found.multivariate
-    values += (monitor.severity, monitor.p_value, monitor.distance)
-    return {"triggered": (*[part.triggered for part in parts], monitor.triggered), "components": values}
+    reals += (monitor.severity, monitor.p_value, monitor.distance, facts.score, facts.threshold, facts.p, *facts.sup)
+    return Numbers(reals, facts.step, facts.status, (*[part.triggered for part in parts], monitor.triggered))

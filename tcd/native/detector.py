@@ -15,7 +15,8 @@ from tcd.contract import COMPONENTS, Length
 from tcd.detector.catalogue import AGES, HEADLINES, NEEDED, SLICES, STATISTICS
 from tcd.native import layout
 from tcd.native.chosen import Lookup
-from tcd.native.layout import address, exactly, rows_of, tensor
+from tcd.native.layout import exactly, rows_of, tensor
+from tcd.native.memory import address
 from tcd.rowwise import Inputs, Outputs
 
 F64 = NDArray[np.float64]

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcd.calibration.assets import MOST_HEADS
+from tcd.native.memory import address
 
 Array = NDArray[Any]
 _I64, _F64, _PTR = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
-#: numpy 1.26 does not say that its arrays are buffers.
-_CHAR: Final[Any] = ctypes.c_char
 MASKS: Final = 16
 COMPONENTS: Final = 4
 #: `struct detector_call`, `multivariate_call` and `routing_call`.
@@ -28,15 +27,6 @@ MULTIVARIATE_CALL: Final = struct.Struct("=16q")
 ROUTING_CALL: Final = struct.Struct("=26q")
 _MATRIX: Final = 2
 _ALIGNMENT: Final = 8
-
-
-def address(array: Array) -> int:
-    """Address of a contiguous array's first value."""
-    try:
-        # four times as fast as array.ctypes, but only for what can be written to
-        return ctypes.addressof(_CHAR.from_buffer(array))
-    except (TypeError, ValueError):
-        return int(array.__array_interface__["data"][0])
 
 
 class Trusted(dict[str, Array]):

@@ -18,7 +18,7 @@ from tcd.detector.catalogue import NAMES
 from tcd.native import build
 
 _LOG: Final = logging.getLogger(__name__)
-_FUNCTIONS: Final = ("tcd_statistics", "tcd_detector", "tcd_multivariate", "tcd_route", "tcd_lattice")
+_FUNCTIONS: Final = ("tcd_statistics", "tcd_detector", "tcd_multivariate", "tcd_route", "tcd_sha256", "tcd_decision")
 REMEDY: Final = "install a C compiler and run `python -m tcd.native.build`"
 
 

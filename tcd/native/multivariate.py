@@ -15,7 +15,8 @@ from tcd.multivariate.distance import F64, weights, whitener
 from tcd.native import layout
 from tcd.native.chosen import Lookup
 from tcd.native.detector import adjusted, table
-from tcd.native.layout import address, exactly, rows_of, tensor
+from tcd.native.layout import exactly, rows_of, tensor
+from tcd.native.memory import address
 from tcd.rowwise import Inputs, Outputs
 
 

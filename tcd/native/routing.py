@@ -13,7 +13,7 @@ from tcd.calibration.lookup import Kept
 from tcd.contract import TIERS
 from tcd.native import layout
 from tcd.native.chosen import Chosen
-from tcd.native.layout import address
+from tcd.native.memory import address
 from tcd.routing.policy import DEFAULT_POLICY
 from tcd.rowwise import Inputs, Outputs
 

@@ -8,26 +8,26 @@ remembered; per record there are the numbers that are new. A property test holds
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from tcd.contract import COMPONENTS
+from tcd.contract import COMPONENTS as DETECTOR_COMPONENTS
 from tcd.receipts import canonical, records
 from tcd.receipts.body import NO_PREV, VERSION, check_part
 from tcd.receipts.chain import ChainState
+from tcd.receipts.filling import COMPONENTS, E_OBJECT, MARKS, NONCE, REQUEST, WITNESS, Objects, Windows, fill
 from tcd.receipts.schema import refuse
 from tcd.risk_av.views import EprocSnapshot, Reservation
 
 _REMEMBERED: Final = 4096
-_REALS: Final = struct.Struct(">20d")
 #: Names of the components in the order of their values, and in the order of the canonical text.
-_NAMES: Final = (*COMPONENTS, "multivariate")
+_NAMES: Final = (*DETECTOR_COMPONENTS, "multivariate")
 _SORTED: Final = tuple(sorted(range(len(_NAMES)), key=_NAMES.__getitem__))
 _BOOL: Final = ("false", "true")
+_PARTS: Final = MARKS[: 3 * len(_NAMES)]
+_SCORE, _THRESHOLD, _P, _SUP, _SUP_MV = MARKS[3 * len(_NAMES) :]
 
 
 def _text(value: Any) -> str:
@@ -41,11 +41,9 @@ def _inner(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Av:
-    """Member `av` of all decisions of a hypothesis, without `p` and `sup`."""
+    """Member `av` of all decisions of a hypothesis, with marks for `p` and `sup`."""
 
-    before: str
-    between: str
-    after: str
+    text: str
 
     @classmethod
     def of(cls, reservation: Reservation | None, *, stream: str, unit: str, p_floor: float) -> Av:
@@ -62,7 +60,7 @@ class Av:
         before = _inner({name: members[name] for name in members if name < "p"})
         between = _inner({name: members[name] for name in members if "p" < name < "sup"})
         after = _inner({name: members[name] for name in members if name > "sup"})
-        return cls(f"{{{before},", between, f"{after}}}")
+        return cls(f'{{{before},"p":"{_P}",{between},"sup":["{_SUP}","{_SUP_MV}"],{after}}}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +84,21 @@ class Subject:
         return cls(_text(members), subject, _text(tenant))
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
+class Numbers(NamedTuple):
     """The numbers of a decision.
 
     Attributes:
-        score, threshold: of the answer.
-        p, sup: p-value of the hypothesis after this step, running maxima as they were sent.
+        reals: severity, p and z of each component, in the order of the contract and the multivariate monitor last;
+            score and threshold of the answer; the p-value of the hypothesis after this step; the running maxima as they
+            were sent. 20 in all.
         step, status: number of the step; status bits of the ensemble.
-        triggered: of each component, in the order of the contract and the multivariate monitor last.
-        components: severity, p and z of each, one after the other.
+        triggered: of each component.
     """
 
-    score: float
-    threshold: float
-    p: float
-    sup: tuple[float, float]
+    reals: Sequence[float]
     step: int
     status: int
-    triggered: Sequence[bool]
-    components: Sequence[float]
+    triggered: tuple[bool, ...]
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -115,7 +108,12 @@ def _guarantee(text: str) -> str:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _route(route: records.Route) -> str:
+def route_text(route: records.Route) -> str:
+    """Member `route`.
+
+    Raises:
+        VerificationError: it is outside the schema.
+    """
     members = route.to_json()
     check_part("route", members)
     return _text(members)
@@ -130,14 +128,26 @@ def _risk(risk: records.Risk | None) -> str:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _verdict(action: str, enforced: str, cause: str, tags: tuple[str, ...], *judged: bool) -> tuple[str, str, str]:
-    """Member `decision` but for score, status, step and threshold: before, between and after them."""
+def _verdict(action: str, enforced: str, cause: str, tags: tuple[str, ...], *judged: bool) -> tuple[str, str]:
+    """Member `decision` but for status and step: before and after them."""
     trigger, verdict = judged
     plain = records.Decision(verdict, trigger, 0.0, 0.0, action, enforced, cause, 0, 0, tags).to_json()
     check_part("decision", plain)
     head = _inner({name: plain[name] for name in ("action", "cause", "enforced")})
     tail = _inner({name: plain[name] for name in ("trigger", "verdict")})
-    return f'{{{head},"score":"', f'"tags":{_text(plain["tags"])},"threshold":"', f'",{tail}}}'
+    tags = _text(plain["tags"])
+    return f'{{{head},"score":"{_SCORE}","status":', f'"tags":{tags},"threshold":"{_THRESHOLD}",{tail}}}'
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _components(triggered: tuple[bool, ...]) -> str:
+    """Member `components`."""
+    parts = []
+    for i in _SORTED:
+        severity, p, z = _PARTS[3 * i : 3 * i + 3]
+        flag = _BOOL[triggered[i]]
+        parts.append(f'"{_NAMES[i]}":{{"p":"{p}","severity":"{severity}","triggered":{flag},"z":"{z}"}}')
+    return f"{{{','.join(parts)}}}"
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -158,9 +168,9 @@ class DecisionWriter:
         """
         for name, value in (("suite", suite), ("kid", kid), ("origin", origin), ("config", config), ("policy", policy)):
             check_part(name, value)
-        self._config = f'"config":"{config}","decision":'
+        self._config = f',"config":"{config}","decision":'
         self._kid = f',"kid":"{kid}","model":'
-        self._origin = f'","origin":{_text(origin)},"policy":"{policy}","req":"'
+        self._origin = f',"nonce":"{NONCE}","origin":{_text(origin)},"policy":"{policy}","req":"'
         self._suite = f'","suite":"{suite}","tenant":'
         self._snapshots: dict[str, tuple[EprocSnapshot, str]] = {}
 
@@ -182,40 +192,41 @@ class DecisionWriter:
         chain: ChainState,
         *,
         ts_us: int,
-        nonce: str,
+        random: bytes,
         subject: Subject,
-        digests: tuple[str, str, str],
+        objects: Objects,
         verdict: tuple[str, str, str, tuple[str, ...], bool, bool],
         numbers: Numbers,
-        route: records.Route,
+        route: str,
         av: Av,
         eproc: EprocSnapshot,
-        witness: str,
+        windows: Windows,
         guarantee: str,
         assets: tuple[int, int, int],
-        evidence: str,
+        caller: str = "",
         risk: records.Risk | None = None,
-    ) -> bytes:
-        """The body of the next decision of a chain.
+    ) -> tuple[bytes, bytes]:
+        """Head and body of the next decision of a chain.
 
         Args:
             chain: before this record.
             ts_us: time, not before the chain's last record.
-            nonce: 32 hex digits.
+            random: 80 random bytes: the nonce and the salts of the witness.
             subject: part of the session.
-            digests: members `req`, `comp` and `e`, each `sha256:` and 64 hex digits.
+            objects: what `req`, `comp` and `e` are digests of.
             verdict: action, enforced, cause, tags, trigger, verdict.
             numbers: of the decision.
-            route: taken.
+            route: `route_text` of the one taken.
             av: part of the hypothesis.
             eproc: newest snapshot of the stream.
-            witness: `segments.written`.
+            windows: for the witness.
             guarantee: the claim in force.
             assets: ids used.
-            evidence: `shim` or `caller`.
+            caller: digest of what a direct caller sent to the ensemble; empty for the shim's own evidence.
             risk: what the table saw, where a policy decided.
 
         Raises:
+            Strange: the objects are not of the form that they claim.
             VerificationError: a part is outside the schema, or the record cannot come next in its chain.
             ValueError: a number is not finite.
         """
@@ -225,42 +236,17 @@ class DecisionWriter:
         n = numbers
         if not (0 <= n.step <= canonical.MAX_INT and 0 <= n.status <= canonical.MAX_INT):
             check_part("decision", {})
-        reals = _hex((*n.components, n.score, n.threshold, n.p, *n.sup))
-        if evidence != "shim":
-            check_part("req", digests[0])
-            check_part("evidence", evidence)
-        begin, between, end = _verdict(*verdict)
-        parts = ",".join([_component(i, n.triggered, reals) for i in _SORTED])
-        return (
-            f'{{"assets":{_assets(assets)},"av":{av.before}"p":"{reals[272:288]}",{av.between},'
-            f'"sup":["{reals[288:304]}","{reals[304:320]}"],{av.after},'
+        if caller:
+            check_part("req", caller)
+        begin, end = _verdict(*verdict)
+        template = (
+            f'{{"assets":{_assets(assets)},"av":{av.text},'
             f'"chain":{{"id":"{chain.id}","prev":"{chain.prev}","seq":{chain.seq}}},'
-            f'"comp":"{digests[1]}","components":{{{parts}}},{self._config}'
-            f'{begin}{reals[240:256]}","status":{n.status},"step":{n.step},{between}{reals[256:272]}{end},'
-            f'"e":"{digests[2]}","eproc":{self._snapshot(eproc)},"evidence":"{evidence}",'
-            f'"guarantee":{_guarantee(guarantee)}{self._kid}{subject.model},"nonce":"{nonce}{self._origin}'
-            f'{digests[0]}",{_risk(risk)}"route":{_route(route)},"subject":"{subject.subject}{self._suite}{subject.tenant},'
-            f'"ts_us":{ts_us},"typ":"decision","v":"{VERSION}","witness":{witness}}}'
-        ).encode()
-
-
-def _hex(values: tuple[float, ...]) -> str:
-    """hex64 of each value, one after the other.
-
-    Raises:
-        ValueError: one is not finite.
-    """
-    # a sum is finite only if all of its terms are
-    if not (math.isfinite(sum(values)) or all(map(math.isfinite, values))):
-        msg = "hex64 holds finite numbers only"
-        raise ValueError(msg)
-    # adding zero makes a negative zero a zero
-    return _REALS.pack(*[value + 0.0 for value in values]).hex()
-
-
-def _component(i: int, triggered: Sequence[bool], reals: str) -> str:
-    at = 48 * i
-    return (
-        f'"{_NAMES[i]}":{{"p":"{reals[at + 16 : at + 32]}","severity":"{reals[at : at + 16]}",'
-        f'"triggered":{_BOOL[triggered[i]]},"z":"{reals[at + 32 : at + 48]}"}}'
-    )
+            f'"comp":"{COMPONENTS}","components":{_components(n.triggered)}{self._config}'
+            f'{begin}{n.status},"step":{n.step},{end},"e":"{E_OBJECT}","eproc":{self._snapshot(eproc)},'
+            f'"evidence":"{"caller" if caller else "shim"}","guarantee":{_guarantee(guarantee)}'
+            f"{self._kid}{subject.model}{self._origin}{caller or REQUEST}"
+            f'",{_risk(risk)}"route":{route},"subject":"{subject.subject}{self._suite}{subject.tenant},'
+            f'"ts_us":{ts_us},"typ":"decision","v":"{VERSION}","witness":{WITNESS}}}'
+        )
+        return fill(template.encode(), objects, windows, n.reals, random)

@@ -73,7 +73,7 @@ def _written(value: dict[str, Any]) -> bytes:
 class Issuer:
     """Signs receipts of one origin with one key."""
 
-    __slots__ = ("_key", "origin")
+    __slots__ = ("_key", "_signed", "origin")
 
     def __init__(self, key: Signer, *, origin: str) -> None:
         """An issuer.
@@ -83,6 +83,7 @@ class Issuer:
             origin: name of the issuer, 1..128 characters.
         """
         self._key = key
+        self._signed = signature_input(suite=key.alg, kid=key.kid, head=b"")
         self.origin = origin
 
     @property
@@ -153,13 +154,18 @@ class Issuer:
         """
         return DecisionWriter(suite=self._key.alg, kid=self._key.kid, origin=self.origin, config=config, policy=policy)
 
-    def seal(self, body: bytes, *, chain: ChainState, typ: str, tenant: str, ts_us: int) -> Receipt:
+    def seal(
+        self, body: bytes, *, chain: ChainState, typ: str, tenant: str, ts_us: int, head: bytes | None = None
+    ) -> Receipt:
         """Head and signature of a body that is canonical and of the schema; the other arguments are its members.
+
+        Where `head_of` the body is known, it is not computed again, and the body's size was checked, too.
 
         Raises:
             LimitExceeded: it is too long.
         """
-        check_issued_size(body)
-        head = head_of(body)
-        sig = self._key.sign(signature_input(suite=self._key.alg, kid=self._key.kid, head=head), CONTEXT)
+        if head is None:
+            check_issued_size(body)
+            head = head_of(body)
+        sig = self._key.sign(self._signed + head, CONTEXT)
         return Receipt(head, body, sig, self._key.kid, typ, tenant, chain.id, chain.seq, chain.prev, ts_us)

@@ -1,17 +1,15 @@
-"""The member `witness` of a decision as text: `witness.segment` of each signal, by the kernels where they are."""
+"""The member `witness` of a decision as text: `witness.segment` of each signal."""
 
 from __future__ import annotations
 
 import hashlib
 import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcd.native.lattice import quantised
-from tcd.native.library import loaded
 from tcd.receipts.witness import MAX_VALUES, NAMES, QUANTISER, SALT, quantise
 from tcd.risk_av.exact import hex64
 
@@ -19,18 +17,6 @@ F32 = NDArray[np.float32]
 _HEADS: Final = {name: b"tcd/witness/v1\0" + name.encode() + b"\0" for name in NAMES}
 _TAIL: Final = f'","q":"{QUANTISER}","salt":"'
 _COUNT: Final = struct.Struct(">I")
-
-
-def by_numpy(signals: Sequence[F32]) -> tuple[tuple[float, ...], list[NDArray[Any]]]:
-    """As `tcd.native.lattice.quantised`."""
-    ranges: list[float] = []
-    points: list[NDArray[Any]] = []
-    for signal in signals:
-        values = signal.astype(np.float64).reshape(-1)
-        low, high = float(values.min()), float(values.max())
-        points.append(quantise(values, low, high))
-        ranges += (low, high)
-    return tuple(ranges), points
 
 
 def written(signals: Sequence[tuple[str, F32]], salts: bytes) -> str:
@@ -53,16 +39,16 @@ def written(signals: Sequence[tuple[str, F32]], salts: bytes) -> str:
     if max(values.size for _, values in present) > MAX_VALUES:
         msg = f"at most {MAX_VALUES} values"
         raise ValueError(msg)
-    arrays = [values for _, values in present]
-    library = loaded().library
-    ranges, points = by_numpy(arrays) if library is None else quantised(library, arrays)
     parts = []
-    for i, (name, values) in enumerate(present):
+    for i, (name, signal) in enumerate(present):
+        values = signal.astype(np.float64).reshape(-1)
+        low, high = float(values.min()), float(values.max())
+        points = quantise(values, low, high)
         salt = salts[SALT * i : SALT * (i + 1)]
         state = hashlib.sha256(_HEADS[name] + salt + _COUNT.pack(values.size))
-        state.update(points[i].data)
+        state.update(points.astype("<u4").data)
         parts.append(
-            f'{{"digest":"sha256:{state.hexdigest()}","hi":"{hex64(ranges[2 * i + 1])}","lo":"{hex64(ranges[2 * i])}",'
+            f'{{"digest":"sha256:{state.hexdigest()}","hi":"{hex64(high)}","lo":"{hex64(low)}",'
             f'"n":{values.size},"name":"{name}{_TAIL}{salt.hex()}"}}'
         )
     return f"[{','.join(parts)}]"

@@ -17,7 +17,8 @@ from tcd.calibration.assets import AssetSet
 from tcd.calibration.store import AssetDirectory
 from tcd.contract import DETECTOR, DIAGNOSE, MAX_BATCH, MULTIVARIATE, ROUTING, Model
 from tcd.native import detector, multivariate, routing
-from tcd.native.layout import Array, Block, Trusted, address
+from tcd.native.layout import Array, Block, Trusted
+from tcd.native.memory import address
 
 #: What a call answers.
 _DONE, _CHANGED, _UNSUITED, _UNKNOWN = range(4)

@@ -11,10 +11,10 @@ import pytest
 
 from tcd.native import build
 
-TESTS = [str(Path(__file__).parent / name) for name in ("test_same_bits.py", "test_entry.py")]
+TESTS = [str(Path(__file__).parent / name) for name in ("test_same_bits.py", "test_entry.py", "test_decision.py")]
 ROOT = Path(__file__).parents[3]
 OPTIONS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DTCD_ONE_TARGET")
-KINDS = "(any_row and 0.2) or moving or layouts or without_rows or any_batch or general_way or keys"
+KINDS = "(any_row and 0.2) or moving or layouts or without_rows or any_batch or general_way or keys or decision.py"
 #: Reads far beyond a window: what the sanitizer must see.
 OVERRUN = """
 import sys
