@@ -20,7 +20,8 @@ from tcd.calibration.conformal import session_p
 from tcd.contract import COMPONENTS, SUP_START
 from tcd.ledger import Batch, Checkpoint, SqliteLedger
 from tcd.receipts import ChainState, Issuer, KeySet, MlDsaKey, Receipt, SigningKey, chain_id, records
-from tcd.receipts.decisions import Av, Numbers, Subject
+from tcd.receipts.decisions import Av, Numbers, Subject, route_text
+from tcd.receipts.filling import NO_WINDOWS, RANDOM_BYTES, Objects
 from tcd.receipts.log_signer import LogSigner
 from tcd.receipts.merkle import CompactRange, leaf_hash
 from tcd.risk_av import Controller, ControllerParams, EpochOpened, Event, Reservation, Terms
@@ -34,7 +35,7 @@ _CHECKPOINT: Final = 20_000
 _D: Final = "sha256:" + "d" * 64
 _BEGIN_US: Final = 1_790_000_000_000_000
 _MODEL: Final = records.Model("model0", "gpu0", "chat", "en")
-_ROUTE: Final = records.Route(1.0, 1.0, 256, "default", "normal")
+_ROUTE: Final = route_text(records.Route(1.0, 1.0, 256, "default", "normal"))
 _MONITORS: Final = len(COMPONENTS) + 1
 
 
@@ -131,7 +132,7 @@ class Writer:
         p_values = session_p(self._table, None, maxima).tolist()
         scores = self._random.uniform(size=STEPS).tolist()
         waits = self._random.integers(1_000, 60_000, STEPS).tolist()
-        noise = self._random.bytes(64 * STEPS).hex()
+        noise = self._random.bytes(RANDOM_BYTES * STEPS)
         snapshot = self._controller.state(session.stream).snapshot
         av = Av.of(session.reservation, stream=session.stream, unit="session", p_floor=1e-3)
         sent = SUP_START
@@ -143,34 +144,30 @@ class Writer:
             )
             triggered = settled.trigger
             action, cause = ("block", "av") if triggered else ("allow", "")
-            mine = noise[128 * step : 128 * step + 128]
-            body = self._writer.write(
+            mine = noise[RANDOM_BYTES * step : RANDOM_BYTES * (step + 1)]
+            name = mine[:8].hex().encode()
+            head, body = self._writer.write(
                 session.chain,
                 ts_us=self.now_us,
-                nonce=mine[:32],
+                random=mine,
                 subject=session.subject,
-                digests=(f"sha256:{mine[:64]}", f"sha256:{mine[32:96]}", f"sha256:{mine[64:]}"),
+                objects=Objects(b'{"request":"%s"}' % name, b'{"av":{"e":"%s"},"input":{}}' % name, 1),
                 verdict=(action, action, cause, (action, cause) if cause else (), triggered, triggered),
                 numbers=Numbers(
-                    scores[step],
-                    0.999,
-                    p,
-                    (sent, SUP_START),
+                    ((0.0, 1.0, 0.0) * _MONITORS + (scores[step], 0.999, p, sent, SUP_START)),
                     step,
                     0,
                     (False,) * _MONITORS,
-                    (0.0, 1.0, 0.0) * _MONITORS,
                 ),
                 route=_ROUTE,
                 av=av,
                 eproc=snapshot,
-                witness="[]",
+                windows=NO_WINDOWS,
                 guarantee="supfdr<=0.05|unit=session|prds|marginal",
                 assets=self._ids,
-                evidence="shim",
             )
             made = self._issuer.seal(
-                body, chain=session.chain, typ="decision", tenant=session.tenant, ts_us=self.now_us
+                body, head=head, chain=session.chain, typ="decision", tenant=session.tenant, ts_us=self.now_us
             )
             yield made
             session.chain, sent = made.next(), float(maxima[step])
