@@ -60,6 +60,7 @@ from tcd.risk_av import Controller
 from tcd.rows import Scorer
 from tcd.telemetry import Exporter, LogWriter
 from tcd.telemetry.logs import QueueHandler
+from tcd.triton.batcher import MicroBatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,7 @@ def _service(
             random=edges.random,
             gpu=edges.gpu,
             patches=_patches(settings, edges, judge),
+            punctual=isinstance(scorer, MicroBatcher),
         )
     )
 

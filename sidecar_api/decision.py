@@ -68,6 +68,11 @@ class Facts(Struct, frozen=True):
     pressure: float = 0.0
 
     @property
+    def quiet(self) -> bool:
+        """Whether nothing speaks against the step."""
+        return not (self.tier or self.trigger or self.alarm or self.floor or self.exhausted or self.failed or self.held)
+
+    @property
     def risk(self) -> Risk:
         """As a table sees it."""
         return Risk(
@@ -174,6 +179,11 @@ def decide(rules: Rules, facts: Facts, *, policy: RoutingPolicy, base: RouteTupl
         policy: for routes that the routing model did not give.
         base: temperature, top_p, max_tokens as the caller uses them.
     """
+    if facts.quiet:
+        # most steps; what follows says the same of them
+        enforced: Action = "allow"
+        route = facts.route if facts.route is not None else route_of(policy, 0, base)
+        return Decision(False, False, "allow", enforced, "", 0, route, ())
     rank = _rank(rules, facts)
     route = _route(facts, rank, policy, base)
     action = ACTIONS[rank]

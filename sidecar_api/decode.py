@@ -69,7 +69,9 @@ def decode_diagnose(body: bytes, *, sanitize: bool = False) -> tuple[DiagnoseReq
         ValidationFailed: a member is unknown, twice there, mistyped, not finite or out of its limits.
     """
     request, sanitized = _decode(body, _diagnose, DiagnoseRequest, sanitize=sanitize)
-    check_names(request)
+    # in JSON a control character other than DEL has to be escaped
+    if b"\\" in body or b"\x7f" in body or request.request_id is not None or request.idempotency_key is not None:
+        check_names(request)
     _check_windows(request)
     if request.context:
         _check_context(request, len(body))

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Generator
 from time import perf_counter
+from typing import Final
 
 from msgspec import Struct
 
@@ -18,6 +19,10 @@ from sidecar_api.http.runtime import Runtime
 from sidecar_api.outcome import Answer, Call, Gate, Overloaded, SubjectQuotaExceeded
 from sidecar_api.schemas import DiagnoseRequest
 from tcd.errors import QuotaExceeded, TcdError
+
+#: Share of a deadline that may be spent on waiting, as far as that can be foreseen; requests that are let in anyway.
+_SHARE: Final = 0.5
+_ALWAYS: Final = 32
 
 
 class Arrival(Struct, frozen=True):
@@ -40,14 +45,20 @@ class Arrival(Struct, frozen=True):
 
 
 def check_room(runtime: Runtime) -> None:
-    """Refuse when too much is in work.
+    """Refuse when too much is in work, or so much that one more would wait for half of a deadline.
 
     Raises:
         Overloaded: it is.
     """
-    if runtime.in_flight >= runtime.settings.max_inflight:
+    settings, in_flight = runtime.settings, runtime.in_flight
+    if in_flight >= settings.max_inflight:
         runtime.exporter.throttled(zone="inflight")
-        raise Overloaded(runtime.in_flight)
+        raise Overloaded(in_flight)
+    # bodies that are not here yet wait for nothing
+    ahead = in_flight - runtime.reading
+    if ahead >= _ALWAYS and runtime.service.pace.wait(ahead) > _SHARE * settings.deadline_ms / 1000.0:
+        runtime.exporter.throttled(zone="wait")
+        raise Overloaded(in_flight)
 
 
 @contextlib.contextmanager

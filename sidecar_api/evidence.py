@@ -6,7 +6,7 @@ import math
 
 from sidecar_api.pins import Pins
 from tcd.contract import COMPONENTS, DECODERS, TIERS
-from tcd.rows import ScoreResult, ScoreRow
+from tcd.rows import Proven, ScoreResult, ScoreRow
 
 _TABLE = (len(COMPONENTS), 3)
 _STATUS_MAX = 1 << 24
@@ -45,9 +45,10 @@ def problem(row: ScoreRow, result: ScoreResult, pins: Pins) -> str:
 
     The comparison of the p-value with the level is redone bit for bit, and so is the fast alarm.
     """
-    wrong = _numbers(result)
-    if wrong:
-        return wrong
+    if type(result) is not Proven:
+        wrong = _numbers(result)
+        if wrong:
+            return wrong
     if result.sup[0] < row.sup[0] or result.sup[1] < row.sup[1]:
         return "a running maximum went down"
     if result.trigger is not (row.controller and result.p_value <= row.alpha):

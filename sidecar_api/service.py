@@ -24,6 +24,7 @@ from sidecar_api.budget import Budget
 from sidecar_api.cutoff import Cutoff
 from sidecar_api.idempotency import Claim, Idempotency, payload_digest
 from sidecar_api.outcome import Answer, Call, Observer, Quota, Stages, SubjectQuotaExceeded
+from sidecar_api.pace import Pace
 from sidecar_api.patching import Patches
 from sidecar_api.pins import Resolver, Shape
 from sidecar_api.schemas import MAX_CONTEXT_MEMBERS, DiagnoseRequest
@@ -51,7 +52,10 @@ _SWEEP_BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the dataplane is made of; each part is made by `sidecar_api.app`."""
+    """What the dataplane is made of; each part is made by `sidecar_api.app`.
+
+    `punctual`: the scorer answers or raises by a row's deadline, whatever happens; else it is cut off.
+    """
 
     settings: Settings
     scorer: Scorer
@@ -67,6 +71,7 @@ class Parts:
     random: Callable[[int], bytes]
     gpu: Callable[[], Mapping[str, float]] | None = None
     patches: Patches | None = None
+    punctual: bool = False
 
 
 class Service:
@@ -93,6 +98,7 @@ class Service:
         self._sweeper: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
         self.in_flight = 0
+        self.pace = Pace()
         self.draining = False
 
     # -- life ----------------------------------------------------------------------------------------------
@@ -250,12 +256,15 @@ class Service:
             call = msgspec.structs.replace(call, deadline=min(call.deadline, latest))
         # `place()` without its generator
         session = await self._take(request, call)
+        clock = asyncio.get_running_loop().time
+        self.pace.begun(clock())
         try:
             stages = Stages({"decode": call.decode, "queue": perf_counter() - started})
             turn = Turn(session, self._with_gpu(request), call, quota, claim, stages, started - call.decode, rules)
             turn.lost = lost
             return await self._step(turn)
         finally:
+            self.pace.ended(clock())
             self._give_back(session)
 
     def _with_gpu(self, request: DiagnoseRequest) -> DiagnoseRequest:
@@ -476,11 +485,14 @@ class Service:
                     return None, failure
                 # a second attempt under new assets goes on with it, or reserves anew
                 turn.reserved = False
-            with Cutoff(began + left, "the row was not scored by its deadline"):
-                if turn.call.gate is not None:
-                    await turn.call.gate.arrive()
-                    left -= loop.time() - began
+            if self._parts.punctual and turn.call.gate is None:
                 result = await self._scorer.score(row, timeout=left)
+            else:
+                with Cutoff(began + left, "the row was not scored by its deadline"):
+                    if turn.call.gate is not None:
+                        await turn.call.gate.arrive()
+                        left -= loop.time() - began
+                    result = await self._scorer.score(row, timeout=left)
             failure = self.judge.problem(turn, row, result)
         except ScoringTimeout:
             failure = "timeout"

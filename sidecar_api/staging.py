@@ -10,8 +10,11 @@ from sidecar_api.schemas import DiagnoseRequest
 from sidecar_api.windows import SessionWindow, Staged
 from tcd.contract import detector_key, temperature_bucket
 
-#: Three SHA-256 per distinct key, not per step.
-_key = lru_cache(maxsize=4096)(detector_key)
+
+@lru_cache(maxsize=4096)
+def _key(model: str, gpu: str, task: str, lang: str, temperature: float | None) -> tuple[int, int, int]:
+    """Three SHA-256 per distinct key, not per step."""
+    return detector_key(model, gpu, task, lang, temperature_bucket(temperature))
 
 
 def stage(window: SessionWindow, request: DiagnoseRequest) -> Staged:
@@ -33,11 +36,14 @@ def names(request: DiagnoseRequest) -> tuple[str, str, str, str]:
 
 def key(request: DiagnoseRequest) -> tuple[int, int, int]:
     """The levels of the detector key."""
-    return _key(*names(request), temperature_bucket(context(request, "temperature")))
+    temperature = context(request, "temperature") if request.context else None
+    return _key(request.model_id, request.gpu_id, request.task, request.lang, temperature)
 
 
 def base(request: DiagnoseRequest) -> RouteTuple:
     """How the caller decodes now: temperature, top_p, max_tokens, and the drift that only tightens."""
+    if not request.context:
+        return (1.0, 1.0, 0.0, request.drift_score)
     return (
         context(request, "temperature", 1.0) or 0.0,
         context(request, "top_p", 1.0) or 0.0,
@@ -49,4 +55,6 @@ def base(request: DiagnoseRequest) -> RouteTuple:
 def context(request: DiagnoseRequest, name: str, default: float | None = None) -> float | None:
     """A number of the request's context."""
     value = request.context.get(name)
+    if type(value) is float:
+        return value
     return float(value) if isinstance(value, int | float) else default

@@ -70,10 +70,9 @@ class ScoreRow:
         if rows > MAX_FEATURE_ROWS or cols > MAX_FEATURE_COLS or rows * cols > MAX_FEATURE_VALUES:
             msg = f"features {rows}x{cols}: at most {MAX_FEATURE_ROWS} rows and {MAX_FEATURE_VALUES} values"
             raise ValueError(msg)
-        for name in ("trace", "entropy", "spectrum"):
-            if getattr(self, name).shape[0] > MAX_WINDOW:
-                msg = f"{name}: at most {MAX_WINDOW} values"
-                raise ValueError(msg)
+        if max(self.trace.shape[0], self.entropy.shape[0], self.spectrum.shape[0]) > MAX_WINDOW:
+            msg = f"trace, entropy and spectrum: at most {MAX_WINDOW} values each"
+            raise ValueError(msg)
 
     @property
     def widths(self) -> tuple[int, int, int, int]:
@@ -104,6 +103,16 @@ class ScoreResult(NamedTuple):
     status: int
     route: tuple[float, float, float, float]
     assets: tuple[int, int, int]
+
+
+class Proven(ScoreResult):
+    """A result of an answer whose values were held to the contract: finite, and within their bounds."""
+
+    __slots__ = ()
+
+
+class Checked(dict[str, NDArray[np.generic]]):
+    """Outputs of a server whose layout and values were held to the contract."""
 
 
 class Scorer(Protocol):
@@ -154,7 +163,7 @@ def pack(rows: Sequence[ScoreRow]) -> Tensors:
 
 
 def unpack(outputs: Mapping[str, NDArray[np.generic]]) -> list[ScoreResult]:
-    """Rows of one `tcd_diagnose` response."""
+    """Rows of one `tcd_diagnose` response; `Proven` where the outputs are `Checked`."""
 
     def numbers(name: str) -> Iterable[Any]:
         return map(itemgetter(0), outputs[name].tolist())
@@ -167,4 +176,5 @@ def unpack(outputs: Mapping[str, NDArray[np.generic]]) -> list[ScoreResult]:
         *(tuples("MV"), numbers("P_VALUE"), map(bool, numbers("TRIGGER")), map(bool, numbers("VERDICT"))),
         *(numbers("TIER"), numbers("STATUS"), tuples("ROUTE"), tuples("ASSETS")),
     )
-    return list(map(ScoreResult._make, zip(*columns, strict=True)))
+    kind = Proven if isinstance(outputs, Checked) else ScoreResult
+    return list(map(kind._make, zip(*columns, strict=True)))

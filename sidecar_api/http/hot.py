@@ -90,7 +90,11 @@ class HotRoute:
 
     async def _body(self, context: RequestContext, receive: Receive) -> bytes:
         self.check(context)
-        return await read_body(receive, self.limit, timeout=self.runtime.settings.body_timeout_s)
+        self.runtime.reading += 1
+        try:
+            return await read_body(receive, self.limit, timeout=self.runtime.settings.body_timeout_s)
+        finally:
+            self.runtime.reading -= 1
 
     async def answer(self, context: RequestContext, body: bytes, send: Send) -> None:
         """Answer a body."""

@@ -231,6 +231,7 @@ class LeanProtocol(HttpToolsProtocol):
             return
         exchange.begun = True
         runtime.in_flight += 1
+        runtime.reading += 1
         # a pipelined one may be here already
         if len(exchange.body) > route.limit:
             self._too_large(exchange)
@@ -238,6 +239,7 @@ class LeanProtocol(HttpToolsProtocol):
             self._launch(exchange)
 
     def _launch(self, exchange: Exchange) -> None:
+        self._runtime.reading -= 1
         task = self.loop.create_task(self._answer(exchange))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -265,6 +267,7 @@ class LeanProtocol(HttpToolsProtocol):
         """It leaves its place without having been decided."""
         exchange.begun = False
         self._runtime.in_flight -= 1
+        self._runtime.reading -= 1
 
     def too_slow(self, exchange: Exchange) -> None:
         """The body did not come in time."""

@@ -89,7 +89,7 @@ class Runtime:
         decisions: the decision log; None without one.
         replica: this shim's end of a shared ledger; None where it has the ledger to itself.
         spans: None without OpenTelemetry.
-        in_flight: requests in work.
+        in_flight: requests in work; of `reading` of them the body is not here yet.
     """
 
     settings: Settings
@@ -113,6 +113,7 @@ class Runtime:
     replica: Replica | None = None
     spans: Spans | None = None
     in_flight: int = field(default=0)
+    reading: int = field(default=0)
 
     @property
     def beside(self) -> tuple[Beside, ...]:

@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
 from sidecar_api.app import Edges, create_app
+from sidecar_api.http.lean import LeanProtocol
 from sidecar_api.http.surface import ShimApp
 from tcd.bench.load import body
 from tcd.calibration.store import AssetDirectory, default_asset_dir
 from tcd.config import Settings
 from tcd.contract import DIAGNOSE, Model
 from tcd.ledger.sqlite import SqliteLedger
+from tcd.rows import Checked
 from tcd.scoring import diagnose
 from tcd.triton.batcher import MicroBatcher
 from tcd.triton.wire import Codec, Tensors
@@ -31,6 +35,9 @@ _HEADERS: Final = [
     (b"content-type", b"application/json"),
     (b"content-length", b"700"),
 ]
+_HEAD: Final = (
+    b"POST /diagnose HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+)
 _BODY: Final = b'{"tenant":"%s","session":"%s",' + json.dumps(body(), separators=(",", ":")).encode()[1:]
 Name = Callable[[int], tuple[str, str]]
 
@@ -51,7 +58,9 @@ class Canned:
         if self._first is None:
             one = {name: array[:1] for name, array in tensors.items()}
             self._first = {k: np.array(v) for k, v in diagnose(one, self._assets.current()).items()}
-        out = {name: np.repeat(array, tensors["ALPHA"].shape[0], 0) for name, array in self._first.items()}
+        rows = tensors["ALPHA"].shape[0]
+        # as a transport hands them over, whose own part is not measured here
+        out = Checked({name: np.repeat(array, rows, 0) for name, array in self._first.items()})
         out["SUP_OUT"] = np.maximum(tensors["SUP"], out["SUP_OUT"])
         await asyncio.sleep(0)
         return out
@@ -103,12 +112,59 @@ async def _ask(shim: ShimApp, tenant: str, session: str) -> None:
         raise RuntimeError(msg)
 
 
-async def decide(shim: ShimApp, requests: int, name: Name, *, clients: int = 64) -> float:
-    """CPU seconds of this process for `requests` decisions; `name` gives tenant and session of a request's number."""
+class _Wire(asyncio.Transport):
+    """A connection in memory: what is written to it is the answer of the request that was sent last."""
+
+    def __init__(self, shim: ShimApp) -> None:
+        super().__init__({"peername": ("127.0.0.1", 5000), "sockname": ("127.0.0.1", 8080)})
+        config, state = Config(shim, lifespan="off", log_config=None, access_log=False), ServerState()
+        self.protocol = LeanProtocol(shim.runtime, config=config, server_state=state, app_state={})
+        self.protocol.connection_made(self)
+        self._answered: asyncio.Future[bytes] | None = None
+
+    async def ask(self, tenant: str, session: str) -> None:
+        """One POST /diagnose."""
+        self._answered = asyncio.get_running_loop().create_future()
+        body = _BODY % (tenant.encode(), session.encode())
+        self.protocol.data_received(_HEAD % len(body) + body)
+        answer = await self._answered
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            msg = f"the shim answered {answer[:16]!r}"
+            raise RuntimeError(msg)
+
+    def write(self, data: Any) -> None:
+        """The answer, in one piece."""
+        assert self._answered is not None  # noqa: S101 - it was asked
+        self._answered.set_result(data)
+
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
+    def resume_reading(self) -> None:
+        """It was not paused."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+async def decide(shim: ShimApp, requests: int, name: Name, *, clients: int = 64, http: bool = False) -> float:
+    """CPU seconds of this process for `requests` decisions.
+
+    Args:
+        shim: the app, started.
+        requests: how many.
+        name: tenant and session of a request's number.
+        clients: that ask at once.
+        http: through the connection that `tcd serve` has, with its parser, instead of ASGI.
+    """
 
     async def client(number: int) -> None:
+        wire = _Wire(shim) if http else None
         for i in range(number, requests, clients):
-            await _ask(shim, *name(i))
+            await (_ask(shim, *name(i)) if wire is None else wire.ask(*name(i)))
+        if wire is not None:
+            wire.protocol.connection_lost(None)
 
     began = time.process_time()
     await asyncio.gather(*(client(number) for number in range(clients)))

@@ -18,7 +18,11 @@ from tcd.detector.catalogue import NAMES
 from tcd.native import build
 
 _LOG: Final = logging.getLogger(__name__)
+<<<<<<< HEAD
 _FUNCTIONS: Final = ("tcd_statistics", "tcd_detector", "tcd_multivariate", "tcd_route", "tcd_sha256", "tcd_decision")
+=======
+_FUNCTIONS: Final = ("tcd_statistics", "tcd_detector", "tcd_multivariate", "tcd_route", "tcd_lattice", "tcd_answers")
+>>>>>>> 102f277 (A queue bounded by the time it takes; answers of all batches in one lane of slices; bounds of answers by a kernel)
 REMEDY: Final = "install a C compiler and run `python -m tcd.native.build`"
 
 
@@ -58,6 +62,7 @@ def open_library(path: Path) -> ctypes.CDLL:
         if name != "tcd_statistics":
             # a structure as bytes
             function.argtypes = (ctypes.c_char_p,)
+    library.tcd_answers.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
     return library
 
 

@@ -174,7 +174,7 @@ class Exporter:
         self._ended[key] = self._ended.get(key, 0) + 1
 
     def throttled(self, *, zone: str) -> None:
-        """A request was refused by the limit of `subject`, `edge` or `inflight`."""
+        """A request was refused by the limit of `subject`, `edge`, `inflight` or `wait`."""
         self._throttle.labels(zone).inc()
 
     def decision(self, seen: Seen) -> None:

@@ -7,7 +7,7 @@ rows queue; a returning batch flushes the queue. The bounded queue is the only a
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -24,7 +24,8 @@ _Widths = tuple[int, int, int, int]
 _NO_ROW = ScoreRow()
 #: Weight of the newest batch in the moving average of batch durations.
 _SMOOTHING = 0.2
-#: Rows that are answered in one turn of the event loop: what follows an answer costs a fraction of a millisecond each.
+#: Rows that are answered in one turn of the event loop, whatever batches they came in: what follows an answer costs a
+#: fraction of a millisecond each.
 _SLICE = 16
 _MIN_RETRY_AFTER = 0.05
 _MAX_RETRY_AFTER = 5.0
@@ -111,10 +112,13 @@ class MicroBatcher:
         self._order = count()
         self._depth = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answers: deque[tuple[_Pending, ScoreResult]] = deque()
+        self._answering = False
         self._scheduled = False
         self._draining = False
         self._idle: asyncio.Event | None = None
         self._batch_seconds = 0.005
+        self._deadlines: deadlines.Deadlines | None = None
         self.stats = BatcherStats()
 
     @property
@@ -138,10 +142,15 @@ class MicroBatcher:
         if self._draining or self._depth >= self._queue_limit:
             raise self._refuse()
         loop = asyncio.get_running_loop()
-        due, trace = loop.time() + timeout, TRACEPARENT.get()
-        pending = _Pending(row, row.widths, next(self._order), due, loop.create_future(), trace, self)
-        deadlines.of(loop).watch(due, pending)
-        self._groups.setdefault(pending.widths, OrderedDict())[pending.order] = pending
+        due, widths, order = loop.time() + timeout, row.widths, next(self._order)
+        pending = _Pending(row, widths, order, due, loop.create_future(), TRACEPARENT.get(), self)
+        if self._deadlines is None:
+            self._deadlines = deadlines.of(loop)
+        self._deadlines.watch(due, pending)
+        group = self._groups.get(widths)
+        if group is None:
+            group = self._groups[widths] = OrderedDict()
+        group[order] = pending
         self._set_depth(self._depth + 1)
         if not self._scheduled and len(self._tasks) < self._slots:
             self._scheduled = True
@@ -167,7 +176,7 @@ class MicroBatcher:
             Whether every row was answered.
         """
         self._draining = True
-        if not self._depth and not self._tasks:
+        if not self._depth and not self._tasks and not self._answers:
             return True
         self._idle = asyncio.Event()
         try:
@@ -251,25 +260,49 @@ class MicroBatcher:
         self._note_idle()
 
     def _note_idle(self) -> None:
-        if self._idle is not None and not self._depth and not self._tasks:
+        if self._idle is not None and not self._depth and not self._tasks and not self._answers:
             self._idle.set()
 
     async def _run(self, batch: list[_Pending]) -> None:
         try:
-            try:
-                await self._call(batch)
-            except ScoringTimeout as error:
-                # the call had the longest of the rows' deadlines: nobody has time for another
-                for pending in batch:
-                    self._settle(pending, error)
-            except ScoringError as error:
-                await self._retry(batch, error)
-        finally:
-            # cancelled by drain(), or a defect: nobody may be left waiting
+            results = await self._call(batch)
+        except ScoringTimeout as error:
+            # the call had the longest of the rows' deadlines: nobody has time for another
             for pending in batch:
-                self._settle(pending, ScoringError("the batch was given up"))
+                self._settle(pending, error)
+        except ScoringError as error:
+            try:
+                await self._retry(batch, error)
+            finally:
+                self._give_up(batch)
+        except BaseException:
+            # cancelled by drain(), or a defect: nobody may be left waiting
+            self._give_up(batch)
+            raise
+        else:
+            self._answers.extend(zip(batch, results, strict=True))
+            if not self._answering:
+                self._answer()
 
-    async def _call(self, batch: Sequence[_Pending]) -> None:
+    def _give_up(self, batch: Sequence[_Pending]) -> None:
+        for pending in batch:
+            self._settle(pending, ScoringError("the batch was given up"))
+
+    def _answer(self) -> None:
+        """Answer a slice of what came back, of all batches together, and the next one when the loop has turned.
+
+        Who was answered goes on, and what came in meanwhile is read, before the next are answered.
+        """
+        answers = self._answers
+        for _ in range(min(_SLICE, len(answers))):
+            self._settle(*answers.popleft())
+        self._answering = bool(answers)
+        if answers:
+            asyncio.get_running_loop().call_soon(self._answer)
+        else:
+            self._note_idle()
+
+    async def _call(self, batch: Sequence[_Pending]) -> list[ScoreResult]:
         loop = asyncio.get_running_loop()
         started = loop.time()
         outcome = "error"
@@ -293,12 +326,7 @@ class MicroBatcher:
             raise
         finally:
             self._count(len(batch), loop.time() - started, outcome)
-        for at in range(0, len(batch), _SLICE):
-            if at:
-                # who was answered goes on, and what came in meanwhile is read, before the next are answered
-                await asyncio.sleep(0)
-            for pending, result in zip(batch[at : at + _SLICE], results[at : at + _SLICE], strict=True):
-                self._settle(pending, result)
+        return results
 
     def _count(self, rows: int, seconds: float, outcome: str) -> None:
         self.stats.batches += 1
@@ -317,7 +345,8 @@ class MicroBatcher:
                 continue
             self.stats.retried_rows += 1
             try:
-                await self._call([pending])
+                [result] = await self._call([pending])
+                self._settle(pending, result)
             except ScoringError as again:
                 self._settle(pending, again)
                 if isinstance(error, ScoringUnreachable) and isinstance(again, ScoringUnreachable):

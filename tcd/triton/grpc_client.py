@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from tcd.contract import DIAGNOSE, Model
 from tcd.errors import ScoringError, ScoringTimeout
+from tcd.rows import Checked
 from tcd.triton.client import ScoringUnreachable
 from tcd.triton.trace import TRACEPARENT
 from tcd.triton.wire import DTYPES, Tensors, as_wire, batch_rows, check_outputs, find_model
@@ -77,7 +78,7 @@ class GrpcClient:
             result = await self._connected().infer(model.name, inputs, client_timeout=timeout, headers=headers)
         except InferenceServerException as error:
             raise _error(error) from error
-        outputs = _decode(result.get_response())
+        outputs = Checked(_decode(result.get_response()))
         check_outputs(model, batch_rows(tensors), outputs)
         return outputs
 

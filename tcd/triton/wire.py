@@ -15,8 +15,12 @@ from typing import Any, Final, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from tcd.contract import DECODERS, MAX_FEATURE_VALUES, MODELS, TIERS, Model, Tensor
+from tcd.contract import MAX_FEATURE_VALUES, MODELS, Model, Tensor
 from tcd.errors import ScoringError
+from tcd.native.answers import Bounded
+from tcd.native.library import loaded
+from tcd.rows import Checked
+from tcd.triton import bounds
 
 Array = NDArray[np.generic]
 Tensors = dict[str, Array]
@@ -28,20 +32,9 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "INT32": np.dtype("<i4"),
     "UINT64": np.dtype("<u8"),
 }
-#: Closed ranges of outputs whose values the shim acts on.
-RANGES: Final = {
-    "SCORE": (0, 1),
-    "P_STEP": (0, 1),
-    "P_VALUE": (0, 1),
-    "TRIGGER": (0, 1),
-    "VERDICT": (0, 1),
-    "TIER": (0, len(TIERS) - 1),
-    "STATUS": (0, (1 << 24) - 1),
-}
 #: Bytes that headers and JSON of a response may take beside the tensors.
 HEADER_LIMIT: Final = 64 * 1024
 _CACHE_LIMIT: Final = 1024
-_DECODER_CODES: Final = frozenset(float(code) for code in range(len(DECODERS)))
 
 
 def find_model(model: Model | str) -> Model:
@@ -101,19 +94,13 @@ def check_values(model: Model, outputs: Mapping[str, Array]) -> None:
     Raises:
         ScoringError: a value is not finite or out of its range.
     """
-    for name, array in outputs.items():
-        bounds = RANGES.get(name)
-        if not array.size:
-            continue
-        if bounds is not None:  # NaN is in no range
-            fine = bool(bounds[0] <= array.min() and array.max() <= bounds[1])
-        else:
-            fine = array.dtype.kind != "f" or bool(np.isfinite(array).all())
-        if name == "ROUTE":
-            fine = fine and _DECODER_CODES.issuperset(array[:, 3].tolist())
-        if not fine:
-            msg = f"{model.name} answered {name} with a value that is not finite or out of its range"
-            raise ScoringError(msg)
+    _refuse_values(model, bounds.outside(outputs))
+
+
+def _refuse_values(model: Model, name: str | None) -> None:
+    if name is not None:
+        msg = f"{model.name} answered {name} with a value that is not finite or out of its range"
+        raise ScoringError(msg)
 
 
 def check_outputs(model: Model, rows: int, outputs: Mapping[str, Array]) -> None:
@@ -178,6 +165,24 @@ def _slot(item: object, start: int) -> _Slot:
     return _Slot(name, dtype, tuple(shape), start, count)
 
 
+class _Layout:
+    """A response's tensors, of which the same header says the same every time."""
+
+    def __init__(self, slots: tuple[_Slot, ...], header_length: int) -> None:
+        """Tensors behind a header of `header_length` bytes."""
+        last = slots[-1] if slots else None
+        self.length = header_length + (last.start + last.count * last.dtype.itemsize if last else 0)
+        self.places = [(s.name, s.dtype, s.shape, header_length + s.start) for s in slots]
+        judged = [(s, columns) for s in slots if (columns := bounds.columns_of(s.name, s.dtype)) and s.count]
+        self.judged = [slot.name for slot, _ in judged]
+        library = loaded().library
+        self.bounded = (
+            Bounded(library, [(s.dtype, header_length + s.start, s.count, columns) for s, columns in judged])
+            if library is not None
+            else None
+        )
+
+
 class Codec:
     """Encodes requests and decodes responses of the HTTP binding, remembering headers of equal shapes."""
 
@@ -185,7 +190,7 @@ class Codec:
         """Make a codec whose requests carry `host` as their Host header."""
         self._host = host
         self._heads: dict[tuple[str, tuple[tuple[int, ...], ...]], bytes] = {}
-        self._layouts: dict[tuple[str, int, bytes], tuple[_Slot, ...]] = {}
+        self._layouts: dict[tuple[str, int, bytes], _Layout] = {}
 
     def encode(self, model: Model, tensors: Mapping[str, Array], *, trace: str = "") -> bytes:
         """A whole HTTP/1.1 request: head, JSON header, tensors; `trace` is its `traceparent`.
@@ -237,18 +242,19 @@ class Codec:
         key = (model.name, rows, body[:header_length])
         layout = self._layouts.get(key)
         if layout is None:
-            layout = self._parse(key[2])
-            check_layout(model, rows, {s.name: (s.dtype, s.shape) for s in layout})
+            slots = self._parse(key[2])
+            check_layout(model, rows, {s.name: (s.dtype, s.shape) for s in slots})
             if len(self._layouts) >= _CACHE_LIMIT:
                 self._layouts.clear()
-            self._layouts[key] = layout
-        end = layout[-1].start + layout[-1].count * layout[-1].dtype.itemsize if layout else 0
-        if header_length + end != len(body):
+            layout = self._layouts[key] = _Layout(slots, header_length)
+        if layout.length != len(body):
             _refuse("its length is not that of its tensors")
-        outputs: Tensors = {
-            s.name: np.frombuffer(body, s.dtype, s.count, header_length + s.start).reshape(s.shape) for s in layout
-        }
-        check_values(model, outputs)
+        outputs = Checked({name: np.ndarray(shape, dtype, body, start) for name, dtype, shape, start in layout.places})
+        if layout.bounded is None:
+            check_values(model, outputs)
+        else:
+            outside = layout.bounded.outside(body)
+            _refuse_values(model, None if outside is None else layout.judged[outside])
         return outputs
 
     @staticmethod

@@ -33,7 +33,11 @@ async def _run(args: argparse.Namespace) -> list[float]:
                 if profile:
                     profile.enable()
                 spent = await inprocess.decide(
-                    shim, args.requests, lambda i: (f"tenant{i % 8}", f"run-{i % SESSIONS}"), clients=args.clients
+                    shim,
+                    args.requests,
+                    lambda i: (f"tenant{i % 8}", f"run-{i % SESSIONS}"),
+                    clients=args.clients,
+                    http=args.http,
                 )
                 if profile:
                     profile.disable()
@@ -49,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--no-receipts", dest="receipts", action="store_false")
     parser.add_argument("--memory", dest="durable", action="store_false")
+    parser.add_argument("--http", action="store_true", help="through tcd serve's connection instead of ASGI")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--requests", type=int, default=6400)
     parser.add_argument("--rounds", type=int, default=3)
