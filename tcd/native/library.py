@@ -18,11 +18,9 @@ from tcd.detector.catalogue import NAMES
 from tcd.native import build
 
 _LOG: Final = logging.getLogger(__name__)
-<<<<<<< HEAD
-_FUNCTIONS: Final = ("tcd_statistics", "tcd_detector", "tcd_multivariate", "tcd_route", "tcd_sha256", "tcd_decision")
-=======
-_FUNCTIONS: Final = ("tcd_statistics", "tcd_detector", "tcd_multivariate", "tcd_route", "tcd_lattice", "tcd_answers")
->>>>>>> 102f277 (A queue bounded by the time it takes; answers of all batches in one lane of slices; bounds of answers by a kernel)
+_FUNCTIONS: Final = (
+    *("tcd_statistics", "tcd_detector", "tcd_multivariate", "tcd_route", "tcd_sha256", "tcd_decision", "tcd_answers"),
+)
 REMEDY: Final = "install a C compiler and run `python -m tcd.native.build`"
 
 
