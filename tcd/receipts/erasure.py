@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from tcd.receipts.errors import SchemaMismatch
 
-_PREFIX: Final = b"tcd/erase/v1\0"
+#: What the digest of heads begins with.
+PREFIX: Final = b"tcd/erase/v1\0"
 #: Runs in one record; the profile allows 512 members and elements in all.
 MAX_RUNS: Final = 200
 REASONS: Final = ("subject", "age")
@@ -39,7 +40,7 @@ def runs_of(body: Mapping[str, Any]) -> list[tuple[int, int]]:
 
 def heads_digest(heads: Sequence[bytes]) -> str:
     """Member `heads` for these heads, in the order of the log."""
-    return "sha256:" + hashlib.sha256(_PREFIX + b"".join(heads)).hexdigest()
+    return "sha256:" + hashlib.sha256(PREFIX + b"".join(heads)).hexdigest()
 
 
 def erase_members(*, actor: str, reason: str, places: Sequence[int], heads: Sequence[bytes]) -> dict[str, Any]:

@@ -50,6 +50,19 @@ class PostgresStore:
         """See `Store.rows`."""
         return [Row(*row) for row in self._rows(_ROWS, first, PAGE)]
 
+    def heads(self, first: int, end: int) -> Sequence[bytes]:
+        """See `Store.heads`."""
+        query = "SELECT head FROM tcd_receipt WHERE idx >= $1 AND idx < $2 ORDER BY idx LIMIT $3"
+        return [row[0] for row in self._rows(query, first, end, PAGE)]
+
+    def erasures(self, first: int) -> Sequence[tuple[int, bytes]]:
+        """See `Store.erasures`."""
+        query = (
+            "SELECT idx, body FROM tcd_receipt JOIN tcd_body USING (idx) WHERE idx >= $1 AND typ = 'erase'"
+            " ORDER BY idx LIMIT $2"
+        )
+        return [tuple(row) for row in self._rows(query, first, PAGE)]
+
     def events(self, first: int) -> Sequence[tuple[int, str]]:
         """See `Store.events`."""
         query = "SELECT idx, event FROM tcd_event WHERE idx >= $1 ORDER BY idx LIMIT $2"

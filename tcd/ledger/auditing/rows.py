@@ -24,14 +24,17 @@ class Rows:
         self.origin = origin
 
     def read(self, row: Row) -> dict[str, Any] | None:
-        """Check a row; its body, None where it was erased or cannot be read."""
+        """Check a row; its body, None where it was erased, is another one or cannot be read."""
         where = f"receipt {row.idx}"
         if row.body is None:
             self._audit.counts["bodies erased"] += 1
             self._signed(row, where, None)
             return None
         if head_of(row.body) != row.head:
+            # nobody signed this body: nothing that it says is looked at
             self._audit.note("head_mismatch", where, "the head is not that of the body")
+            self._signed(row, where, None)
+            return None
         reading = Checks(set())
         _, value = read_body(reading, row.body)
         if value is None:

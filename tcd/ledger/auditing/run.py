@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tcd import __version__
 from tcd.ledger.auditing.budgets import Budgets, Summary
 from tcd.ledger.auditing.decisions import Assets, Decisions
+from tcd.ledger.auditing.erasures import Erasures
 from tcd.ledger.auditing.log import Log, seen_in
 from tcd.ledger.auditing.rows import Rows
 from tcd.ledger.auditing.sources import Row, Sizes, Store
 from tcd.ledger.auditing.statistics import Statistics
-from tcd.ledger.auditing.tips import Tips
+from tcd.ledger.auditing.tips import Tip, Tips
 from tcd.ledger.findings import Audit
 from tcd.receipts.report import VerifyPolicy
 from tcd.receipts.witnessing import Seen
@@ -111,6 +112,7 @@ class _Run:
         self.rows = Rows(self.audit, asked.policy, asked.origin)
         self.budgets = Budgets(self.audit)
         self.decisions = Decisions(self.audit, asked.assets, self.budgets)
+        self.erasures = Erasures(self.audit, store, asked.tenant)
         self.statistics = Statistics()
         self.began = time.time()
 
@@ -125,6 +127,7 @@ class _Run:
         seen = [*asked.seen, *seen_in(asked.notes, origin=asked.origin, policy=asked.policy, audit=self.audit)]
         log = Log(self.audit, asked.policy, self.store, seen)
         self._receipts(log, sizes.receipts)
+        self.erasures.finish(sizes.receipts)
         log.finish(self.rows.origin, bound=sizes.receipts if self.store.live else 1 << 62)
         if asked.tenant is None:
             self.tips.compare(self.store)
@@ -151,10 +154,18 @@ class _Run:
     def _record(self, row: Row) -> None:
         tip = self.tips.link(row)
         value = self.rows.read(row)
+        if value is not None and value["typ"] != row.typ:
+            value = None
         self.statistics.record(row, value)
-        if value is None or value["typ"] != row.typ:
+        if row.body is None:
+            self.erasures.gone(row)
+        if value is None:
             tip.at = -1
-            return
+        else:
+            self._members(row, value, tip)
+
+    def _members(self, row: Row, value: Mapping[str, Any], tip: Tip) -> None:
+        """What a body says, by its type."""
         if row.typ == "decision":
             if tip.seq > 1:
                 self.statistics.spacing(row.ts_us - tip.before_us)
@@ -168,6 +179,8 @@ class _Run:
             self.decisions.step(f"receipt {row.idx}", value.get("eproc"))
         elif row.typ == "ack":
             self.decisions.acknowledged(value)
+        elif row.typ == "erase":
+            self.erasures.named(row, value)
 
     def _result(self, log: Log, sizes: Sizes) -> Result:
         counts, asked = self.audit.counts, self.asked

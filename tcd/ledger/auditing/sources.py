@@ -72,6 +72,14 @@ class Store(Protocol):
         """A page of receipts from position `first` on."""
         ...
 
+    def heads(self, first: int, end: int) -> Sequence[bytes]:
+        """A page of heads of the positions from `first` up to `end`, which is not among them."""
+        ...
+
+    def erasures(self, first: int) -> Sequence[tuple[int, bytes]]:
+        """A page of `erase` records from position `first` on: position and body."""
+        ...
+
     def events(self, first: int) -> Sequence[tuple[int, str]]:
         """A page of events from position `first` on: position and JSON."""
         ...
@@ -119,6 +127,18 @@ class SqliteStore:
             " FROM receipt LEFT JOIN body USING (idx) WHERE idx >= ? ORDER BY idx LIMIT ?"
         )
         return [Row(*row) for row in self._rows(query, first, PAGE)]
+
+    def heads(self, first: int, end: int) -> Sequence[bytes]:
+        """See `Store.heads`."""
+        query = "SELECT head FROM receipt WHERE idx >= ? AND idx < ? ORDER BY idx LIMIT ?"
+        return [row[0] for row in self._rows(query, first, end, PAGE)]
+
+    def erasures(self, first: int) -> Sequence[tuple[int, bytes]]:
+        """See `Store.erasures`."""
+        query = (
+            "SELECT idx, body FROM receipt JOIN body USING (idx) WHERE idx >= ? AND typ = 'erase' ORDER BY idx LIMIT ?"
+        )
+        return self._rows(query, first, PAGE)
 
     def events(self, first: int) -> Sequence[tuple[int, str]]:
         """See `Store.events`."""

@@ -60,6 +60,7 @@ class Tips:
         if tip.closed or row.seq != tip.seq + 1:
             after = "the close" if tip.closed else str(tip.seq)
             self._audit.note("seq_gap", where, f"record {row.seq} after {after}")
+            tip.at = -1
         elif row.prev != tip.head:
             self._audit.note("prev_mismatch", where, "prev is not the head before")
         elif row.ts_us < tip.ts_us:

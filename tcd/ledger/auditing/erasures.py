@@ -1,0 +1,98 @@
+"""Bodies that are gone: an `erase` record says so of each, and of no other. Two bits of memory per receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from tcd.ledger.auditing.sources import Row, Store
+from tcd.ledger.findings import Audit
+from tcd.receipts.erasure import PREFIX, runs_of
+
+#: Findings of one kind; the others are counted in the last one.
+_MOST: Final = 100
+
+
+class _Bits:
+    """A set of positions."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def add(self, at: int) -> None:
+        if at >> 3 >= len(self._bytes):
+            self._bytes.extend(bytes((at >> 3) + 4096 - len(self._bytes)))
+        self._bytes[at >> 3] |= 1 << (at & 7)
+
+    def __contains__(self, at: int) -> bool:
+        return at >> 3 < len(self._bytes) and bool(self._bytes[at >> 3] >> (at & 7) & 1)
+
+    def missing_from(self, other: _Bits) -> Iterator[int]:
+        """Positions that the other set lacks."""
+        for at, byte in enumerate(self._bytes):
+            left = byte & ~other._bytes[at] if at < len(other._bytes) else byte
+            for bit in range(8) if left else ():
+                if left >> bit & 1:
+                    yield 8 * at + bit
+
+
+class Erasures:
+    """The erasures of one ledger."""
+
+    def __init__(self, audit: Audit, store: Store, tenant: str | None) -> None:
+        """Of `tenant`; None = of all."""
+        self._audit = audit
+        self._store = store
+        self._tenant = tenant
+        self._gone, self._named = _Bits(), _Bits()
+
+    def gone(self, row: Row) -> None:
+        """A receipt has no body."""
+        self._gone.add(row.idx)
+
+    def named(self, row: Row, value: Mapping[str, Any]) -> None:
+        """An `erase` record, within what is audited: what it names is gone, and its heads are those in the log."""
+        where, kept = f"receipt {row.idx}", 0
+        digest = hashlib.sha256(PREFIX)
+        for first, end in runs_of(value):
+            for at in range(first, end):
+                self._named.add(at)
+                if at not in self._gone and self._tenant is None:
+                    kept += 1
+                    if kept <= _MOST:
+                        self._audit.note("body_kept", f"receipt {at}", f"{where} says that it is erased")
+            for head in _heads(self._store, first, end):
+                digest.update(head)
+        if kept > _MOST:
+            self._audit.note("body_kept", where, f"it names {kept} receipts whose bodies are there")
+        if "sha256:" + digest.hexdigest() != value["erase"]["heads"]:
+            self._audit.note("erasure_mismatch", where, "the heads of what it names are not those in the log")
+
+    def finish(self, bound: int) -> None:
+        """Bodies that are gone without a record. Erasures that came meanwhile are recorded after `bound`."""
+        # the records are nobody's: an audit of one tenant has not seen them
+        at = bound if self._tenant is None else 0
+        while page := self._store.erasures(at):
+            for index, body in page:
+                at = index + 1
+                for first, end in runs_of(json.loads(body)):
+                    for place in range(first, min(end, bound)):
+                        self._named.add(place)
+        found = list(_few(self._gone.missing_from(self._named)))
+        for place in found[:_MOST]:
+            self._audit.note("body_missing", f"receipt {place}", "no erase record names it")
+        if len(found) > _MOST:
+            self._audit.note("body_missing", f"receipts after {found[_MOST - 1]}", "more than these")
+
+
+def _few(places: Iterator[int]) -> Iterator[int]:
+    for _, place in zip(range(_MOST + 1), places, strict=False):
+        yield place
+
+
+def _heads(store: Store, first: int, end: int) -> Iterator[bytes]:
+    while first < end and (page := store.heads(first, end)):
+        yield from page
+        first += len(page)
