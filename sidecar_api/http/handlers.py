@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sidecar_api.http.problems import MethodNotAllowed, problem
+from sidecar_api.http.problems import InternalError, MethodNotAllowed, problem
 from tcd.errors import InvalidRequest, NotFound, TcdError
 
 _NOT_FOUND: Final = 404
@@ -20,6 +20,8 @@ def handle_errors(app: FastAPI) -> None:
     """Answer this app's errors as problems; its requests carry their `RequestContext` in `scope["tcd"]`."""
     app.add_exception_handler(TcdError, _tcd_error)
     app.add_exception_handler(HTTPException, _http_error)
+    # starlette would answer in plain text, and raises it again after this answer
+    app.add_exception_handler(Exception, _defect)
 
 
 def _response(request: Request, error: TcdError) -> Response:
@@ -32,6 +34,11 @@ def _response(request: Request, error: TcdError) -> Response:
 async def _tcd_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, TcdError)  # noqa: S101 - for the type checker: registered for it
     return _response(request, error)
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    del error
+    return _response(request, InternalError())
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
