@@ -73,6 +73,20 @@ class Budget:
         """Tenant of a stream."""
         return self._streams[stream].tenant
 
+    def owner(self, stream: str) -> str:
+        """Tenant of a stream; empty where nobody used it since the start."""
+        known = self._streams.get(stream)
+        return "" if known is None else known.tenant
+
+    def acknowledge(self, stream: str) -> int:
+        """Clear the alarms of a stream; number of the new claim.
+
+        Raises:
+            tcd.errors.NotFound: no such stream.
+        """
+        self._views.pop(stream, None)
+        return self.controller.acknowledge(stream=stream)
+
     def open(self, stream: str, tenant: str, *, pool: str = "") -> None:
         """Make a stream known; `pool` names its tenant's budget where streams are subjects'.
 

@@ -21,6 +21,7 @@ from sidecar_api.windows import Staged
 from tcd.contract import COMPONENT_DETAIL, COMPONENTS, DECODERS, TIERS
 from tcd.receipts import ChainState, Issuer, Receipt, chain_id, records
 from tcd.receipts.decisions import Av, DecisionWriter, Numbers, Subject, route_text
+from tcd.receipts.erasure import erase_members
 from tcd.receipts.filling import NO_WINDOWS, RANDOM_BYTES, Strange, fills_raw
 from tcd.risk_av import CloseReason, EpochOpened, EprocSnapshot, Event, Reservation, Terms, stream_digest
 
@@ -201,6 +202,37 @@ class Receipts:
         out = self._aside("admin", self._acts, "admin", members)
         self._acts = out[-1].next()
         return out
+
+    def ack(self, *, actor: str, stream: str, claim: int, terms: Terms) -> tuple[Receipt, ...]:
+        """The records of a cleared alarm, in a chain by itself: open, ack, close."""
+        members = records.ack_members(actor=actor, stream=stream, claim=claim, terms=terms)
+        return self._alone("ack", members)
+
+    def erased(self, *, actor: str, reason: str, places: Sequence[int], heads: Sequence[bytes]) -> tuple[Receipt, ...]:
+        """The records of bodies that go, in a chain by itself: open, erase, close."""
+        members = erase_members(actor=actor, reason=reason, places=places, heads=heads)
+        return self._alone("erase", members)
+
+    def _alone(self, typ: str, members: dict[str, Any]) -> tuple[Receipt, ...]:
+        opened, told = self._aside(typ, None, typ, members)
+        end = records.close_members(reason="end", count=3)
+        return opened, told, self._issue(told.next(), "close", "-", end)
+
+    def admit(
+        self, state: ChainState, tenant: str, lost: Sequence[Sequence[int]], *, reason: str
+    ) -> tuple[Receipt, ...]:
+        """The end of a chain of which records are lost: a signed gap for each run (first, last), and its close."""
+        out: list[Receipt] = []
+        for first, last in lost:
+            members = records.gap_members(first=first, last=last, reason=reason)
+            out.append(self._issue(state, "gap", tenant, members))
+            state = out[-1].next()
+        return (*out, self.abandon(state, tenant))
+
+    def writes_to(self, chain: str) -> bool:
+        """Whether a chain is one that goes on here: of an epoch, of acts, of heads."""
+        own = (self._acts, self._heads, *(epoch.state for epoch in self._epochs.values()))
+        return any(state is not None and state.id == chain for state in own)
 
     def heads(self, members: dict[str, Any]) -> tuple[Receipt, ...]:
         """The records that commit to the newest records of other chains, in a chain of their own."""

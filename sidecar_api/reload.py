@@ -98,13 +98,18 @@ class Reloader:
             self._act("policy.break_glass" if loose else "policy.reload", bundle.digest)
         return found
 
-    def loosened_by(self, policies: PolicySet) -> list[str]:
+    def loosened_by(self, policies: PolicySet | None, settings: Settings | None = None) -> list[str]:
         """What a bundle would loosen if it were put in force now: policy and rule, each.
+
+        Args:
+            policies: the bundle; None = the one in force.
+            settings: with which; None = those in force.
 
         Raises:
             BadBundle: it does not fit the settings.
         """
-        return self._loosens(self._following(self._runtime.settings, policies))
+        bundle = policies if policies is not None else self._runtime.policies
+        return self._loosens(self._following(settings or self._runtime.settings, bundle))
 
     def _following(self, new: Settings, bundle: PolicySet | None) -> _Next:
         rules = judge_rules(new, durable=self._runtime.service.judge.rules.durable)

@@ -24,7 +24,16 @@ from tcd.errors import ConfigError, Conflict, TcdError, Unavailable
 from tcd.ledger import Appended, Batch, SavedState
 from tcd.ledger.shared import Fenced, Member, Root, SharedLedger
 from tcd.receipts import ChainState, Receipt
-from tcd.risk_av import Configured, ControllerParams, EpochOpened, Event, Leased, LeaseRequest, ReplayError
+from tcd.risk_av import (
+    Acknowledged,
+    Configured,
+    ControllerParams,
+    EpochOpened,
+    Event,
+    Leased,
+    LeaseRequest,
+    ReplayError,
+)
 
 _LOG = logging.getLogger(__name__)
 #: Streams looked at for ones that may rest, at each beat.
@@ -197,6 +206,29 @@ class Replica:
 
         await self._transact(work)
         return others
+
+    async def acknowledge(self, stream: str, make: Callable[[int], tuple[Receipt, ...]]) -> tuple[Receipt, ...]:
+        """Clear the alarms of a stream for all shims; the records that `make` made for the new claim.
+
+        Raises:
+            tcd.errors.Conflict: another shim did it meanwhile.
+            tcd.errors.Unavailable: the ledger cannot be written.
+        """
+        made: tuple[Receipt, ...] = ()
+
+        async def work(root: Root) -> Batch:
+            nonlocal made
+            await self._catch_up(root)
+            view = self._budget.controller.state(stream)
+            if not (view.alarm or view.cusum_alarm):
+                msg = "there is no alarm to acknowledge"
+                raise Conflict(msg)
+            made = make(view.claim + 1)
+            return Batch(made, (Acknowledged(stream, view.claim + 1),))
+
+        await self._transact(work)
+        self._budget.changed(stream)
+        return made
 
     # -- following the log ---------------------------------------------------------------------------------
 

@@ -24,18 +24,18 @@ class StateService:
         self._receipts = receipts
         self._log = log
 
-    def get(self, key: Key) -> Snapshot:
-        """Snapshot of the key's sessions that are not in flight, newest use last, a page at most."""
+    def get(self, key: Key, *, first: int = 0, limit: int = MAX_SESSIONS) -> Snapshot:
+        """Snapshot of the key's sessions that are not in flight, newest use last, a page from number `first` on."""
         resolver = self._service.resolver
         level = detector_key(*key.names, temperature_bucket(None))
         pins = resolver.pins(level, Shape.of(0b1111, 0, 0))
         mine = [s for s in self._service.sessions if s.names == key.names and s.idle and s.steps]
         return dump(
             key,
-            mine[:MAX_SESSIONS],
+            mine[first : first + limit],
             manifest=resolver.current().manifest_digest,
             assets=pins.ids,
-            more=len(mine) > MAX_SESSIONS,
+            more=len(mine) > first + limit,
         )
 
     def load(self, key: Key, snapshot: Snapshot) -> int:

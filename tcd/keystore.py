@@ -205,6 +205,10 @@ class KeyStore:
             until = min(until, old.not_after_us)
         return self.change(old.kid, not_after_us=until), new
 
+    def holds(self, kid: str) -> bool:
+        """Whether the seed of a key is here."""
+        return (self.root / PRIVATE / f"{kid}.seed").exists()
+
     def secret(self, kid: str) -> Signer:
         """The key pair of a pinned key.
 
@@ -236,7 +240,7 @@ class KeyStore:
             and key.tenants is None
             and key.compromised_after_size is None
             and key.valid_at(now)
-            and (self.root / PRIVATE / f"{key.kid}.seed").exists()
+            and self.holds(key.kid)
         ]
         ages = sorted(((-1 if key.not_before_us is None else key.not_before_us, key) for key in usable), key=_age)
         if len(ages) > 1 and ages[-1][0] == ages[-2][0]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
 from tcd.errors import ValidationFailed
 
 _Body = TypeVar("_Body", bound=BaseModel)
+#: Of models of bodies: frozen, nothing unknown, a bool is no number.
+STRICT: Final = ConfigDict(frozen=True, extra="forbid", strict=True)
+#: Of models of parameters, which all come as text.
+ASKED: Final = ConfigDict(frozen=True, extra="forbid")
 
 
 async def parsed(request: Request, model: type[_Body]) -> _Body:

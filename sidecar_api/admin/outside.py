@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sidecar_api.admin.areas import areas_of
 from sidecar_api.admin.audits import Audits
 from sidecar_api.admin.budgets import Budgets
 from sidecar_api.admin.receipts import ReceiptSearch
@@ -37,6 +38,7 @@ def outside_of(runtime: Runtime, index: ReceiptIndex, folder: Path) -> Outside:
         check_policies=lambda files: _check(runtime, files),
         receipts=ReceiptSearch(runtime.ledger, index, digest=runtime.service.subjects.subject),
         budgets=Budgets(runtime),
+        areas=areas_of(runtime, index),
         put_policies=None if place is None else put,
         replays=Replays(folder, lambda: runtime.settings),
         audits=Audits(runtime),

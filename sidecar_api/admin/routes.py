@@ -24,6 +24,7 @@ from sidecar_api.admin.answers import (
     Waiting,
     Whoami,
 )
+from sidecar_api.admin.areas import Areas, add_areas
 from sidecar_api.admin.audits import Audits, add_audits
 from sidecar_api.admin.bodies import asked, parsed
 from sidecar_api.admin.budgets import BudgetQuery
@@ -71,6 +72,7 @@ class Outside:
         budgets: budgets, and the ledger's figures.
         replays: what jobs that replay traffic need.
         audits: the same for audits.
+        areas: keys, patches, trust, alarms, and what else has a module of its own.
     """
 
     config: Callable[[], dict[str, Any]]
@@ -78,6 +80,7 @@ class Outside:
     check_policies: Callable[[dict[str, str]], dict[str, Any]]
     receipts: ReceiptSearch
     budgets: Showing
+    areas: Areas
     put_policies: Callable[[dict[str, str]], dict[str, Any]] | None = None
     replays: Replays | None = None
     audits: Audits | None = None
@@ -108,6 +111,7 @@ def router(plane: Plane, outside: Outside) -> APIRouter:
     add_jobs(made, plane, plane.jobs)
     add_audits(made, plane, outside.audits)
     add_replays(made, plane, outside.replays, outside.check_policies)
+    add_areas(made, plane, outside.areas)
     return made
 
 

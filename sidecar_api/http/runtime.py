@@ -90,6 +90,7 @@ class Runtime:
         replica: this shim's end of a shared ledger; None where it has the ledger to itself.
         spans: None without OpenTelemetry.
         in_flight: requests in work; of `reading` of them the body is not here yet.
+        reread: reads settings and bundle of policies again from where they came; None where they came from no files.
     """
 
     settings: Settings
@@ -114,6 +115,7 @@ class Runtime:
     spans: Spans | None = None
     in_flight: int = field(default=0)
     reading: int = field(default=0)
+    reread: Callable[[], tuple[Settings, PolicySet | None]] | None = None
 
     @property
     def beside(self) -> tuple[Beside, ...]:

@@ -120,7 +120,7 @@ class KeyRing:
         """
         self._settings = settings
         self._seed = seed
-        self._now_us = now_us
+        self.now_us = now_us
         self._stamp = self._seen()
         self.keys = self._read()
         self._known = self.keys.pinned
@@ -129,7 +129,7 @@ class KeyRing:
         directory = self._settings.keys_dir
         if directory is None:
             return seed_keys(self._settings, self._seed)
-        return directory_keys(self._settings, directory, now_us=self._now_us)
+        return directory_keys(self._settings, directory, now_us=self.now_us)
 
     def _seen(self) -> tuple[int, int, int] | None:
         """What changes when the key set does."""
@@ -151,7 +151,7 @@ class KeyRing:
         """Whether a pinned key became valid that is newer than those in use, or one in use is over."""
         if self._settings.keys_dir is None:
             return False
-        now, keys = self._now_us(), self.keys
+        now, keys = self.now_us(), self.keys
         used = [key for key in keys.pinned if key.kid in keys.kids]
         if not all(key.valid_at(now) for key in used):
             return True
@@ -165,7 +165,7 @@ class KeyRing:
     def problem(self) -> str:
         """Why receipts would not verify, or empty."""
         key = self._known.get(self.keys.receipt.kid)
-        fine = key is not None and key.compromised_after_size is None and key.valid_at(self._now_us())
+        fine = key is not None and key.compromised_after_size is None and key.valid_at(self.now_us())
         return "" if fine else "the receipt key is not valid any more"
 
     def refresh(self) -> Keys:
@@ -177,7 +177,7 @@ class KeyRing:
         before = self.keys
         self._stamp = self._seen()
         if self._settings.keys_dir is not None:
-            self._known = KeyStore(self._settings.keys_dir, os.urandom, self._now_us).keyset()
+            self._known = KeyStore(self._settings.keys_dir, os.urandom, self.now_us).keyset()
         self.keys = self._read()
         return before
 

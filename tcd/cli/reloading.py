@@ -19,6 +19,7 @@ from tcd.reload import Grant, read_grant
 if TYPE_CHECKING:
     from sidecar_api.reload import Reloader
     from tcd.config import Settings
+    from tcd.trust import PolicySet
 
 _LOG: Final = logging.getLogger("tcd.reload")
 _SECONDS: Final = 1.0
@@ -62,13 +63,21 @@ class ReloadOn:
     def now(self, source: str) -> bool:
         """Reload; whether it was done. What is wrong is logged, and the old settings stay."""
         try:
-            new = self._complete(load(self._environ, cli=self._cli, path=self._path).settings)
-            bundle = configured(new.policies, new.policies_json)
+            new, bundle = self.read()
             self._reloader.apply(new, self._grant(), source=source, policies=bundle)
         except TcdError as error:
             _LOG.error("reload by %s: %s", source, error.detail)
             return False
         return self.keys(source)
+
+    def read(self) -> tuple[Settings, PolicySet | None]:
+        """Settings and bundle as the layers and files have them now.
+
+        Raises:
+            ConfigError: they cannot be used.
+        """
+        new = self._complete(load(self._environ, cli=self._cli, path=self._path).settings)
+        return new, configured(new.policies, new.policies_json)
 
     def keys(self, source: str) -> bool:
         """Use the key set as it is now, where it changed; False when it cannot be used, which is logged once."""

@@ -250,6 +250,7 @@ async def _reloading(app: ShimApp, layers: _Layers) -> AsyncIterator[None]:
 
     settings, loop = app.runtime.settings, asyncio.get_running_loop()
     on = ReloadOn(Reloader(app.runtime), settings, cli=layers.cli, path=layers.path, complete=layers.complete)
+    app.runtime.reread = on.read
     loop.add_signal_handler(signal.SIGHUP, on.now, "SIGHUP")
     try:
         async with running(on.watch()) if settings.config_watch else contextlib.nullcontext():

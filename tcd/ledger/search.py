@@ -10,6 +10,7 @@ its files are overwritten by `scrub`.
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,9 +36,14 @@ CREATE TABLE IF NOT EXISTS receipt (
   idx INTEGER PRIMARY KEY, ts_us INTEGER NOT NULL, head BLOB NOT NULL, typ TEXT NOT NULL, tenant TEXT NOT NULL,
   subject TEXT, model TEXT, action TEXT, enforced TEXT, cause TEXT, verdict INTEGER, erased INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS erasure (idx INTEGER PRIMARY KEY, count INTEGER NOT NULL) STRICT;
 """
+_DROP: Final = "DROP TABLE IF EXISTS receipt; DROP TABLE IF EXISTS erasure;"
+#: Openings of epochs and of chains that are nobody's session name none.
+_NAMES_A_SUBJECT: Final = "(typ IN ('decision', 'rewrite') OR (typ = 'open' AND model <> '-'))"
 _INDEXES: Final = {f"by_{name}": f"{name}, ts_us, idx" for name in FILTERS} | {"by_time": "ts_us, idx"}
 _INSERT: Final = f"INSERT OR REPLACE INTO receipt ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 - constants
+_ERASED: Final = "INSERT OR REPLACE INTO erasure VALUES (?, ?)"
 _FORGET: Final = (
     "UPDATE receipt SET subject = NULL, model = NULL, action = NULL, enforced = NULL, cause = NULL, verdict = NULL, "
     "erased = 1 WHERE idx >= ? AND idx < ?"
@@ -63,6 +69,21 @@ class Found:
     cause: str | None
     verdict: bool | None
     erased: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Erasable:
+    """Whose or which bodies go; at least one of `subjects` and `before_us` is given.
+
+    Attributes:
+        subjects: digests.
+        before_us: receipts of before this time, microseconds since 1970.
+        tenant: only this one's.
+    """
+
+    subjects: tuple[str, ...] | None = None
+    before_us: int | None = None
+    tenant: str | None = None
 
 
 class ReceiptIndex:
@@ -95,6 +116,14 @@ class ReceiptIndex:
                 size += len(page)
             await self._run(self._sorted)
             return size
+
+    async def erasable(self, wanted: Erasable, *, after: int = -1, limit: int = 1000) -> list[tuple[int, bytes]]:
+        """Positions and heads of receipts that name a subject and still have a body, from above `after` on."""
+        return await self._run(self._erasable, wanted, after, limit)
+
+    async def erasures(self) -> int:
+        """How many bodies the log's `erase` records name."""
+        return await self._run(self._erasures)
 
     async def scrub(self) -> None:
         """Overwrite what was forgotten in the file's older copies of pages."""
@@ -142,7 +171,7 @@ class ReceiptIndex:
             made.execute("PRAGMA synchronous = OFF")
             made.execute("PRAGMA secure_delete = ON")
             if made.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-                made.executescript(f"DROP TABLE IF EXISTS receipt; {_SCHEMA} PRAGMA user_version = {VERSION};")
+                made.executescript(f"{_DROP} {_SCHEMA} PRAGMA user_version = {VERSION};")
         return self._connection
 
     def _position(self) -> tuple[int, bytes]:
@@ -150,7 +179,7 @@ class ReceiptIndex:
         return (0, b"") if row is None else (int(row[0]) + 1, bytes(row[1]))
 
     def _clear(self) -> None:
-        self._open().execute("DELETE FROM receipt")
+        self._open().executescript("DELETE FROM receipt; DELETE FROM erasure;")
 
     def _unsorted(self) -> None:
         for name in _INDEXES:
@@ -165,10 +194,29 @@ class ReceiptIndex:
         bodies = [None if stored.receipt is None else read_json(stored.receipt.body) for stored in page]
         connection.execute("BEGIN")
         connection.executemany(_INSERT, map(_row, page, bodies))
-        for body in bodies:
+        for stored, body in zip(page, bodies, strict=True):
             if body is not None and body["typ"] == "erase":
                 connection.executemany(_FORGET, runs_of(body))
+                connection.execute(_ERASED, (stored.index, body["erase"]["count"]))
         connection.execute("COMMIT")
+
+    def _erasable(self, wanted: Erasable, after: int, limit: int) -> list[tuple[int, bytes]]:
+        values: list[Any] = [after]
+        where = ["idx > ?", "NOT erased", _NAMES_A_SUBJECT]
+        for condition, value in (
+            ("subject IN (SELECT value FROM json_each(?))", _list(wanted.subjects)),
+            ("ts_us < ?", wanted.before_us),
+            ("tenant = ?", wanted.tenant),
+        ):
+            if value is not None:
+                where.append(condition)
+                values.append(value)
+        # conditions are constants of this module, values are bound
+        sql = f"SELECT idx, head FROM receipt WHERE {' AND '.join(where)} ORDER BY idx LIMIT ?"  # noqa: S608
+        return [(row[0], bytes(row[1])) for row in self._open().execute(sql, [*values, limit])]
+
+    def _erasures(self) -> int:
+        return int(self._open().execute("SELECT coalesce(sum(count), 0) FROM erasure").fetchone()[0])
 
     def _scrub(self) -> None:
         self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -185,6 +233,10 @@ class ReceiptIndex:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _list(values: Sequence[str] | None) -> str | None:
+    return None if values is None else json.dumps(values)
 
 
 def _found(row: Sequence[Any]) -> Found:

@@ -155,6 +155,19 @@ class TrustGraph:
             self._cached = None
             return True
 
+    def independent(self, node: Node, on: Node) -> None:
+        """Forget a dependency."""
+        with self._lock:
+            pair = self._index.get(node, -1), self._index.get(on, -1)
+            if self._edges.pop(pair, None) is not None:
+                self._cached = None
+
+    def edges(self) -> list[tuple[Node, Node, float]]:
+        """All dependencies: who, on whom, how much."""
+        with self._lock:
+            names = list(self._index)
+            return [(names[source], names[target], weight) for (source, target), weight in self._edges.items()]
+
     def clear_edges(self) -> None:
         """Forget all dependencies."""
         with self._lock:

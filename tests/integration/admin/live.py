@@ -17,7 +17,8 @@ from sidecar_api.admin.plane import Limits
 from sidecar_api.admin.principals import SCOPES
 from tcd.client.admin import OperatorKey, sign
 from tcd.rate_limit import Limit
-from tests.integration.admin.test_serving import BUNDLE, Running, running
+from tests.integration.admin.kit import Running, running
+from tests.integration.admin.test_serving import BUNDLE
 from tests.unit.shim.conftest import Client
 
 _T = TypeVar("_T")

@@ -2,83 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sidecar_api.admin.plane import Limits
-from sidecar_api.admin.principals import SCOPES
-from sidecar_api.admin.serving import AdminServer, check_host
-from sidecar_api.app import Edges, create_app
-from sidecar_api.http.surface import ShimApp
-from sidecar_api.pins import FixedAssets
-from sidecar_api.stores import memory_ledger
-from tcd.client.admin import AdminClient, ClientTls, OperatorKey
+from sidecar_api.admin.serving import check_host
 from tcd.errors import ConfigError
-from tests.unit.shim.conftest import SEED_HEX, Client, ScriptedScorer, settings_of, synthetic_assets
+from tests.integration.admin.kit import running
+from tests.unit.shim.conftest import SEED_HEX, Client
 
 BUNDLE = '[[policy]]\nname = "all"\nversion = {version}\n[policy.rewrite]\nshadow = {shadow}\n'
-
-
-class Running:
-    """A shim with an admin plane, and two operators."""
-
-    def __init__(self, app: ShimApp, server: AdminServer, scorer: ScriptedScorer, said: list[str]) -> None:
-        self.app = app
-        self.scorer = scorer
-        self.server = server
-        self.said = said
-        self.tls: ClientTls | None = None
-        self.alice, self.bob = OperatorKey.generate("alice"), OperatorKey.generate("bob")
-
-    async def call(
-        self, by: OperatorKey, method: str, path: str, body: Any = None, *, tls: ClientTls | None = None, **options: Any
-    ) -> Any:
-        client = AdminClient(self.server.url, by, scopes=SCOPES, tls=tls or self.tls)
-        try:
-            return await asyncio.to_thread(client.call, method, "/admin/v1" + path, body, **options)
-        finally:
-            client.close()
-
-    async def enrol(self) -> Any:
-        secret = next(line for line in self.said if line.startswith("bootstrap ")).split()[1]
-        keys = {"keys": [self.alice.public(SCOPES), self.bob.public(SCOPES)]}
-        return await self.call(self.alice, "POST", "/enrol", keys, bearer=secret)
-
-    async def acts(self) -> list[tuple[str, str]]:
-        """Records of operators' acts in the ledger."""
-        ledger, found = self.app.runtime.ledger, []
-        for head in await ledger.heads():
-            stored = await ledger.get(head.hex())
-            assert stored is not None
-            assert stored.receipt is not None
-            members = json.loads(stored.receipt.body)
-            if members["typ"] == "admin":
-                found.append((members["admin"]["action"], members["admin"]["actor"]))
-        return found
-
-
-@asynccontextmanager
-async def running(folder: Path, *, limits: Limits | None = None, **changes: Any) -> AsyncIterator[Running]:
-    settings = settings_of(edge_rate_cap=1e9, edge_rate_refill=1e9, **changes)
-    edges = Edges(ledger=memory_ledger(settings))
-    scorer = ScriptedScorer()
-    app = create_app(settings, scorer=scorer, assets=FixedAssets(synthetic_assets()), edges=edges)
-    async with app.router.lifespan_context(app):
-        server = AdminServer(app.runtime, folder / "admin", host="127.0.0.1", port=0, limits=limits)
-        said: list[str] = []
-        await server.start(said.append)
-        # the socket listens already; signatures of this second are from after the start
-        server.plane.signatures._since -= 1
-        try:
-            yield Running(app, server, scorer, said)
-        finally:
-            await server.stop()
 
 
 async def test_enrolment_and_a_change_of_policies_end_to_end(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sidecar_api.admin.tls import Files, Tls
 from tcd.client.admin import ClientTls
 from tcd.errors import ConfigError
 from tests.integration.admin.certificates import Authority
-from tests.integration.admin.test_serving import Running, running
+from tests.integration.admin.kit import Running, running
 from tests.unit.shim.conftest import settings_of
 
 WHOAMI = "/admin/v1/whoami"

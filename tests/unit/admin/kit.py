@@ -8,11 +8,12 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 
 from sidecar_api.admin.app import AdminApp, create_admin, served
+from sidecar_api.admin.areas import Areas
 from sidecar_api.admin.budgets import BudgetQuery
 from sidecar_api.admin.openapi import routes
 from sidecar_api.admin.plane import Limits, Plane, Requires
@@ -23,7 +24,7 @@ from sidecar_api.admin.routes import Outside
 from sidecar_api.admin.store import AdminStore, memory_store
 from tcd.client.admin import OperatorKey, sign
 from tcd.config import Settings
-from tcd.errors import Unavailable
+from tcd.errors import NotFound, Unavailable
 from tcd.ledger import MemoryLedger
 from tcd.ledger.search import ReceiptIndex
 from tcd.rate_limit import Limit
@@ -53,6 +54,17 @@ class Acts:
             raise Unavailable(msg)
         self.made.append((action, actor, digest))
         return f"{len(self.made):064x}"
+
+
+class Nothing:
+    """Areas of a shim that has nothing: their own tests have a shim (tests/integration/admin)."""
+
+    def __getattr__(self, _: str) -> Nothing:
+        return self
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        msg = "no such thing"
+        raise NotFound(msg)
 
 
 class Shim:
@@ -88,6 +100,7 @@ class Shim:
             receipts=ReceiptSearch(self.kept, self.index, digest=lambda *_: "sha256:" + "ab" * 32),
             budgets=self,
             replays=self.replays,
+            areas=cast("Areas", Nothing()),
         )
 
 
