@@ -21,7 +21,7 @@ from tcd.client.admin import OperatorKey
 from tcd.ledger import SqliteLedger
 from tcd.ledger.sqlite import FILE
 from tcd.scoring import LibraryScorer
-from tests.integration.admin.test_serving import Running
+from tests.integration.admin.kit import Running
 from tests.unit.shim.conftest import Client, ScriptedScorer, settings_of
 from tests.unit.shim.test_confidence import conditional_assets
 from tests.unit.shim.test_replay import publish, session_of, steps
@@ -153,7 +153,7 @@ async def test_a_principal_of_one_tenant_audits_its_own(tmp_path: Path) -> None:
 
 
 async def test_a_ledger_in_memory_is_not_audited(tmp_path: Path) -> None:
-    from tests.integration.admin.test_serving import running  # noqa: PLC0415 - a fixture's context
+    from tests.integration.admin.kit import running  # noqa: PLC0415 - a fixture's context
 
     async with running(tmp_path) as admin:
         await admin.enrol()
