@@ -134,6 +134,24 @@ def growth(
 
 
 @app.command()
+def audit(
+    most: int = typer.Option(1_000_000, help="Receipts at most; 10^6 take 4.3 GB of disk, 10^7 take 43 GB."),
+    folder: Path | None = typer.Option(None, help="Where the ledgers are written; else the temporary directory."),
+    out: Path | None = typer.Option(None, help="Write audit.md, audit.json and audit-growth.svg to this folder."),
+) -> None:
+    """Time and memory of an audit from 10^4 receipts on, over synthetic ledgers."""
+    from tcd.bench.audit import growth as bench
+
+    found = bench.measure(bench.sizes(most), folder=folder, say=lambda text: typer.echo(text, err=True))
+    print(bench.markdown(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "audit.md").write_text(bench.markdown(found, image="audit-growth.svg"))
+        (out / "audit.json").write_text(json.dumps(found, indent=1) + "\n")
+        (out / "audit-growth.svg").write_text(bench.plot(found))
+
+
+@app.command()
 def overload(
     seconds: float = typer.Option(5.0, help="Length of each phase."),
     json_path: Path | None = typer.Option(None, "--json", help="Write the result to this file."),

@@ -1,1 +1,1 @@
-"""How an audit grows with the log: `python -m tcd.bench.audit`."""
+"""How an audit grows with the log: `tcd bench audit`."""
