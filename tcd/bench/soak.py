@@ -58,6 +58,7 @@ class Soak:
     p99_ms: float
     idle: tuple[Sample, Sample]
     samples: list[Sample] = field(default_factory=list)
+    fixed: bool = False
 
 
 def threads(pid: int) -> int:
@@ -133,9 +134,10 @@ async def capacity(url: str, *, seconds: float) -> float:
         rate *= _GROWTH
 
 
-async def _run(server: shim.Server, *, seconds: float, probe: float, every: float) -> Soak:
-    await _load(server.url, "warm", _PROBE, probe)
-    rate = SHARE * await capacity(server.url, seconds=probe)
+async def _run(server: shim.Server, *, seconds: float, probe: float, every: float, fixed: float) -> Soak:
+    # above the rate, so that every connection that may be opened is open before the first look
+    await _load(server.url, "warm", 3.0 * fixed or _PROBE, probe)
+    rate = fixed or SHARE * await capacity(server.url, seconds=probe)
     await asyncio.sleep(1.0)
     before = look(server, 0.0)
     samples: list[Sample] = []
@@ -161,11 +163,12 @@ async def _run(server: shim.Server, *, seconds: float, probe: float, every: floa
         p99_ms=took[int(0.99 * len(took))],
         idle=(before, after),
         samples=samples,
+        fixed=fixed > 0,
     )
 
 
-def measure(*, seconds: float, probe: float = 5.0, every: float = 10.0) -> Soak:
-    """Run for `seconds` at 70 % of the capacity that probes of `probe` seconds find."""
+def measure(*, seconds: float, probe: float = 5.0, every: float = 10.0, rate: float = 0.0) -> Soak:
+    """Run for `seconds` at 70 % of the capacity that probes of `probe` seconds find, or at a given `rate`."""
     import uvloop
 
     with (
@@ -174,7 +177,7 @@ def measure(*, seconds: float, probe: float = 5.0, every: float = 10.0) -> Soak:
     ):
         loop = uvloop.new_event_loop()
         try:
-            return loop.run_until_complete(_run(server, seconds=seconds, probe=probe, every=every))
+            return loop.run_until_complete(_run(server, seconds=seconds, probe=probe, every=every, fixed=rate))
         finally:
             loop.close()
 
@@ -210,7 +213,8 @@ def markdown(found: Soak) -> str:
     """The result as text."""
     before, after = found.idle
     wrong = problems(found)
-    load = f"{found.seconds / 60:.1f} minutes at {found.rate:.0f} requests/s (70 % of capacity)"
+    how = "a fixed rate" if found.fixed else f"{SHARE:.0%} of capacity"
+    load = f"{found.seconds / 60:.1f} minutes at {found.rate:.0f} requests/s ({how})"
     answers = f"{found.answered:,} answered, {found.failed} failed"
     lines = [
         f"{load}: {answers}, p99 {found.p99_ms:.0f} ms, slowest {found.slowest_ms:.0f} ms",

@@ -96,6 +96,7 @@ def shim(
 @app.command()
 def soak(
     minutes: float = typer.Option(30.0, help="Length of the load."),
+    rate: float = typer.Option(0.0, help="Requests per second; 0 = 70 % of the capacity that is found."),
     out: Path | None = typer.Option(None, help="Write soak.md and soak.json to this folder."),
 ) -> None:
     """Load at 70 % of capacity; exit 1 when memory, threads, file descriptors or shared memory grow."""
@@ -103,14 +104,14 @@ def soak(
     from tcd.errors import TcdError
 
     try:
-        found = bench.measure(seconds=60.0 * minutes)
+        found = bench.measure(seconds=60.0 * minutes, rate=rate)
     except TcdError as error:
         typer.echo(f"tcd bench: {error.detail}", err=True)
         raise typer.Exit(1) from None
     print(bench.markdown(found))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "soak.md").write_text(f"# At 70 % of capacity\n\n`tcd bench soak`: {bench.markdown(found)}\n")
+        (out / "soak.md").write_text(f"# A long run\n\n`tcd bench soak`: {bench.markdown(found)}\n")
         (out / "soak.json").write_text(json.dumps(bench.raw(found), indent=1) + "\n")
     if bench.problems(found):
         raise typer.Exit(1)
