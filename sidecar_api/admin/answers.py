@@ -102,13 +102,17 @@ class Page(TypedDict):
 
 
 class Receipt(TypedDict):
-    """One receipt, as `/verify` takes it."""
+    """One receipt, as `/verify` takes it; of an erased one what is left."""
 
     head: str
     index: int
-    body: str
+    body: str | None
+    erased: bool
     sig: str
     kid: str
+    typ: str
+    chain: str
+    seq: int
 
 
 class Budget(TypedDict):

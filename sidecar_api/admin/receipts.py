@@ -89,21 +89,25 @@ class ReceiptSearch:
         return {"receipts": [asdict(receipt) for receipt in page], "next": following, "indexed": size}
 
     async def get(self, head: str, *, tenant: str) -> dict[str, Any]:
-        """A receipt with its body and signature.
+        """A receipt with its body and signature; of an erased one what is left.
 
         Raises:
             NotFound: there is none; the same for one of another tenant.
         """
         stored = await self._ledger.get(head)
-        if stored is None or stored.receipt is None or tenant not in {EVERY_TENANT, stored.receipt.tenant}:
+        kept = None if stored is None else stored.kept
+        if stored is None or kept is None or tenant not in {EVERY_TENANT, kept.tenant}:
             raise NotFound(_NONE)
-        receipt = stored.receipt
         return {
             "head": stored.head,
             "index": stored.index,
-            "body": receipt.body.decode(),
-            "sig": receipt.sig.hex(),
-            "kid": receipt.kid,
+            "body": None if stored.receipt is None else stored.receipt.body.decode(),
+            "erased": stored.receipt is None,
+            "sig": kept.sig.hex(),
+            "kid": kept.kid,
+            "typ": kept.typ,
+            "chain": kept.chain,
+            "seq": kept.seq,
         }
 
     async def close(self) -> None:

@@ -1,0 +1,238 @@
+"""Erasure over the plane: bodies go, by subject and by age; the log, its proofs and the chains stay what they were."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tcd.ledger import SqliteLedger
+from tcd.ledger.sqlite import FILE
+from tcd.receipts.checkpoint import LogHead, TlogProof
+from tcd.receipts.erasure import heads_digest, runs_of
+from tcd.receipts.merkle import check_inclusion, leaf_hash
+from tcd.receipts.note import parse_note
+from tests.integration.admin.kit import Running, running
+
+
+async def proof(admin: Running, head: str) -> TlogProof:
+    """A receipt's proof, checked against the newest checkpoint's root."""
+    for _ in range(600):
+        reply = await admin.call(admin.alice, "GET", f"/ledger/proofs/{head}")
+        if reply.status_code == 200:
+            break
+    found = TlogProof.parse(reply.json()["proof"].encode())
+    root = LogHead.from_text(parse_note(found.checkpoint)[0])
+    check_inclusion(found.index, root.size, leaf_hash(bytes.fromhex(head)), found.path, root.root)
+    return found
+
+
+async def steps(admin: Running, user: str, count: int = 3) -> list[Any]:
+    """Steps of a user's session, each with a key for retries."""
+    keys = [f"{user}{n}" for n in range(count)]
+    return [await admin.shim.step(**names(user), request_id=key, idempotency_key=key) for key in keys]
+
+
+def contents(folder: Path) -> bytes:
+    """Every byte of every file."""
+    return b"\0".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def names(user: str) -> dict[str, str]:
+    return {"tenant": "acme", "user": user, "session": f"of-{user}"}
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_subjects_bodies_go_and_everything_still_verifies(tmp_path: Path, kind: str) -> None:
+    ledger = {"ledger": SqliteLedger(tmp_path / "data")} if kind == "sqlite" else {}
+    async with running(tmp_path, log_interval_s=0.02, **ledger) as admin:
+        await admin.enrol()
+        mine, other = await steps(admin, "gone"), await steps(admin, "stays")
+        before = [await proof(admin, answer["receipt"]) for answer in mine]
+        heads = list(await admin.runtime.ledger.heads())
+        subject = json.loads(mine[0]["receipt_body"])["subject"]
+        chain = json.loads(mine[0]["receipt_body"])["chain"]["id"]
+
+        proposal = await admin.post("/receipts:erase", {"sessions": [names("gone")]}, status=202)
+        assert (proposal["shown"]["bodies"], proposal["shown"]["all_counted"]) == (4, True)
+        assert (await admin.get(f"/receipts/{mine[0]['receipt']}"))["body"] == mine[0]["receipt_body"]
+        done = await admin.post(f"/approvals/{proposal['id']}", by=admin.bob)
+        assert done["result"]["erased"] == 4
+
+        # the log is the same, and so are the proofs of what is gone
+        assert list(await admin.runtime.ledger.heads())[: len(heads)] == heads
+        assert [(await proof(admin, a["receipt"])).index for a in mine] == [p.index for p in before]
+        for answer in mine:
+            left = await admin.get(f"/receipts/{answer['receipt']}")
+            assert (left["erased"], left["body"], left["sig"]) == (True, None, answer["receipt_sig"])
+        for answer in other:
+            assert (await admin.get(f"/receipts/{answer['receipt']}"))["body"] == answer["receipt_body"]
+
+        # the record names exactly these leaves, by the heads that the log still has
+        (record,) = await admin.bodies("erase")
+        named = [at for first, end in runs_of(record) for at in range(first, end)]
+        assert {heads[at].hex() for at in named} >= {a["receipt"] for a in mine}
+        assert record["erase"]["heads"] == heads_digest([heads[at] for at in named])
+        assert (record["erase"]["reason"], record["erase"]["actor"], record["erase"]["count"]) == (
+            "subject",
+            "alice + bob",
+            4,
+        )
+
+        # the index has forgotten who it was
+        assert (await admin.get(f"/receipts?subject={subject}"))["receipts"] == []
+        rows = (await admin.get("/receipts?tenant=acme&limit=1000"))["receipts"]
+        assert {r["head"] for r in rows if r["erased"]} == {heads[at].hex() for at in named}
+        # and no file has anything of it
+        if kind == "sqlite":
+            files = contents(tmp_path)
+            assert subject.encode() not in files
+            for answer in mine:
+                assert json.loads(answer["receipt_body"])["nonce"].encode() not in files
+            assert json.loads(other[0]["receipt_body"])["nonce"].encode() in files
+
+        # an answer that was kept for retries is gone too, the other one's is not
+        for user, answers, same in (("gone", mine, False), ("stays", other, True)):
+            retry = await admin.shim.step(
+                session=f"of-{user}", tenant="acme", user=user, request_id=f"{user}0", idempotency_key=f"{user}0"
+            )
+            assert (retry["receipt"] == answers[0]["receipt"]) is same
+
+        # the chain goes on, says what is erased, and what follows verifies
+        checked = await admin.get(f"/ledger/chain?chain={chain}")
+        assert (checked["erased"], checked["missing"]) == ([0, 1, 2, 3], [])
+        gaps = await admin.get("/ledger/gaps")
+        assert (gaps["bodies_erased"], gaps["erasures_recorded"], gaps["bodies_unexplained"]) == (4, 4, 0)
+        await admin.post("/receipts:erase", {"subjects": ["sha256:" + "0" * 64]}, status=409)
+
+
+async def test_what_is_older_than_a_time_goes_in_pages_and_of_one_tenant_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar_api.admin.erasing._AT_ONCE", 7)
+    monkeypatch.setattr("sidecar_api.admin.erasing.MAX_RUNS", 3)
+    async with running(tmp_path) as admin:
+        await admin.enrol()
+        old = [await admin.shim.step(session=f"s{n}", tenant=("acme", "other")[n % 2]) for n in range(20)]
+        limit = json.loads(old[-1]["receipt_body"])["ts_us"] + 1
+        new = [await admin.shim.step(session=f"n{n}", tenant="acme") for n in range(3)]
+        done = await admin.two("/receipts:erase", {"before_us": limit, "tenant": "acme"})
+        # ten sessions of the tenant: an opening and a step each
+        assert done["result"]["erased"] == 20
+        records = await admin.bodies("erase")
+        assert sum(record["erase"]["count"] for record in records) == 20
+        assert len(records) > 3
+        assert {record["erase"]["reason"] for record in records} == {"age"}
+        for answers, gone in ((old[::2], True), (old[1::2], False), (new, False)):
+            for answer in answers:
+                assert (await admin.get(f"/receipts/{answer['receipt']}"))["erased"] is gone
+        # what names no subject stays: epochs, acts, the records of erasure themselves
+        done = await admin.two("/receipts:erase", {"before_us": 2**52})
+        kinds = {body["typ"] for body in await admin.bodies()}
+        assert kinds >= {"open", "admin", "erase", "close"}
+        assert "decision" not in kinds
+        opened = [body["open"] for body in await admin.bodies("open")]
+        assert {o["scope"] for o in opened if o.get("model", {}).get("id") != "-"} == {"epoch"}
+        assert await admin.acts()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, {"sessions": [{"tenant": "a"}]}, {"subjects": ["x"]}, {"before_us": 0},
+        {"before_us": 1, "subjects": ["sha256:" + "0" * 64]},
+        {"tenant": "a"}, {"sessions": [names("a")], "tenant": "a"}, {"before_us": True}, {"more": 1},
+    ],
+)  # fmt: skip
+async def test_what_is_no_erasure_is_refused(tmp_path: Path, body: Any) -> None:
+    async with running(tmp_path) as admin:
+        await admin.enrol()
+        await admin.post("/receipts:erase", body, status=422)
+
+
+async def test_a_shim_starts_again_on_a_ledger_whose_bodies_were_erased(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "data")
+    async with running(tmp_path, ledger=ledger) as admin:
+        await admin.enrol()
+        mine = await steps(admin, "gone")
+        await admin.two("/receipts:erase", {"before_us": 2**52})
+        spent = (await admin.get("/alpha?tenant=acme"))["spent"]
+        alice, bob = admin.alice, admin.bob
+    await ledger.close()
+    async with running(tmp_path, ledger=SqliteLedger(tmp_path / "data")) as admin:
+        admin.alice, admin.bob = alice, bob
+        assert (await admin.get(f"/receipts/{mine[0]['receipt']}"))["erased"]
+        again = await admin.shim.step(session="of-gone", tenant="acme", user="gone")
+        assert again["alpha_spent"] > spent
+        (found,) = (await admin.get("/receipts?tenant=acme&typ=decision&action=allow"))["receipts"]
+        assert found["head"] == again["receipt"]
+
+
+# -- what is missing ----------------------------------------------------------------------------------------
+
+
+async def test_lost_records_are_found_and_admitted_in_signed_gaps_by_two(tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    async with running(tmp_path, ledger=SqliteLedger(place)) as admin:
+        await admin.enrol()
+        mine = await steps(admin, "x", 5)
+        chain = json.loads(mine[0]["receipt_body"])["chain"]["id"]
+        assert (await admin.get(f"/ledger/chain?chain={chain}"))["report"]["code"] == "ok"
+        # its session is live: it writes on
+        await admin.post("/ledger:repair", {"chain": chain, "reason": "x"}, status=409)
+        await admin.post("/ledger:repair", {"chain": "sha256:" + "0" * 64, "reason": "x"}, status=404)
+        await admin.get(f"/ledger/chain?chain=sha256:{'0' * 64}", 404)
+        await admin.get("/ledger/chain?chain=x", 422)
+        store = admin.runtime.ledger._store
+
+        # a restore that lost two records, and a session that is forgotten here
+        def lose() -> None:
+            store._connection.executescript("DROP TRIGGER receipt_no_DELETE")
+            store._connection.execute(
+                "DELETE FROM receipt WHERE chain = ? AND seq IN (2, 3)", (bytes.fromhex(chain[7:]),)
+            )
+
+        await admin.runtime.ledger._run(lose)
+        for session in list(admin.runtime.service.sessions):
+            session.chain = None
+        told = await admin.get(f"/ledger/chain?chain={chain}")
+        assert told["missing"] == [[2, 3]]
+        done = await admin.two("/ledger:repair", {"chain": chain, "reason": "restored from a backup"})
+        assert done["result"]["missing"] == [[2, 3]]
+        (gap,) = await admin.bodies("gap")
+        assert gap["gap"] == {"from": 2, "to": 3, "reason": "restored from a backup"}
+        assert gap["chain"]["id"] == chain
+        told = await admin.get(f"/ledger/chain?chain={chain}")
+        assert (told["closed"], told["report"]["code"]) == (True, "ok")
+        (shown,) = (await admin.get("/ledger/gaps"))["gaps"]
+        assert (shown["from"], shown["to"], shown["chain"]) == (2, 3, chain)
+        await admin.post("/ledger:repair", {"chain": chain, "reason": "x"}, status=409)
+
+
+async def test_a_body_that_went_without_a_record_is_unexplained(tmp_path: Path) -> None:
+    async with running(tmp_path, ledger=SqliteLedger(tmp_path / "data")) as admin:
+        await admin.enrol()
+        await steps(admin, "x")
+        store = admin.runtime.ledger._store
+        await admin.runtime.ledger._run(lambda: store._connection.execute("DELETE FROM body WHERE idx = 3"))
+        assert (await admin.get("/ledger/gaps"))["bodies_unexplained"] == 1
+    with sqlite3.connect(tmp_path / "data" / FILE) as plain:
+        assert plain.execute("SELECT count(*) FROM body WHERE idx = 3").fetchone() == (0,)
+
+
+async def test_one_size_of_the_log_follows_from_another(tmp_path: Path) -> None:
+    async with running(tmp_path, log_interval_s=0.02) as admin:
+        await admin.enrol()
+        answer = (await steps(admin, "x"))[-1]
+        size = LogHead.from_text(parse_note((await proof(admin, answer["receipt"])).checkpoint)[0]).size
+        told = await admin.get(f"/ledger/consistency?old=2&size={size}")
+        assert (told["old"], told["size"]) == (2, size)
+        assert told["path"]
+        await admin.get("/ledger/consistency?old=2&size=100000", 404)
+        await admin.get("/ledger/consistency?old=9&size=5", 422)
+        await admin.get("/ledger/consistency", 422)
+        await admin.get(f"/ledger/proofs/{'0' * 64}", 404)
+        await admin.get("/ledger/proofs/xyz", 404)
