@@ -13,6 +13,11 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
+from sidecar_api.admin.dashboard import routes as dashboard
+from sidecar_api.admin.dashboard.browsers import Browsers
+from sidecar_api.admin.dashboard.gates import Open, Viewing
+from sidecar_api.admin.dashboard.pages import Pages
+from sidecar_api.admin.dashboard.rendering import Renderer
 from sidecar_api.admin.plane import Plane, Requires
 from sidecar_api.admin.routes import Enrolment, Outside, router
 from sidecar_api.http.body import Disconnected, check_length, read_body
@@ -32,21 +37,23 @@ _SAFE: Final = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 ]
+#: What a route may require.
+Gate = Requires | Enrolment | Viewing | Open
 _LOG: Final = logging.getLogger(__name__)
 
 
-def served(routes: Iterable[BaseRoute]) -> dict[tuple[str, str], tuple[APIRoute, Requires | Enrolment]]:
+def served(routes: Iterable[BaseRoute]) -> dict[tuple[str, str], tuple[APIRoute, Gate]]:
     """Routes and what each one requires, by method and path.
 
     Raises:
         ConfigError: one requires nothing, or two things, or two people without a scope.
     """
-    found: dict[tuple[str, str], tuple[APIRoute, Requires | Enrolment]] = {}
+    found: dict[tuple[str, str], tuple[APIRoute, Gate]] = {}
     for route in routes:
         if not isinstance(route, APIRoute):
             msg = f"{route!r} is no route of the admin plane"
             raise ConfigError(msg)
-        calls = [d.call for d in route.dependant.dependencies if isinstance(d.call, Requires | Enrolment)]
+        calls = [d.call for d in route.dependant.dependencies if isinstance(d.call, Gate)]
         if len(calls) != 1 or (isinstance(calls[0], Requires) and calls[0].pair and calls[0].scope is None):
             msg = f"{route.path} does not say what it requires"
             raise ConfigError(msg)
@@ -55,7 +62,7 @@ def served(routes: Iterable[BaseRoute]) -> dict[tuple[str, str], tuple[APIRoute,
     return found
 
 
-def requirements(app: FastAPI) -> dict[tuple[str, str], Requires | Enrolment]:
+def requirements(app: FastAPI) -> dict[tuple[str, str], Gate]:
     """What each route of an app requires, by method and path.
 
     Raises:
@@ -82,6 +89,11 @@ class AdminApp(FastAPI):
         self.hosts = {host.lower() for host in hosts}
         # not as an included router: what is enumerated has to be what is served
         self.router.routes.extend(router(plane, outside).routes)
+        self.state.browsers = Browsers(random=plane.random, now=plane.now)
+        if outside.dashboard is not None:
+            renderer = Renderer()
+            pages = self.state.pages = Pages(plane, outside.dashboard, renderer)
+            self.router.routes.extend(dashboard.router(plane, pages, renderer).routes)
         handle_errors(self)
         requirements(self)
 

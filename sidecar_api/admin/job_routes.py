@@ -17,7 +17,8 @@ from sidecar_api.admin.tokens import Caller
 
 #: Annotations are resolved in this module, so what they name stands in it.
 CANCELLING: Final = Requires(None, mutates=True)
-_MEDIA: Final = {
+#: Media types of files by their suffix.
+MEDIA: Final = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
     ".jsonl": "application/x-ndjson",
@@ -25,7 +26,7 @@ _MEDIA: Final = {
     ".svg": "image/svg+xml",
 }
 #: A report is one page without scripts; whatever is in it reaches nothing.
-_REPORT: Final = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+REPORT_POLICY: Final = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 
 
 class JobList(TypedDict):
@@ -48,8 +49,8 @@ def add_jobs(made: APIRouter, plane: Plane, jobs: Jobs) -> None:
     @made.get("/jobs/{identifier}/files/{name}", **says("A file of a job", gives=bytes, media="*/*"))
     async def file(identifier: str, name: str, caller: Annotated[Caller, Depends(Requires(None))]) -> Response:
         path = jobs.file(identifier, name, caller)
-        media = _MEDIA.get(path.suffix, "application/octet-stream")
-        return FileResponse(path, media_type=media, headers={"content-security-policy": _REPORT})
+        media = MEDIA.get(path.suffix, "application/octet-stream")
+        return FileResponse(path, media_type=media, headers={"content-security-policy": REPORT_POLICY})
 
     @made.post("/jobs/{identifier}:cancel", **says("Cancel a job", gives=Act))
     async def cancel(request: Request, identifier: str, caller: Annotated[Caller, Depends(CANCELLING)]) -> Response:

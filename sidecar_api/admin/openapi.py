@@ -21,7 +21,7 @@ from sidecar_api.admin.answers import Act, Proposed
 from sidecar_api.admin.app import served
 from sidecar_api.admin.describe import MEMBER, Told
 from sidecar_api.admin.plane import Plane, Requires
-from sidecar_api.admin.routes import Enrolment, Outside, router
+from sidecar_api.admin.routes import Outside, router
 from sidecar_api.schemas import Problem
 from tcd import __version__
 from tcd.errors import ConfigError
@@ -175,7 +175,7 @@ def document() -> dict[str, Any]:
     schemas = _Schemas(every)
     paths: dict[str, Any] = {}
     for (method, path), (route, gate) in served(every).items():
-        requires, enrols = (_ENROLS, True) if isinstance(gate, Enrolment) else (gate, False)
+        requires, enrols = (gate, False) if isinstance(gate, Requires) else (_ENROLS, True)
         paths.setdefault(path, {})[method.lower()] = _operation(route, requires, schemas, enrols=enrols)
     signature = "RFC 9421 by the token's key, tag tcd-admin; with Signature-Input and Content-Digest (docs/admin.md)"
     return {

@@ -8,6 +8,7 @@ from typing import Any
 from sidecar_api.admin.areas import areas_of
 from sidecar_api.admin.audits import Audits
 from sidecar_api.admin.budgets import Budgets
+from sidecar_api.admin.dashboard.sources import Sources
 from sidecar_api.admin.receipts import ReceiptSearch
 from sidecar_api.admin.replays import Replays
 from sidecar_api.admin.routes import Outside
@@ -32,12 +33,15 @@ def outside_of(runtime: Runtime, index: ReceiptIndex, folder: Path) -> Outside:
         assert place is not None  # noqa: S101 - given below only where it is
         return _put(runtime, place, files)
 
+    receipts = ReceiptSearch(runtime.ledger, index, digest=runtime.service.subjects.subject)
+    budgets = Budgets(runtime)
     return Outside(
         config=lambda: _config(runtime.settings),
         policies=lambda: _policies(runtime.policies),
         check_policies=lambda files: _check(runtime, files),
-        receipts=ReceiptSearch(runtime.ledger, index, digest=runtime.service.subjects.subject),
-        budgets=Budgets(runtime),
+        receipts=receipts,
+        budgets=budgets,
+        dashboard=Sources(runtime, index, receipts, budgets),
         areas=areas_of(runtime, index),
         put_policies=None if place is None else put,
         replays=Replays(folder, lambda: runtime.settings),

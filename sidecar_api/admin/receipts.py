@@ -61,6 +61,10 @@ class ReceiptSearch:
         self._index = index
         self._digest = digest
 
+    def subject(self, tenant: str, user: str, session: str) -> str:
+        """Digest of a subject."""
+        return self._digest(tenant, user, session)
+
     async def search(self, asked: Query, *, tenant: str) -> dict[str, Any]:
         """A page, newest first; for a principal of one tenant only what is that tenant's.
 
@@ -74,7 +78,7 @@ class ReceiptSearch:
         if asked.verdict is not None:
             filters["verdict"] = asked.verdict == "true"
         if asked.session is not None:
-            filters["subject"] = self._digest(asked.tenant or "", asked.user or "", asked.session)
+            filters["subject"] = self.subject(asked.tenant or "", asked.user or "", asked.session)
         size = await self._index.catch_up()
         foreign = tenant != EVERY_TENANT and filters.setdefault("tenant", tenant) != tenant
         found = (

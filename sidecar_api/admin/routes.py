@@ -28,6 +28,8 @@ from sidecar_api.admin.areas import Areas, add_areas
 from sidecar_api.admin.audits import Audits, add_audits
 from sidecar_api.admin.bodies import asked, parsed
 from sidecar_api.admin.budgets import BudgetQuery
+from sidecar_api.admin.dashboard.entry import add_entry
+from sidecar_api.admin.dashboard.sources import Sources
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.job_routes import add_jobs
 from sidecar_api.admin.plane import Mutation, Plane, Requires, message_of
@@ -73,6 +75,7 @@ class Outside:
         replays: what jobs that replay traffic need.
         audits: the same for audits.
         areas: keys, patches, trust, alarms, and what else has a module of its own.
+        dashboard: what the dashboard's pages read; None without a dashboard.
     """
 
     config: Callable[[], dict[str, Any]]
@@ -84,6 +87,7 @@ class Outside:
     put_policies: Callable[[dict[str, str]], dict[str, Any]] | None = None
     replays: Replays | None = None
     audits: Audits | None = None
+    dashboard: Sources | None = None
 
 
 class Bundle(BaseModel):
@@ -105,6 +109,7 @@ def router(plane: Plane, outside: Outside) -> APIRouter:
     made = APIRouter(prefix=BASE)
     _people(made, plane)
     _proposals(made, plane)
+    add_entry(made, plane)
     _shim(made, plane, outside)
     _receipts(made, outside.receipts)
     _budgets(made, outside.budgets)

@@ -84,6 +84,28 @@ def call(
     _call(context, url, _key(key), scope or SCOPES, method.upper(), path, members)
 
 
+@app.command()
+def login(
+    context: typer.Context,
+    key: Path = typer.Option(..., help="File of your key."),
+    scope: list[str] = typer.Option([], help="Scopes of the session; default all that you have. It only reads."),
+    open_: bool = typer.Option(False, "--open", help="Open the address in this machine's browser."),
+    url: str = _URL,
+) -> None:
+    """Let a browser into the dashboard: prints an address that is good once, for two minutes. Recorded in the log."""
+    from sidecar_api.admin.principals import SCOPES
+
+    reply = _reply(context, url, _key(key), scope or SCOPES, "POST", "/logins", None)
+    if not reply.is_success:
+        _fail(str(reply.json().get("detail", reply.status_code)))
+    address = reply.json()["result"]["url"]
+    print(address)
+    if open_:
+        import webbrowser
+
+        webbrowser.open(address)
+
+
 def _key(path: Path) -> OperatorKey:
     from tcd.client.admin import OperatorKey
 
@@ -91,6 +113,33 @@ def _key(path: Path) -> OperatorKey:
         return OperatorKey.load(path)
     except (OSError, ValueError) as error:
         _fail(f"{path} is no key: {error}")
+
+
+def _reply(
+    context: typer.Context,
+    url: str,
+    key: OperatorKey,
+    scopes: Any,
+    method: str,
+    path: str,
+    body: Any,
+    *,
+    bearer: str | None = None,
+) -> Any:
+    import httpx2
+
+    from tcd.client.admin import AdminClient
+
+    try:
+        client = AdminClient(url, key, scopes=scopes, tls=context.obj)
+    except (OSError, ValueError) as error:
+        _fail(f"the certificates cannot be used: {error}")
+    try:
+        return client.call(method, _BASE + path, body, bearer=bearer)
+    except httpx2.TransportError as error:
+        _fail(f"{url} does not answer: {error}")
+    finally:
+        client.close()
 
 
 def _call(
@@ -104,20 +153,7 @@ def _call(
     *,
     bearer: str | None = None,
 ) -> None:
-    import httpx2
-
-    from tcd.client.admin import AdminClient
-
-    try:
-        client = AdminClient(url, key, scopes=scopes, tls=context.obj)
-    except (OSError, ValueError) as error:
-        _fail(f"the certificates cannot be used: {error}")
-    try:
-        reply = client.call(method, _BASE + path, body, bearer=bearer)
-    except httpx2.TransportError as error:
-        _fail(f"{url} does not answer: {error}")
-    finally:
-        client.close()
+    reply = _reply(context, url, key, scopes, method, path, body, bearer=bearer)
     print(json.dumps(reply.json(), indent=2))
     if not reply.is_success:
         raise typer.Exit(1)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from tcd.errors import Unavailable
 from tcd.ledger.port import Ledger, StoredReceipt
 from tcd.receipts.erasure import runs_of
 from tcd.receipts.fast import read_json
@@ -28,6 +29,8 @@ VERSION: Final = 2
 _BATCH: Final = 2000
 #: A file that is so far behind is filled first and sorted afterwards, which takes a fraction of the time.
 _BULK: Final = 50_000
+#: Instructions of SQLite's machine between two looks at how many are left.
+_INSTRUCTIONS: Final = 10_000
 _COLUMNS: Final = "idx, ts_us, head, typ, tenant, subject, model, action, enforced, cause, verdict, erased"
 #: Equality filters; each has an index that ends in (ts_us, idx).
 FILTERS: Final = ("subject", "model", "action", "tenant", "enforced", "cause", "typ", "verdict")
@@ -155,6 +158,14 @@ class ReceiptIndex:
         """
         return await self._run(self._search, *query(filters, since_us, until_us, before, limit))
 
+    async def select(self, sql: str, values: Sequence[Any], *, steps: int) -> list[tuple[Any, ...]]:
+        """Rows of a query of the table `receipt` that takes at most about `steps` instructions of SQLite's machine.
+
+        Raises:
+            Unavailable: it would take more.
+        """
+        return await self._run(self._select, sql, values, steps)
+
     async def close(self) -> None:
         """Close the file."""
         await self._run(self._close)
@@ -224,6 +235,25 @@ class ReceiptIndex:
     def _search(self, sql: str, values: list[Any]) -> list[Found]:
         rows = self._open().execute(sql, values).fetchall()
         return [_found(row) for row in rows]
+
+    def _select(self, sql: str, values: Sequence[Any], steps: int) -> list[tuple[Any, ...]]:
+        connection, left = self._open(), steps // _INSTRUCTIONS
+
+        def over() -> int:
+            nonlocal left
+            left -= 1
+            return left < 0
+
+        connection.set_progress_handler(over, _INSTRUCTIONS)
+        try:
+            return connection.execute(sql, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if left >= 0:
+                raise
+            msg = "too many receipts to look through: ask for a shorter time or for less"
+            raise Unavailable(msg) from error
+        finally:
+            connection.set_progress_handler(None, 0)
 
     def plan(self, sql: str, values: list[Any]) -> list[str]:
         """How SQLite would search; for tests."""
