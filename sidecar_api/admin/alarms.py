@@ -9,12 +9,12 @@ import math
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from sidecar_api.admin.bodies import STRICT, parsed
+from sidecar_api.admin.bodies import STRICT, Name, parsed
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.principals import EVERY_TENANT
@@ -26,7 +26,6 @@ from tcd.risk_av import StreamView, Terms, stream_digest
 
 READING: Final = Requires("alpha:read")
 ACKING: Final = Requires("alarm:ack", mutates=True, pair=True)
-_Name = Annotated[str, Field(min_length=1, max_length=128)]
 _MOST: Final = 1000
 
 
@@ -35,8 +34,8 @@ class Acknowledge(BaseModel):
 
     model_config = STRICT
 
-    tenant: _Name
-    user: _Name | None = None
+    tenant: Name
+    user: Name | None = None
 
 
 class AlarmList(TypedDict):

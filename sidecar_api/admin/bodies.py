@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
+from sidecar_api.schemas import TEXT_PATTERN
 from tcd.errors import ValidationFailed
 
+#: A name as the shim takes it: no control characters, which no record can hold.
+Name = Annotated[str, Field(min_length=1, max_length=128, pattern=TEXT_PATTERN)]
+Label = Annotated[str, Field(max_length=128, pattern=TEXT_PATTERN)]
 _Body = TypeVar("_Body", bound=BaseModel)
 #: Of models of bodies: frozen, nothing unknown, a bool is no number.
 STRICT: Final = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
+from sidecar_api.admin.bodies import Name
 from sidecar_api.admin.principals import EVERY_TENANT
 from sidecar_api.http.runtime import Runtime
 from tcd.errors import NotFound
 
-_Name = Annotated[str, Field(min_length=1, max_length=128)]
 _NONE: Final = "no such budget"
 #: Members of a view that are of the library's inside.
 _INSIDE: Final = frozenset({"snapshot"})
@@ -23,8 +23,8 @@ class BudgetQuery(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tenant: _Name
-    user: _Name | None = None
+    tenant: Name
+    user: Name | None = None
 
 
 class Budgets:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import Self
 
-from sidecar_api.admin.bodies import STRICT, parsed
+from sidecar_api.admin.bodies import STRICT, Name, parsed
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
@@ -27,7 +27,6 @@ from tcd.ledger.search import Erasable, ReceiptIndex
 from tcd.receipts.erasure import MAX_RUNS, runs
 
 ERASING: Final = Requires("receipts:erase", mutates=True, pair=True, everywhere=True)
-_Name = Annotated[str, Field(min_length=1, max_length=128)]
 _Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 #: Bodies that go in one transaction.
 _AT_ONCE: Final = 2000
@@ -42,9 +41,9 @@ class Session(BaseModel):
 
     model_config = STRICT
 
-    tenant: _Name
-    user: _Name
-    session: _Name
+    tenant: Name
+    user: Name
+    session: Name
 
 
 class Erase(BaseModel):
@@ -55,7 +54,7 @@ class Erase(BaseModel):
     sessions: Annotated[tuple[Session, ...], Field(max_length=256, strict=False)] = ()
     subjects: Annotated[tuple[_Digest, ...], Field(max_length=256, strict=False)] = ()
     before_us: Annotated[int, Field(ge=1, le=2**53 - 1)] | None = None
-    tenant: _Name | None = None
+    tenant: Name | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

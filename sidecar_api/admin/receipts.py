@@ -11,12 +11,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+from sidecar_api.admin.bodies import Name
 from sidecar_api.admin.principals import EVERY_TENANT
 from tcd.errors import NotFound, ValidationFailed
 from tcd.ledger import Ledger
 from tcd.ledger.search import ReceiptIndex
 
-_Name = Annotated[str, Field(min_length=1, max_length=128)]
 _Us = Annotated[int, Field(ge=0, le=2**63 - 1)]
 _NONE: Final = "no such receipt"
 
@@ -26,11 +26,11 @@ class Query(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tenant: _Name | None = None
-    user: _Name | None = None
-    session: _Name | None = None
+    tenant: Name | None = None
+    user: Name | None = None
+    session: Name | None = None
     subject: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
-    model: _Name | None = None
+    model: Name | None = None
     typ: Annotated[str, Field(pattern=r"^[a-z]{1,16}$")] | None = None
     action: Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")] | None = None
     enforced: Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")] | None = None

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from sidecar_api.admin.bodies import ASKED, STRICT, asked, parsed
+from sidecar_api.admin.bodies import ASKED, STRICT, Label, asked, parsed
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
@@ -32,7 +32,6 @@ READING: Final = Requires("config:read", everywhere=True)
 BINDING: Final = Requires("policy:read", everywhere=True)
 RELOADING: Final = Requires("config:write", mutates=True, everywhere=True)
 BREAKING: Final = Requires("config:write", mutates=True, pair=True, everywhere=True)
-_Name = Annotated[str, Field(max_length=128)]
 _GRANT_S: Final = 60
 
 
@@ -41,13 +40,13 @@ class BindQuery(BaseModel):
 
     model_config = ASKED
 
-    tenant: _Name = "tenant0"
-    user: _Name = "user0"
-    session: _Name = "sess0"
-    model_id: _Name = "model0"
-    gpu_id: _Name = "gpu0"
-    task: _Name = "chat"
-    lang: _Name = "en"
+    tenant: Label = "tenant0"
+    user: Label = "user0"
+    session: Label = "sess0"
+    model_id: Label = "model0"
+    gpu_id: Label = "gpu0"
+    task: Label = "chat"
+    lang: Label = "en"
 
 
 class Glass(BaseModel):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from sidecar_api.admin.bodies import ASKED, STRICT, asked, parsed
+from sidecar_api.admin.bodies import ASKED, STRICT, Label, Name, asked, parsed
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
@@ -24,7 +24,6 @@ from tcd.errors import ValidationFailed
 
 READING: Final = Requires("state:read", everywhere=True)
 LOADING: Final = Requires("state:load", mutates=True, everywhere=True)
-_Text = Annotated[str, Field(max_length=128)]
 
 
 class StateQuery(BaseModel):
@@ -32,10 +31,10 @@ class StateQuery(BaseModel):
 
     model_config = ASKED
 
-    model_id: Annotated[str, Field(min_length=1, max_length=128)]
-    gpu_id: _Text = ""
-    task: _Text = ""
-    lang: _Text = ""
+    model_id: Name
+    gpu_id: Label = ""
+    task: Label = ""
+    lang: Label = ""
     first: Annotated[int, Field(ge=0, le=2**31)] = 0
     limit: Annotated[int, Field(ge=1, le=MAX_SESSIONS)] = 100
 

@@ -103,15 +103,12 @@ def foreign(plane: Live) -> Foreign:
 def test_api1_what_is_anothers_is_as_if_it_were_not_there(
     plane: Live, foreign: Foreign, method: str, path: str
 ) -> None:
-    names = re.findall(r"\{(\w+)\}", path)
-    theirs, missing = path, path
-    if OF[method, path]["x-tcd-tenants"] == "own":
-        theirs = path.replace(f"{{{names[0]}}}", foreign.of(path, names[0]))
-    missing = path.replace(f"{{{names[0]}}}", re.sub(r"[0-9a-f]", "0", theirs.split("/")[path.split("/").index(
-        next(part for part in path.split("/") if f"{{{names[0]}}}" in part))].partition(":")[0]))  # fmt: skip
-    theirs, missing = filled(theirs, "result.json"), filled(missing, "result.json")
+    name = re.findall(r"\{(\w+)\}", path)[0]
+    own = OF[method, path]["x-tcd-tenants"] == "own"
+    known = foreign.of(path, name) if own else "a" * 32
+    theirs, missing = (filled(path.replace(f"{{{name}}}", value), "result.json") for value in (known, "0" * len(known)))
     first, second = (plane.send(method, one, plane.carol) for one in (theirs, missing))
-    assert first.status_code == (404 if OF[method, path]["x-tcd-tenants"] == "own" else 403), first.text
+    assert first.status_code == (404 if own else 403), first.text
     assert same(first, second)
 
 
@@ -209,6 +206,8 @@ def _objects(schema: Any, seen: frozenset[str] = frozenset()) -> Iterator[dict[s
             yield from _objects(inner, seen)
 
 
+#: A snapshot is checked elsewhere, by its own types and its digest.
+OPEN = {f"{BASE}/state:load": "Detector"}
 BODIES = [key for key, one in OF.items() if "requestBody" in one]
 
 
@@ -218,7 +217,7 @@ def test_api3_members_that_are_not_the_callers_to_set_are_refused(plane: Live, m
     assert found
     for schema in found:
         # closed, or a map whose values have a schema
-        assert schema.get("additionalProperties", True) is not True, schema
+        assert schema.get("title") == OPEN.get(path, "") or schema.get("additionalProperties", True) is not True, schema
     if "enrol" in path:
         return
     for member in ("tenant_", "scope", "role", "by", "principal", "id", "__proto__", "private"):
