@@ -12,11 +12,12 @@ from tcd.contract import Status, unpack_status
 
 #: Members of records that are digests or counts in hex, not reals.
 _REAL: Final = 16
+_RULE: Final = "rule:"
 _CAUSES: Final[Mapping[str, str]] = {
     "av": "the anytime-valid test rejected the hypothesis that this generation is healthy: its p-value is not above "
     "the level that was reserved for it before the evidence came",
     "detector": "the fast alarm: the score of a step is above its threshold",
-    "policy": "a rule of the policy asks for it",
+    "policy": "a rule of the policy holds",
     "budget": "the budget of this epoch is used up; the policy says what happens then",
     "degraded": "a part that the decision needs did not work; the policy says what happens then",
     "trust": "whoever takes part is not trusted enough by the trust graph",
@@ -75,6 +76,7 @@ class Step:
         policy, guarantee, tenant, subject, model, tier: as the record has them.
         components: name to (triggered, severity, p, z).
         status: parts of the ensemble that said something.
+        risk: what the decision table of a policy saw besides; None where the settings decided.
     """
 
     head: str
@@ -109,6 +111,12 @@ class Step:
     tier: str
     components: Mapping[str, tuple[bool, float, float, float]]
     status: tuple[str, ...]
+    risk: Mapping[str, Any] | None
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Rows of the policy's table that held, severest first."""
+        return tuple(tag[len(_RULE) :] for tag in self.tags if tag.startswith(_RULE))
 
     @property
     def e(self) -> float:
@@ -165,6 +173,7 @@ def step_of(head: str, body: Mapping[str, Any]) -> Step:
             for name, c in body["components"].items()
         },
         status=_status(decided["status"]),
+        risk=body.get("risk"),
     )
 
 
@@ -183,12 +192,13 @@ def headline(step: Step) -> str:
     """One sentence: what was done and why."""
     done, asked = _ACTIONS.get(step.enforced, step.enforced), _ACTIONS.get(step.action, step.action)
     only = "" if step.action == step.enforced else f" (it would have been {asked}: the policy only watches)"
-    return f"Step {step.step} was {done}{only}: {_CAUSES.get(step.cause, step.cause)}."
+    rules = f" ({', '.join(step.rules)})" if step.rules and step.cause == "policy" else ""
+    return f"Step {step.step} was {done}{only}: {_CAUSES.get(step.cause, step.cause)}{rules}."
 
 
 def evidence(step: Step) -> tuple[Evidence, ...]:
     """Every comparison, those that fired first."""
-    out = [_hypothesis(step), _fast(step), _stream(step), _budget(step)]
+    out = [_hypothesis(step), _fast(step), _stream(step), _budget(step), *_policy(step)]
     for name, (triggered, severity, p, z) in sorted(step.components.items()):
         seen = f"p {number(p)}, z {number(z)}, severity {number(severity)}"
         out.append(Evidence(f"component {name}", seen, "its own threshold", triggered, _COMPONENT.get(name, "")))
@@ -235,6 +245,25 @@ def _budget(step: Step) -> Evidence:
     observed = f"spent {number(step.spent)} in epoch {step.epoch}, wealth {number(step.wealth)}"
     why = "what was reserved before this step; an exhausted budget can reject nothing more"
     return Evidence("budget", observed, "nothing left", step.exhausted, why)
+
+
+def _policy(step: Step) -> list[Evidence]:
+    """What a policy may ask about beside the statistics."""
+    if step.risk is None:
+        # the settings have one rule of this kind
+        if step.cause != "policy":
+            return []
+        why = "generations of almost no entropy repeat or are degenerate; the settings name the floor"
+        return [Evidence("entropy floor", "the newest entropy is under it", "TCD_ENTROPY_FLOOR", True, why)]
+    risk, asked = step.risk, "as the rows of the policy say"
+    floor, failed = bool(risk["floor"]), bool(risk["failed"])
+    distrust, pressure = real(risk["distrust"]), real(risk["pressure"])
+    return [
+        Evidence("entropy floor", "under it" if floor else "not under it", asked, floor, "the newest entropy"),
+        Evidence("parts that failed", "some" if failed else "none", asked, failed, "parts that a decision needs"),
+        Evidence("trust", f"distrust {number(distrust)}", asked, step.cause == "trust", "of whoever takes part"),
+        Evidence("latency", f"{number(pressure)} of its objective", asked, step.cause == "slo", "of late"),
+    ]
 
 
 def number(value: float) -> str:

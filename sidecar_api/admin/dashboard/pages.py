@@ -27,6 +27,7 @@ from sidecar_api.admin.receipts import Query
 from tcd.errors import NotFound, TcdError
 from tcd.ledger.search import Found
 from tcd.ledger.search_views import Count
+from tcd.receipts.body import TYPES
 
 _US: Final = 1_000_000
 _HOUR: Final = 3600
@@ -281,13 +282,16 @@ class Pages:
             first=query.cursor is None,
             actions=figures.ORDER,
             causes=("av", "detector", "policy", "budget", "degraded", "trust", "slo"),
-            types=("decision", "open", "close", "gap", "admin", "ack", "rotate", "heads", "rewrite"),
+            types=TYPES,
         )
 
     async def receipt(self, request: Request) -> Response:
         """A receipt, verified now."""
         viewer, sources = viewer_of(request), self._sources
         head = _head(request)
+        left = await sources.left(head, tenant=viewer.tenant)
+        if left is not None:
+            return self.show(request, "erased.html", here="receipts", head=head, left=left, stub=left.stub)
         verified = await sources.verified(head, tenant=viewer.tenant)
         body, receipt = verified.body, verified.stored.receipt
         assert receipt is not None  # noqa: S101 - for the type checker: it was verified

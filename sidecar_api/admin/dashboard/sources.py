@@ -21,7 +21,7 @@ from tcd.errors import NotFound, Unavailable
 from tcd.ledger import Ledger, StoredReceipt
 from tcd.ledger.search import Found, ReceiptIndex
 from tcd.ledger.search_views import SearchViews
-from tcd.receipts import Anchor, Report, VerifyPolicy, verify_chain, verify_single
+from tcd.receipts import Anchor, Receipt, Report, VerifyPolicy, verify_chain, verify_single
 
 #: Records of a chain that are verified together with a receipt: it and those before it.
 CHAIN_CHECKED: Final = 64
@@ -134,6 +134,13 @@ class Sources:
             raise NotFound(msg)
         return stored
 
+    async def left(self, head: str, *, tenant: str) -> StoredReceipt | None:
+        """What is left of a receipt whose body was erased; None where it is whole, another's, or nothing is."""
+        stored = await self.ledger.get(head)
+        if stored is None or stored.receipt is not None or stored.stub is None:
+            return None
+        return stored if tenant in {EVERY_TENANT, stored.stub.tenant} else None
+
     async def verified(self, head: str, *, tenant: str) -> Verified:
         """A receipt, verified now with the keys of this shim.
 
@@ -226,7 +233,12 @@ def _verified(
     assert receipt is not None  # noqa: S101 - for the type checker: looked at before
     began = time.perf_counter()
     single = verify_single(receipt.body, head=stored.head, sig=receipt.sig.hex(), policy=policy, proof=proof)
-    known = [record.receipt for record in records if record.receipt is not None]
+    # those that lead to it without a gap: bodies before them may have been erased
+    known: list[Receipt] = []
+    for record in reversed(records):
+        if record.receipt is None:
+            break
+        known.insert(0, record.receipt)
     start = None
     if known and known[0].seq:
         start = Anchor(known[0].seq - 1, known[0].prev)

@@ -19,7 +19,7 @@ from sidecar_api.admin.principals import SCOPES
 from tcd.client.admin import OperatorKey
 from tcd.receipts.bundle import verify_bundle
 from tests.integration.admin.page_rules import breaches, read
-from tests.integration.admin.stage import BLOCKED, HOSTILE, Threaded
+from tests.integration.admin.stage import BLOCKED, HOSTILE, Threaded, threaded
 from tests.unit.shim.conftest import SEED_HEX
 
 #: The inventory of pages: a new one is written down here, with what it requires.
@@ -493,3 +493,29 @@ def test_a_proposal_that_waits_is_shown_to_whoever_may_approve_it(stage: Threade
     assert "proposed by bob" in text
     # there is nothing to click: approving is a signed request
     assert [form.attrs["action"] for form in read(text)[0].every("form")] == ["/ui/logout"]
+
+
+def test_of_an_erased_receipt_its_place_is_shown_and_what_follows_verifies(tmp_path_factory: Any) -> None:
+    with threaded(tmp_path_factory.mktemp("erasing"), sessions=2, hostile=False) as stage:
+        browser = Browser(stage)
+        assert browser.enter().status_code == 303
+        names = {"tenant": "acme", "user": "u-0", "session": "chat-0"}
+        page = browser.get("/sessions", params=names, follow_redirects=True).text
+        gone = heads(page)
+        order = {"sessions": [names]}
+        proposed = stage.do(stage.stage.call(stage.stage.alice, "POST", "/receipts:erase", order))
+        assert proposed.status_code == 202, proposed.text
+        done = stage.do(stage.stage.call(stage.stage.bob, "POST", f"/approvals/{proposed.json()['id']}"))
+        assert done.status_code == 200, done.text
+        for head in gone:
+            text = browser.page(f"/receipts/{head}")
+            assert "was erased" in text
+            assert "u-0" not in text
+            assert browser.get(f"/receipts/{head}/receipt.json").status_code == 404
+            assert browser.get(f"/receipts/{head}/bundle.json").status_code == 404
+        assert ", erased" in browser.page("/receipts?limit=1000&tenant=acme")
+        assert heads(browser.page("/receipts?typ=erase"))
+        assert browser.get("/sessions", params=names, follow_redirects=True).status_code == 404
+        # the other sessions are as they were
+        assert ">verified<" in browser.page(f"/receipts/{stage.stage.blocked['receipt']}")
+        browser.http.close()

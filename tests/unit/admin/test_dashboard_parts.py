@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import xml.etree.ElementTree as ET
+from typing import Any, get_args
 
 import pytest
 
@@ -12,6 +13,7 @@ from sidecar_api.admin.dashboard import explain, figures, meanings
 from sidecar_api.admin.dashboard.forms import moment_us
 from sidecar_api.admin.dashboard.plots import Bar, Level, Line, Plot, draw, nice
 from sidecar_api.admin.dashboard.rendering import moment
+from sidecar_api.schemas import Action, Cause
 from tcd.errors import ValidationFailed
 from tcd.ledger.search_views import Count
 from tcd.receipts.report import CHAIN, SINGLE
@@ -136,3 +138,62 @@ def test_times_in_and_out() -> None:
             moment_us(text, "since")
     assert "unknown" in moment(-1)
     assert "unknown" in moment(2**63)
+
+
+def step(**changes: Any) -> explain.Step:
+    values: dict[str, Any] = {
+        "head": "0" * 64, "chain": "sha256:" + "0" * 64, "seq": 3, "ts_us": 1, "step": 2, "action": "block",
+        "enforced": "block", "cause": "av", "verdict": True, "trigger": True, "tags": (), "score": 0.5,
+        "threshold": 0.999, "p": 1e-4, "level": 0.005, "p_floor": 1e-4, "e_process": 0.0, "e_threshold": 1.3,
+        "alarm": False, "spent": 0.01, "wealth": 0.04, "epoch": 1, "exhausted": False, "unit": "session",
+        "policy": "sha256:" + "0" * 64, "guarantee": "g", "tenant": "t", "subject": "s", "model": {}, "tier": "strict",
+        "components": {"recurrence": (True, 0.9, 0.01, 3.0)}, "status": (), "risk": None,
+    }  # fmt: skip
+    return explain.Step(**{**values, **changes})
+
+
+def test_every_cause_and_action_has_its_words() -> None:
+    assert set(explain._CAUSES) == set(get_args(Cause))
+    assert set(explain._ACTIONS) == set(get_args(Action)) == set(figures.ORDER)
+    said = {explain.headline(step(cause=cause)) for cause in get_args(Cause)}
+    assert len(said) == len(get_args(Cause))
+    watched = explain.headline(step(enforced="allow"))
+    assert "was allowed (it would have been blocked: the policy only watches)" in watched
+
+
+def test_what_fired_comes_first_and_says_both_sides() -> None:
+    found = explain.evidence(step())
+    assert [one.met for one in found] == sorted((one.met for one in found), reverse=True)
+    first = next(one for one in found if one.name == "anytime-valid test")
+    assert (first.observed, first.needed) == ("p 0.0001 (e-value 50)", "p at most 0.005 (e-value at least 7.071)")
+    assert {one.name for one in found if one.met} == {"anytime-valid test", "component recurrence"}
+
+
+def test_a_level_that_no_calibration_reaches_is_said() -> None:
+    (one,) = [e for e in explain.evidence(step(trigger=False, p=0.01, p_floor=0.01)) if e.name == "anytime-valid test"]
+    assert "below the smallest p-value" in one.meaning
+    (one,) = [e for e in explain.evidence(step(trigger=False, level=0.0)) if e.name == "anytime-valid test"]
+    assert one.needed == "no level"
+
+
+def test_rows_of_a_policy_are_named_and_what_it_saw_is_shown() -> None:
+    risk = {"floor": True, "failed": False, "distrust": "3fe0000000000000", "pressure": "0000000000000000"}
+    made = step(
+        cause="policy", trigger=False, tags=("block", "policy", "eu", "rule:no-entropy", "rule:floor"), risk=risk
+    )
+    assert "a rule of the policy holds (no-entropy, floor)." in explain.headline(made)
+    found = {one.name: one for one in explain.evidence(made)}
+    assert (found["entropy floor"].met, found["trust"].observed, found["trust"].met) == (True, "distrust 0.5", False)
+    assert {e.name: e.met for e in explain.evidence(step(cause="slo", risk=risk))}["latency"]
+    # without a policy the settings have this one rule
+    assert {e.name: e.met for e in explain.evidence(step(cause="policy"))}["entropy floor"]
+    assert "entropy floor" not in {e.name for e in explain.evidence(step())}
+
+
+def test_plots_of_a_session_are_drawn_whatever_it_was() -> None:
+    odd = [step(step=n, p=p, level=level) for n, (p, level) in enumerate([(1.0, 0.0), (0.0, 1e-300), (1e-300, 1.0)])]
+    for steps in ([], odd[:1], odd, [step(step=n) for n in range(400)]):
+        parsed(figures.evidence(steps))
+        parsed(figures.alarms(steps))
+        parsed(figures.spending(steps, 0.05))
+        parsed(figures.wealth(steps))
