@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tcd.receipts import mldsa
+from tcd.receipts import ed25519, mldsa
 from tcd.receipts.edwards import point_problem, signature_problem
 from tcd.receipts.errors import BadKey
 
@@ -71,7 +70,7 @@ class Signer(Protocol):
 class SigningKey:
     """An Ed25519 key pair."""
 
-    __slots__ = ("_private", "kid", "public")
+    __slots__ = ("_sign", "kid", "public")
     alg = ALG
 
     def __init__(self, seed: bytes) -> None:
@@ -83,8 +82,7 @@ class SigningKey:
         if len(seed) != _SEED:
             msg = "an Ed25519 seed has 32 bytes"
             raise ValueError(msg)
-        self._private = Ed25519PrivateKey.from_private_bytes(seed)
-        self.public = self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.public, self._sign = ed25519.keypair(seed)
         self.kid = key_id(self.public)
 
     @classmethod
@@ -106,7 +104,7 @@ class SigningKey:
 
     def sign(self, message: bytes, context: bytes = b"") -> bytes:  # noqa: ARG002 - Ed25519 has no context
         """64-byte signature."""
-        return self._private.sign(message)
+        return self._sign(message)
 
     def __repr__(self) -> str:
         """Names the key without its secret."""

@@ -6,10 +6,11 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tcd.errors import VerificationError
-from tcd.receipts import KeySet, PinnedKey, SigningKey, key_id
+from tcd.receipts import KeySet, PinnedKey, SigningKey, ed25519, key_id
 from tcd.receipts.edwards import _D, SMALL_ORDER_Y, L, P, point_problem, signature_problem
 from tcd.receipts.errors import BadKey, MalformedKeyset
 from tcd.receipts.keys import verify_ed25519
@@ -143,3 +144,31 @@ def test_wycheproof(shared: Path) -> None:
             assert got is (case["result"] == "valid"), case["tcId"]
             ran += 1
     assert ran == data["numberOfTests"] == 151
+
+
+def test_libsodium_and_openssl_sign_alike() -> None:
+    """RFC 8032, section 7.1, tests 1 and 3, and seeds and messages at random."""
+    cases = [
+        (
+            "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+            "",
+            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b",
+        ),
+        (
+            "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
+            "af82",
+            "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
+        ),
+    ]
+    ways = (ed25519.openssl, ed25519.libsodium)
+    for seed, message, signature in cases:
+        for way in ways:
+            assert way(bytes.fromhex(seed))[1](bytes.fromhex(message)).hex() == signature
+    random = np.random.default_rng(7)
+    for size in (*range(70), 1000, 16_384):
+        fresh, text = random.bytes(32), random.bytes(size)
+        (public, sign), (other, sign_too) = (way(fresh) for way in ways)
+        assert public == other
+        assert sign(text) == sign_too(text)
+        assert verify_ed25519(public, sign(text), text)
+    assert ed25519.keypair is ed25519.libsodium
