@@ -135,8 +135,8 @@ def _verdict(action: str, enforced: str, cause: str, tags: tuple[str, ...], *jud
     check_part("decision", plain)
     head = _inner({name: plain[name] for name in ("action", "cause", "enforced")})
     tail = _inner({name: plain[name] for name in ("trigger", "verdict")})
-    tags = _text(plain["tags"])
-    return f'{{{head},"score":"{_SCORE}","status":', f'"tags":{tags},"threshold":"{_THRESHOLD}",{tail}}}'
+    marks = _text(plain["tags"])
+    return f'{{{head},"score":"{_SCORE}","status":', f'"tags":{marks},"threshold":"{_THRESHOLD}",{tail}}}'
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -26,7 +26,7 @@ from tcd.receipts.witness import NAMES, SALT
 Windows = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 REALS: Final = 20
 #: What stands for the numbers, in their order.
-MARKS: Final = "".join(map(chr, range(1, REALS + 1)))
+MARKS: Final = tuple(map(chr, range(1, REALS + 1)))
 NONCE, REQUEST, COMPONENTS, E_OBJECT, WITNESS = (chr(REALS + i) for i in range(1, 6))
 #: A nonce, and a salt for each signal.
 RANDOM_BYTES: Final = SALT * (1 + len(NAMES))
