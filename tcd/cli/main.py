@@ -13,7 +13,6 @@ app = typer.Typer(
     help="Anytime-valid, verifiable safety sidecar for LLM inference.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 #: Sub-command to module; the module has `command` (one command) or `app` (a group of them).

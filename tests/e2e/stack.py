@@ -43,10 +43,12 @@ def _find(pattern: str, text: str) -> str:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[Stack]:
-    """Start `tcd serve` and wait until it says that it is ready; SIGTERM in the end, and it must obey."""
+def serving(
+    folder: Path, *arguments: str, env: dict[str, str] | None = None, python: Path = Path(sys.executable)
+) -> Iterator[Stack]:
+    """Start `tcd serve` of an environment and wait until it is ready; SIGTERM in the end, and it must obey."""
     log = folder / "serve.log"
-    command = [sys.executable, "-m", "tcd.cli.main", "serve", "--port", "0"]
+    command = [str(python), "-m", "tcd.cli.main", "serve", "--port", "0"]
     if "--triton-url" not in arguments:
         command += ["--triton-port", "0"]
     with log.open("wb") as out:
