@@ -1,7 +1,8 @@
-"""From a fresh clone and an empty cache to the first verified receipt: `python -m tests.benchmarks.bench_first_minutes`.
+"""From a fresh clone and an empty cache to the first verified receipt.
 
-Clones the checkout's last commit, runs `make serve` with a home, a cache and a data directory that are empty, then the
-README's first request and its verification, at the shim and offline. What is timed includes the downloads.
+`python -m tests.benchmarks.bench_first_minutes` clones the last commit, runs `make serve` with a home, a cache
+and a data directory that are empty, then the README's first request and its verification, at the shim and offline.
+What is timed includes the downloads.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ def _served(process: subprocess.Popen[bytes], log: Path) -> str:
     until = time.monotonic() + _LIMIT
     while "\nready " not in (text := log.read_text(errors="replace")):
         if process.poll() is not None or time.monotonic() > until:
-            raise SystemExit(f"make serve did not get ready:\n{text}")
+            sys.exit(f"make serve did not get ready:\n{text}")
         time.sleep(0.02)
     found = re.search(r"(?m)^shim +(\S+)", text)
     if found is None:
-        raise SystemExit(f"no URL:\n{text}")
+        sys.exit(f"no URL:\n{text}")
     return found[1]
 
 
@@ -88,7 +89,7 @@ def measure(place: Path) -> dict[str, float]:
         }  # fmt: skip
         verdict = json.loads(_post(f"{shim}/verify", {name: decision[member] for name, member in names.items()}))
         if verdict["ok"] is not True:
-            raise SystemExit(f"refused: {verdict}")
+            sys.exit(f"refused: {verdict}")
         steps.done("verified by the shim")
         (place / "answer.json").write_bytes(answer)
         with urllib.request.urlopen(f"{shim}/v1/log/keys", timeout=30) as keys:  # noqa: S310
@@ -118,7 +119,7 @@ def main() -> None:
         "",
         "`python -m tests.benchmarks.bench_first_minutes`; the caches are empty, packages come from a mirror nearby.",
     ]
-    print("\n".join(lines))
+    sys.stdout.write("\n".join(lines) + "\n")
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         report = {"machine": machine, "python": sys.version.split()[0], "seconds": seconds, "total_s": total}
