@@ -61,6 +61,7 @@ lint: $(VENV)/.all ## ruff, import rules, generated files
 	$(BIN)/python -m tcd.telemetry.dashboard --check
 	$(BIN)/python -m sidecar_api.http.openapi --check
 	$(BIN)/python -m sidecar_api.admin.openapi --check
+	$(BIN)/python -m tcd.reference --check
 
 types: $(VENV)/.all ## mypy --strict
 	$(BIN)/mypy
@@ -68,10 +69,11 @@ types: $(VENV)/.all ## mypy --strict
 docs: $(VENV)/.all ## the documentation as a site in out/site; fails on a link that leads nowhere
 	$(BIN)/zensical build --strict --clean
 
-proto: $(VENV)/.all ## regenerate the code of the gRPC surface and the OpenAPI documents
+proto: $(VENV)/.all ## regenerate the code of the gRPC surface, the OpenAPI documents, the reference pages
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. tcd/v1/tcd.proto
 	$(BIN)/python -m sidecar_api.http.openapi
 	$(BIN)/python -m sidecar_api.admin.openapi
+	$(BIN)/python -m tcd.reference
 
 format: $(VENV)/.all ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .

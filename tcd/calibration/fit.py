@@ -281,6 +281,7 @@ def fit_directory(
     demo: bool = False,
     projection: str | None = None,
     held_out: Iterable[str] = (),
+    share: float = 2 / 3,
     options: FitOptions | None = None,
     traces: Traces | None = None,
 ) -> str:
@@ -295,6 +296,7 @@ def fit_directory(
         demo: mark the assets as a demonstration.
         projection: digest of a projection asset in `out_dir` that the features were made with.
         held_out: prompts left out of both parts, for evaluation.
+        share: of the other prompts, those that fit scales; the rest fills the tables.
         options: choices of the fit.
         traces: the traces of `data_dir`, where they are loaded already.
 
@@ -305,7 +307,7 @@ def fit_directory(
         AssetError: if the traces cannot be read or are too few.
     """
     traces = traces or load_traces(data_dir)
-    split = split_prompts(traces.prompts, held_out=held_out)
+    split = split_prompts(traces.prompts, held_out=held_out, share=share)
     notes = f"held out prompts: {' '.join(sorted(split.held_out))}" if split.held_out else ""
     steps = [steps_of(s) for s in traces.sequences]
     detector, reference = fit_traces(

@@ -122,6 +122,7 @@ def fit(
             projection=projection,
             options=replace(options, least=least or 4),
             held_out=out_of_fit,
+            share=share or 2 / 3,
             traces=traces,
         )
         print(f"manifest {digest}")

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.triton
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXAMPLES = {
     f"{page}-{number}": block
-    for page in ("grpc.md", "client.md")
+    for page in ("grpc.md", "client.md", "howto/other-servers.md")
     for number, block in enumerate(re.findall(r"(?ms)^```python\n(.*?)^```", (DOCS / page).read_text()))
 }
 #: What each one prints, as far as it does not depend on the calibration.
@@ -23,6 +23,7 @@ PRINTED = {
     "grpc.md-0": ["allow none (", "0", "1", "2", "1 zone marked"],
     "client.md-0": ["allow 1.0 none (", "True", "['allow', 'allow', 'allow']", "validation_failed /entropy"],
     "client.md-1": ["allow"],
+    "howto/other-servers.md-0": ["unsafe after"],
 }
 
 

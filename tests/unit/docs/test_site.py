@@ -16,4 +16,8 @@ def pages(entry: Any) -> list[str]:
 
 def test_every_page_is_in_the_site_once() -> None:
     nav = _TOML.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
-    assert sorted(pages(nav)) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    docs = ROOT / "docs"
+    there = [path.relative_to(docs) for path in docs.rglob("*.md")]
+    # reports are linked where their figures are used, the vectors are for programs
+    there = [path for path in there if path.parts[0] not in {"reports", "verifier"}]
+    assert sorted(pages(nav)) == sorted(map(str, there))
