@@ -32,6 +32,17 @@ _DECODERS: tuple[Decoder, ...] = ("default", "sample", "greedy", "no_repeat")
 _TIERS: tuple[Tier, ...] = ("normal", "cautious", "strict")
 
 
+class KeptAv:
+    """The controller's part of a session's last answer, and what it was made of: most steps change nothing in it."""
+
+    __slots__ = ("av", "made_of")
+
+    def __init__(self) -> None:
+        """Nothing is kept yet."""
+        self.made_of: tuple[Reservation | None, StreamView, Pins, float, bool] | None = None
+        self.av: Av | None = None
+
+
 class StepFacts(Struct, frozen=True):
     """A step as it stands after settlement.
 
@@ -45,6 +56,7 @@ class StepFacts(Struct, frozen=True):
         unit: of the hypothesis.
         sanitized, mask, tokens: of the input.
         top: the features that a distance above its threshold comes from, and their shares of its square.
+        kept: the session's, where there is one.
     """
 
     result: ScoreResult | None
@@ -58,6 +70,7 @@ class StepFacts(Struct, frozen=True):
     mask: int
     tokens: int
     top: Sequence[tuple[int, float]] = ()
+    kept: KeptAv | None = None
 
 
 class Labels(Struct, frozen=True):
@@ -85,6 +98,25 @@ def _detector(step: StepFacts) -> list[Component]:
 
 
 def _av(step: StepFacts) -> Av:
+    kept = step.kept
+    if kept is None:
+        return _made_av(step)
+    if kept.av is not None and kept.made_of is not None:
+        reservation, view, pins, p, trigger = kept.made_of
+        if (
+            view is step.view
+            and reservation is step.reservation
+            and pins is step.pins
+            and p == step.p
+            and trigger is step.trigger
+        ):
+            return kept.av
+    kept.made_of = (step.reservation, step.view, step.pins, step.p, step.trigger)
+    kept.av = _made_av(step)
+    return kept.av
+
+
+def _made_av(step: StepFacts) -> Av:
     reservation, view = step.reservation, step.view
     e = e_value(step.p)
     return Av(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from sidecar_api.answer import KeptAv
 from sidecar_api.blocks import Blocks
 from sidecar_api.pins import Pins
 from sidecar_api.schemas import Check
@@ -34,6 +35,7 @@ class Written:
     av: tuple[Reservation | None, float, records.Av] | None = None
     claim: tuple[Any, str] | None = None
     checks: tuple[Any, list[Check]] | None = None
+    answer: KeptAv = field(default_factory=KeptAv)
 
 
 @dataclass(slots=True, eq=False)

@@ -459,6 +459,7 @@ class _Draft:
             mask=turn.pins.mask,
             tokens=session.window.tokens,
             top=self._explained(),
+            kept=session.written.answer,
         )
 
     def _explained(self) -> Sequence[tuple[int, float]]:

@@ -71,29 +71,29 @@ class TokenBuckets:
             now: seconds on any monotonic clock.
             limit: the key's limits where they differ from the table's; always the same for one key.
         """
-        limit = limit or self._limit
+        capacity, refill = limit or self._limit
         full_at = self._full_at.get(key)
         if full_at is None and len(self._full_at) >= self._max_keys:
             wait = self._evict(now)
             if wait > 0:
                 return Grant(allowed=False, remaining=0.0, reset=wait, retry_after=wait)
-        missing = 0.0 if full_at is None or full_at <= now else (full_at - now) * limit.refill
-        cost = min(cost, limit.capacity)
-        lacking = missing + cost - limit.capacity
+        missing = 0.0 if full_at is None or full_at <= now else (full_at - now) * refill
+        cost = min(capacity, cost)
+        lacking = missing + cost - capacity
         # the product above is rounded: without the slack a bucket that is full to the last bit refuses its capacity
-        if lacking > 1e-9 * limit.capacity:
-            left = max(0.0, limit.capacity - missing)
-            return Grant(
-                allowed=False, remaining=left, reset=missing / limit.refill, retry_after=lacking / limit.refill
-            )
+        if lacking > 1e-9 * capacity:
+            left = max(0.0, capacity - missing)
+            return Grant(allowed=False, remaining=left, reset=missing / refill, retry_after=lacking / refill)
         missing += cost
-        filled = now + missing / limit.refill
+        reset = missing / refill
+        filled = now + reset
         if full_at is None:
             self._sequence += 1
             heapq.heappush(self._heap, (filled, self._sequence, key))
         self._full_at[key] = filled
-        left = max(0.0, limit.capacity - missing)
-        return Grant(allowed=True, remaining=left, reset=missing / limit.refill, retry_after=0.0)
+        left = capacity - missing
+        # by place: names cost as much as the rest
+        return Grant(True, max(0.0, left), reset, 0.0)
 
     def _evict(self, now: float) -> float:
         """Forget one full bucket and return 0, or the seconds until one is full."""

@@ -129,6 +129,12 @@ class Scorer(Protocol):
 
 def _pad(parts: Sequence[F32], width: int) -> F32:
     out = np.zeros((len(parts), width), np.float32)
+    lengths = {part.shape[0] for part in parts}
+    if len(lengths) == 1:
+        # one copy of all instead of one for each
+        (length,) = lengths
+        out[:, :length] = np.concatenate(parts).reshape(len(parts), length)
+        return out
     for i, part in enumerate(parts):
         out[i, : part.shape[0]] = part
     return out
@@ -147,7 +153,8 @@ def pack(rows: Sequence[ScoreRow]) -> Tensors:
         )
         for row in rows
     ]
-    trace, entropy, spectrum, features = (max(w) for w in zip(*(row.widths for row in rows), strict=True))
+    different = {row.widths for row in rows}
+    trace, entropy, spectrum, features = map(max, zip(*different, strict=True))
     return {
         "TRACE": _pad([row.trace for row in rows], trace),
         "ENTROPY": _pad([row.entropy for row in rows], entropy),

@@ -155,8 +155,8 @@ def quota_headers(quota: Quota, *, name: str = POLICY) -> list[Header]:
     """`RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) of a bucket."""
     limit, grant = quota.limit, quota.grant
     return [
-        (b"ratelimit", b'"%b";r=%d;t=%d' % (name.encode(), math.floor(grant.remaining), math.ceil(grant.reset))),
-        (b"ratelimit-policy", policy_header(limit, name=name)),
+        (b"ratelimit", b'"%b";r=%d;t=%d' % (name.encode(), grant.remaining, math.ceil(grant.reset))),
+        (b"ratelimit-policy", policy_header(limit, name)),
     ]
 
 
@@ -169,7 +169,7 @@ def overload_headers(limit: int) -> list[Header]:
 
 
 @lru_cache(maxsize=256)
-def policy_header(limit: Limit, *, name: str) -> bytes:
+def policy_header(limit: Limit, name: str) -> bytes:
     """`RateLimit-Policy` of a bucket: its size as quota, the seconds to fill it as window."""
     return f'"{name}";q={max(1, math.floor(limit.capacity))};w={max(1, math.ceil(limit.window))}'.encode()
 

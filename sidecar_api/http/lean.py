@@ -27,6 +27,11 @@ _LOG: Final = logging.getLogger(__name__)
 _URLS: Final = frozenset({b"/diagnose", b"/v1/diagnose"})
 #: What only uvicorn knows how to answer, or who the client is then.
 _UVICORNS: Final = frozenset({b"expect", b"upgrade", b"x-forwarded-for", b"x-forwarded-proto"})
+#: Of an answer; its other headers follow.
+_HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
+    b"x-tcd-config-hash: %b\r\ntraceparent: %b\r\n"
+)
 _CLOSE: Final = (b"connection", b"close")
 
 
@@ -250,7 +255,7 @@ class LeanProtocol(HttpToolsProtocol):
             answer = await route.decided(context, exchange.body)
             if self.flow.write_paused and not exchange.disconnected:
                 await self.flow.drain()
-            self._write(exchange, 200, context.answer_headers(JSON, len(answer.body)), answer.body)
+            self._write_answer(exchange, answer.body)
             entry.count_answered(runtime, answer, route.surface, context)
         except TcdError as error:
             self._refuse(exchange, error)
@@ -285,6 +290,20 @@ class LeanProtocol(HttpToolsProtocol):
             status, headers, body = problem(error, exchange.context)
             self._write(exchange, status, headers, body)
         entry.count_refused(self._runtime, error, self._route.surface)
+
+    def _write_answer(self, exchange: Exchange, body: bytes) -> None:
+        """As `_write`, of what nearly every answer is."""
+        context = exchange.context
+        if exchange.disconnected or not exchange.keep_alive:
+            self._write(exchange, 200, context.answer_headers(JSON, len(body)), body)
+            return
+        defaults = self.server_state.default_headers
+        lines = [b"%b: %b\r\n" % header for header in (*defaults, *context.extra)]
+        traced = f"00-{context.trace_id}-{context.span_id}-{context.flags}".encode()
+        named = (len(body), context.request_id.encode(), context.config_hash, traced)
+        self.transport.write(b"".join((_HEAD % named, *lines, b"\r\n", body)))
+        exchange.response_complete = True
+        self.on_response_complete()
 
     def _write(self, exchange: Exchange, status: int, headers: list[Header], body: bytes) -> None:
         """The whole answer; headers are made of what was checked before, so that none can hold the end of a line."""

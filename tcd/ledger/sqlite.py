@@ -25,6 +25,9 @@ from tcd.receipts.chain import ChainState
 T = TypeVar("T")
 #: Name of the ledger in a data directory.
 FILE: Final = "ledger.sqlite"
+#: Rows in the WAL, about a megabyte, that are worth copying back in a pause, and seconds without a commit that are one.
+_TIDY: Final = 200
+_PAUSE: Final = 0.002
 
 
 class SqliteLedger:
@@ -45,6 +48,8 @@ class SqliteLedger:
             raise ConfigError(msg) from None
         self._thread = ThreadPoolExecutor(1, "tcd-ledger")
         self._closed = False
+        self._appending = 0
+        self._untidy = 0
         try:
             self._store = self._thread.submit(Store, directory / FILE).result()
         except BaseException as error:
@@ -62,7 +67,20 @@ class SqliteLedger:
 
     async def append(self, batch: Batch, *, now_us: int, expected_size: int | None = None) -> Appended:
         """See `Ledger.append`."""
-        return await self._run(lambda: self._store.append(batch, now_us, expected_size))
+        self._appending += 1
+        try:
+            return await self._run(lambda: self._store.append(batch, now_us, expected_size))
+        finally:
+            self._appending -= 1
+            self._untidy += len(batch.receipts) + len(batch.answers) + len(batch.events)
+            if self._untidy >= _TIDY and not self._appending:
+                asyncio.get_running_loop().call_later(_PAUSE, self._tidy)
+
+    def _tidy(self) -> None:
+        """Copy a little of the WAL back while nobody waits: 16 MiB at once hold up every commit behind them."""
+        if self._untidy >= _TIDY and not (self._appending or self._closed):
+            self._untidy = 0
+            self._thread.submit(self._store.tidy)
 
     async def scrub(self) -> None:
         """See `Ledger.scrub`."""

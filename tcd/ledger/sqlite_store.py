@@ -110,6 +110,12 @@ class Store(Reader):
         self._connection.close()
         self._lock.release()
 
+    def tidy(self) -> None:
+        """Copy the WAL back into the file."""
+        # a disk that fails says so at the next commit, to somebody who waits for it
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     # -- writing -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import stat
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 
 from tcd.errors import ConfigError, Conflict, Unavailable
 from tcd.ledger import Batch, Checkpoint, SavedState, SqliteLedger
-from tcd.ledger.sqlite import FILE
+from tcd.ledger.sqlite import _PAUSE, FILE
 from tcd.ledger.sqlite_schema import APPLICATION_ID, MIGRATIONS
+from tcd.ledger.sqlite_store import Store
 from tcd.risk_av import Controller, Rested
 from tests.unit.ledger.records import answer, issue, records
 
@@ -38,6 +40,39 @@ async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     appended = await again.append(Batch((issue(made[-1].next(), "close"),)), now_us=0, expected_size=3)
     assert appended.indices == (3,)
     await again.close()
+
+
+async def test_the_wal_is_copied_back_in_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before the 16 MiB at which SQLite does it, in the middle of somebody's commit; never beside an append."""
+    rows = 30
+    beside: list[int] = []
+    tidy = Store.tidy
+
+    def counted(self: Store) -> None:
+        beside.append(ledger._appending)
+        tidy(self)
+
+    monkeypatch.setattr(Store, "tidy", counted)
+    monkeypatch.setattr("tcd.ledger.sqlite._TIDY", rows)
+    ledger = SqliteLedger(tmp_path)
+    size = (tmp_path / FILE).stat().st_size
+    made = records("a", rows + 1)
+    for at in range(rows - 1):
+        await ledger.append(Batch((made[at],)), now_us=0)
+        await asyncio.sleep(0)
+    await asyncio.sleep(2 * _PAUSE)
+    assert (beside, (tmp_path / FILE).stat().st_size) == ([], size)
+    await ledger.append(Batch((made[rows - 1],)), now_us=0)
+    # the next one comes at once: this is no pause
+    await asyncio.gather(*(ledger.stats() for _ in range(3)), ledger.append(Batch((made[rows],)), now_us=0))
+    for _ in range(6000):
+        if beside and (tmp_path / FILE).stat().st_size > size:
+            break
+        await asyncio.sleep(0.01)
+    assert (tmp_path / FILE).stat().st_size > size
+    assert beside == [0]
+    assert len(await ledger.heads()) == rows + 1
+    await ledger.close()
 
 
 async def test_the_files_are_the_owners_alone(tmp_path: Path) -> None:
