@@ -17,7 +17,7 @@ OTHERS: Final = "(others)"
 SHARES: Final = 50
 TIMES: Final = 120
 _SECOND: Final = 1_000_000
-#: Bins per factor of two: a quantile is within 9 %.
+#: Bins per factor of two: a quantile is at most 19 % too large.
 _PER_OCTAVE: Final = 4
 SERIES: Final = ("decisions", "alarms", "triggers", "not allowed", "degraded", "gaps")
 
