@@ -20,6 +20,8 @@ from sidecar_api.pins import FixedAssets
 from sidecar_api.recovery import recover
 from sidecar_api.service import Service
 from tcd.ledger import SqliteLedger
+from tcd.ledger.audit import audit_store
+from tcd.ledger.sqlite import FILE
 from tcd.receipts import KeySet, VerifyPolicy, verify_chain
 from tcd.risk_av import Controller
 from tcd.risk_av.events import EpochOpened, Reserved
@@ -83,13 +85,18 @@ async def check(directory: Path, said: list[dict[str, Any]]) -> int:
         started.restore((await ledger.state(events)).data)
         started.fold(page.events[events:])
         assert started.save() == whole, "a saved state is not what its events come to"
-    await _check_service(ledger, answered)
+    policy = await _check_service(ledger, answered)
     await ledger.close()
+    assert audit_store(directory / FILE, policy=policy).findings == []
     return len(page.events)
 
 
-async def _check_service(ledger: SqliteLedger, answered: list[dict[str, Any]]) -> None:
-    """A shim on the ledger: budgets are not below what was answered, retries get the same bytes, chains verify."""
+async def _check_service(ledger: SqliteLedger, answered: list[dict[str, Any]]) -> VerifyPolicy:
+    """A shim on the ledger: budgets are not below what was answered, retries get the same bytes, chains verify.
+
+    Returns:
+        What its own verifier demands.
+    """
     settings = settings_of(attest_sk_hex=SEED_HEX, alpha=0.5, credit_cap=1000, state_every=40)
     app = create_app(
         settings, scorer=ScriptedScorer(), assets=FixedAssets(synthetic_assets()), edges=Edges(ledger=ledger)
@@ -127,6 +134,8 @@ async def _check_service(ledger: SqliteLedger, answered: list[dict[str, Any]]) -
         assert report.ok, report.checks
         assert records[-1].typ == "close", "a chain that cannot go on was left open"
     await service.judge.flush()
+    assert app.runtime.verifier is not None
+    return app.runtime.verifier.policy
 
 
 async def _check_steps(ledger: SqliteLedger, service: Service, answered: list[dict[str, Any]]) -> None:

@@ -52,7 +52,7 @@ class Log:
             self._meet(origin)
 
     def finish(self, origin: str, *, bound: int) -> None:
-        """What is left says more receipts than there are. Checkpoints after `bound` are of what came meanwhile."""
+        """What is left says more receipts than there are; checkpoints above `bound` are of what came meanwhile."""
         size = self._tree.size
         while self._next is not None and self._next[0] <= bound:
             self._stored_one(*self._next, None, origin)

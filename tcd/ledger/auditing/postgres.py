@@ -20,6 +20,9 @@ _ORPHANS = (
     "SELECT idx FROM tcd_body WHERE NOT EXISTS (SELECT 1 FROM tcd_receipt WHERE tcd_receipt.idx = tcd_body.idx)"
     " ORDER BY idx LIMIT 20"
 )
+_GUARDED = ("tcd_receipt", "tcd_event", "tcd_checkpoint")
+#: A guard that is there and is not switched off.
+_GUARD = "SELECT 1 FROM pg_trigger WHERE tgrelid = $1::text::regclass AND tgname = $2 AND tgenabled = 'O'"
 _UNIQUE = "SELECT conname FROM pg_constraint WHERE conrelid = 'tcd_receipt'::regclass"
 
 
@@ -43,7 +46,8 @@ class PostgresStore:
         """See `Store.sizes`."""
         # the rows, not what the head row says of them
         most = "(SELECT coalesce(max(idx) + 1, 0) FROM {})"
-        query = f"SELECT {most.format('tcd_receipt')}, {most.format('tcd_event')}"
+        newest = "(SELECT coalesce(max(size), 0) FROM tcd_checkpoint)"
+        query = f"SELECT {most.format('tcd_receipt')}, {most.format('tcd_event')}, {newest}"
         return Sizes(*self._rows(query)[0])
 
     def rows(self, first: int) -> Sequence[Row]:
@@ -90,6 +94,9 @@ class PostgresStore:
             name = constraint.name
             if isinstance(name, str) and name not in there:
                 yield "schema_changed", f"constraint {name}", "it is missing"
+        for table in _GUARDED:
+            if self._rows(_GUARD, table, f"{table}_kept") == []:
+                yield "guard_missing", f"trigger {table}_kept", "rows could be changed"
         for (index,) in self._rows(_ORPHANS):
             yield "orphan_body", f"body {index}", "no receipt has it"
 

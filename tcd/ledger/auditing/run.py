@@ -128,7 +128,7 @@ class _Run:
         log = Log(self.audit, asked.policy, self.store, seen)
         self._receipts(log, sizes.receipts)
         self.erasures.finish(sizes.receipts)
-        log.finish(self.rows.origin, bound=sizes.receipts if self.store.live else 1 << 62)
+        log.finish(self.rows.origin, bound=sizes.checkpoint)
         if asked.tenant is None:
             self.tips.compare(self.store)
         return self._result(log, sizes)

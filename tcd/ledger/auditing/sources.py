@@ -47,10 +47,11 @@ class ChainRow(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How much there is at one moment: one more than the last receipt's position, and than the last event's."""
+    """How much there is at one moment: one more than the last positions, and the size of the newest checkpoint."""
 
     receipts: int
     events: int
+    checkpoint: int
 
 
 class Store(Protocol):
@@ -115,10 +116,12 @@ class SqliteStore:
         return self._db.execute(query, values).fetchall()
 
     def sizes(self) -> Sizes:
-        """See `Store.sizes`; both at one moment."""
-        query = "SELECT (SELECT max(idx) FROM receipt), (SELECT max(idx) FROM event)"
-        receipts, events = self._rows(query)[0]
-        return Sizes(0 if receipts is None else receipts + 1, 0 if events is None else events + 1)
+        """See `Store.sizes`; all at one moment."""
+        query = (
+            "SELECT (SELECT coalesce(max(idx) + 1, 0) FROM receipt), (SELECT coalesce(max(idx) + 1, 0) FROM event),"
+            " (SELECT coalesce(max(size), 0) FROM checkpoint)"
+        )
+        return Sizes(*self._rows(query)[0])
 
     def rows(self, first: int) -> Sequence[Row]:
         """See `Store.rows`."""

@@ -54,11 +54,11 @@ class Ledger:
         shutil.copy(self.path, folder / FILE)
         return Ledger(folder, list(self.receipts), dict(self.seen))
 
-    def audit(self, *, seen: Sequence[Seen] = (), **options: Any) -> Result:
+    def audit(self, *, seen: Sequence[Seen] = (), live: bool = False, **options: Any) -> Result:
         """With the keys, the calibration, and without a checkpoint from elsewhere unless one is given."""
         policy = VerifyPolicy(keyset(), log_algorithms=frozenset({"Ed25519", "ML-DSA-44"}))
         asked = Asked(policy, seen=seen, **{"assets": Assets.of(calibrations=synthetic_assets()), **options})
-        with sqlite_store(self.path) as store:
+        with sqlite_store(self.path, live=live) as store:
             return run(store, asked)
 
     def found(self, **options: Any) -> list[tuple[str, str]]:
