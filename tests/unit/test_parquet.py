@@ -124,7 +124,7 @@ class _Endless:
     def sizes(self) -> Any:
         from tcd.ledger.auditing.sources import Sizes  # noqa: PLC0415
 
-        return Sizes(self._size, 0)
+        return Sizes(self._size, 0, 0)
 
     def rows(self, first: int) -> list[Row]:
         return [self._row._replace(idx=at) for at in range(first, min(first + 2048, self._size))]
