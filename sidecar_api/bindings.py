@@ -14,7 +14,7 @@ from typing import Final
 
 from sidecar_api.decision import Bound
 from sidecar_api.schemas import DiagnoseRequest
-from sidecar_api.settle import JudgeRules
+from sidecar_api.turn import JudgeRules
 from sidecar_api.windows import HoldRules
 from tcd.trust import BadBundle, Defaults, Policy, PolicySet
 from tcd.trust.policies import SUBJECT

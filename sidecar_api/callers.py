@@ -25,7 +25,7 @@ from sidecar_api.pins import Pins, Shape
 from sidecar_api.schemas import DiagnoseRequest
 from sidecar_api.service import Service
 from sidecar_api.sessions import Session
-from sidecar_api.settle import Turn
+from sidecar_api.turn import Turn
 from sidecar_api.windows import Staged
 from tcd.contract import COMPONENTS, SPECTRUM_RANK, Flag, Signal, detector_key, temperature_bucket
 from tcd.errors import Conflict, NotFound, Unavailable, ValidationFailed

@@ -10,7 +10,7 @@ from typing import Final
 from sidecar_api.decision import Rules
 from sidecar_api.pins import Assets, Shape, resolve
 from sidecar_api.policing import default_ref, policy_digest
-from sidecar_api.settle import JudgeRules
+from sidecar_api.turn import JudgeRules
 from sidecar_api.windows import HoldRules
 from tcd.config import Settings
 from tcd.errors import ConfigError

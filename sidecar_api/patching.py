@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from sidecar_api.bindings import defaults_of
 from sidecar_api.receipting import Receipts
-from sidecar_api.settle import Judge, JudgeRules
+from sidecar_api.settle import Judge
+from sidecar_api.turn import JudgeRules
 from tcd.config import Settings
 from tcd.errors import Forbidden, TcdError, ValidationFailed
 from tcd.journal import Journal

@@ -29,8 +29,9 @@ from sidecar_api.patching import Patches
 from sidecar_api.pins import Resolver, Shape
 from sidecar_api.schemas import MAX_CONTEXT_MEMBERS, DiagnoseRequest
 from sidecar_api.sessions import Session, SessionTable
-from sidecar_api.settle import Judge, JudgeRules, Turn
+from sidecar_api.settle import Judge
 from sidecar_api.subjects import Subjects
+from sidecar_api.turn import JudgeRules, Turn
 from sidecar_api.windows import Staged
 from tcd.background import end
 from tcd.config import Settings
