@@ -31,7 +31,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_schemathesis(plane: Live, path: str, method: str, mode: GenerationMode) -> None:
     waits(plane)
-    fuzz(plane, path, method, mode, 4)
+    fuzz(plane, path, method, mode, 2)
 
 
 def run(cases: int) -> int:

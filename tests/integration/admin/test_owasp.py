@@ -148,6 +148,10 @@ def test_api1_everybody_sees_their_own(plane: Live) -> None:
 # ---------------------------------------------------------------- API2 (each refusal: tests/unit/admin/test_tokens.py)
 
 
+#: Routes that are asked with every token: read, changed by two, first start.
+EVERY = {f"{BASE}/whoami", f"{BASE}/policies", f"{BASE}/enrol"}
+
+
 def _tokens(key: OperatorKey, other: OperatorKey) -> dict[str, str]:
     good = key.token(SCOPES)
     header, claims, signature = good.split(".")
@@ -170,9 +174,13 @@ def _tokens(key: OperatorKey, other: OperatorKey) -> dict[str, str]:
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_api2_no_route_is_open_and_all_refusals_are_one(plane: Live, method: str, path: str) -> None:
+    given = _tokens(plane.alice, plane.bob)
+    if path not in EVERY:
+        # all of them where the routes' kinds are; each route is asked by nobody, and by somebody else
+        given = {name: given[name] for name in ("none", "another's key", "bootstrap")}
     replies = {
         name: plane.send(method, filled(path), headers={"authorization": value} if value else {})
-        for name, value in _tokens(plane.alice, plane.bob).items()
+        for name, value in given.items()
     }
     assert {name: reply.status_code for name, reply in replies.items()} == dict.fromkeys(replies, 401)
     assert all(same(replies["none"], reply) for reply in replies.values())
@@ -220,7 +228,7 @@ def test_api3_members_that_are_not_the_callers_to_set_are_refused(plane: Live, m
         assert schema.get("title") == OPEN.get(path, "") or schema.get("additionalProperties", True) is not True, schema
     if "enrol" in path:
         return
-    for member in ("tenant_", "scope", "role", "by", "principal", "id", "__proto__", "private"):
+    for member in ("scope", "__proto__"):
         reply = plane.send(method, filled(path), plane.alice, {member: "x"})
         assert reply.status_code == 422, reply.text
 
@@ -287,13 +295,14 @@ def test_api5_what_takes_two_people_is_not_done_by_one(plane: Live) -> None:
     assert own.status_code == 403
 
 
-@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE", "PATCH", "DELETE", "GETT", "CONNECT"])
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE", "PATCH", "DELETE", "GETT"])
 def test_api5_other_methods_lead_nowhere(plane: Live, method: str) -> None:
-    for path in dict.fromkeys(path for known, path in ROUTES if known != method):
-        if (method, path) not in OF and method != "CONNECT":
-            reply = plane.send(method, filled(path), plane.alice)
-            assert reply.status_code == 405, (path, reply.status_code)
-            assert "access-control-allow-origin" not in reply.headers
+    # two methods everywhere, the others at one route of each kind
+    paths = {path for _, path in ROUTES if (method, path) not in OF}
+    for path in sorted(paths if method in {"DELETE", "OPTIONS"} else paths & EVERY):
+        reply = plane.send(method, filled(path), plane.alice)
+        assert reply.status_code == 405, (path, reply.status_code)
+        assert "access-control-allow-origin" not in reply.headers
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ OBJECTS = st.dictionaries(NAMES, VALUES, max_size=8)
 
 
 #: The same cases in each run; the long one has others, each time.
-FEW = settings(max_examples=80, deadline=None, derandomize=True)
+FEW = settings(max_examples=40, deadline=None, derandomize=True)
 MANY = settings(max_examples=10_000, deadline=None)
 
 
