@@ -10,7 +10,6 @@ from typing import Final
 
 _WIDTH, _HEIGHT = 520, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 44
-_TICKS: Final = 4
 #: Told apart without colour too: a dash pattern each.
 STROKES: Final = (("#0b57b0", ""), ("#b3401f", "7 3"), ("#0a6b3d", "2 3"), ("#7a3fa0", "10 3 2 3"))
 
@@ -42,7 +41,9 @@ def short(value: float) -> str:
 def counts(most: float) -> Axis:
     """The axis of a number of things."""
     top = nice(most)
-    return Axis("", [(i / _TICKS, short(top * i / _TICKS)) for i in range(_TICKS + 1)])
+    # whole numbers only
+    parts = next(n for n in (4, 5, 2, 1) if top % n == 0)
+    return Axis("", [(i / parts, short(top * i / parts)) for i in range(parts + 1)])
 
 
 def _across(share: float) -> float:

@@ -15,6 +15,7 @@ from tcd.ledger.auditing.charts import Axis
 
 _OWN: Final = """
 .bar { fill: #0b57b0; } .trough { fill: #e6ebf1; } .fits { fill: #9cc7ae; } .wrong { fill: #b3261e; }
+tbody th, td { vertical-align: top; }
 td.text { white-space: normal; text-align: left; overflow-wrap: anywhere; } td code { font-size: 13px; }
 th[scope=col].text { text-align: left; }
 figure { grid-template-columns: 1fr; } .plot { max-width: 640px; }
@@ -219,7 +220,8 @@ def _traffic(report: Mapping[str, Any]) -> str:
     out.append(
         charts.bars(4, "Scores", f"{scored} scored decisions.", found["scores"], Axis("score", unit), name="decisions")
     )
-    says = f"{judged} decisions under a level, each with the p-value of its session so far. The dashed line is uniform."
+    says = f"{judged} decisions under a level, each with the p-value of its session so far. "
+    says += "The dashed line is uniform; a session's earlier p-values are larger than its last."
     out.append(
         charts.bars(
             5, "p-values", says, found["p_values"], Axis("p-value", unit), level=judged / len(found["p_values"]),
@@ -234,7 +236,7 @@ def _traffic(report: Mapping[str, Any]) -> str:
         axis = Axis("from one decision of a session to the next (bins of equal ratio)", ticks)
         out.append(charts.bars(6, "Time between steps", says, [n for _, n in ends], axis, name="pairs"))
     tables = [
-        table(caption, (caption, "records"), [[n, str(c)] for n, c in list(found[key].items())[:20]])
+        table(f"By {caption.lower()}", (caption, "records"), [[n, str(c)] for n, c in list(found[key].items())[:20]])
         for key, caption in (
             ("types", "Record"), ("enforced", "Enforced action"), ("causes", "Cause"), ("guarantees", "Claim"),
             ("models", "Model"), ("tenants", "Tenant"),

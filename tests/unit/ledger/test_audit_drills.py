@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from tcd.bench.audit.synthetic import Writer
+from tcd.bench.audit.synthetic import Writer, keyset
+from tcd.cli.main import app
+from tcd.ledger import SqliteLedger
 from tcd.ledger.findings import MEANINGS
 from tcd.receipts import Receipt, SigningKey
 from tcd.receipts.body import head_of
 from tcd.receipts.log_signer import LogSigner
 from tcd.risk_av import EpochOpened
-from tests.unit.ledger.drills import Ledger, make
+from tests.unit.ledger.drills import Ledger, make, written
 
 EDIT = """UPDATE body SET body = CAST(replace(body, '"model0"', '"model1"') AS BLOB) WHERE idx = :at"""
 UNSIGN = "UPDATE receipt SET sig = zeroblob(64) WHERE idx = :at"
@@ -342,3 +345,37 @@ def test_every_code_of_the_drills_says_what_it_means(ledger: Ledger) -> None:
     ledger.do("UPDATE receipt SET sig = zeroblob(64)")
     report = ledger.audit().to_json()
     assert {finding["means"] for finding in report["findings"]} == {MEANINGS["bad_signature"]}
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+async def test_the_command_with_everything(tmp_path: Path) -> None:
+    """Over a ledger in use, with a checkpoint of a witness's, one tenant, and a report."""
+    ledger = await written(tmp_path, Writer(0))
+    half, _ = sizes(ledger)
+    keys, note = tmp_path / "keys.json", tmp_path / "note.txt"
+    keys.write_text(json.dumps(keyset().to_json()))
+    note.write_bytes(ledger.seen[half].note)
+
+    def audit(*more: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["audit", "store", str(tmp_path), "--keyset", str(keys), *more])
+        return done.exit_code, done.output
+
+    holder = SqliteLedger(tmp_path)
+    assert audit()[0] == 2
+    out = tmp_path / "report"
+    options = ("--live", "--origin", "audit.bench", "--checkpoint", str(note))
+    code, said = audit(*options, "--tenant", "tenant-0", "--out", str(out))
+    assert (code, said.startswith("ok:")) == (0, True), said
+    report = json.loads((out / "report.json").read_text())
+    assert (report["audit"]["tenant"], report["audit"]["given_checkpoints"]) == ("tenant-0", 1)
+    assert report["statistics"]["tenants"].keys() == {"tenant-0"}
+    assert report["replay"]["p-value absent"] == report["replay"]["decisions"] - 2 == 34
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+    await holder.close()
+    for wrong in (("--checkpoint", str(tmp_path / "none")), ("--assets", str(tmp_path)), ("--policies", str(keys))):
+        code, said = audit(*options, *wrong)
+        assert code == 2, said
+        assert said.startswith("tcd audit: ")
+        assert "Traceback" not in said
