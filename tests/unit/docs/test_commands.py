@@ -22,14 +22,7 @@ PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob
 PAGES = [page for page in PAGES if "reference" not in page.parts and "reports" not in page.parts]
 COMMAND: Any = typer.main.get_command(app)
 #: Of other programs and of the tests.
-FOREIGN = {
-    "TCD_TEST_SKIPS",
-    "TCD_CONTAINERS_KEEP",
-    "TCD_NATIVE",
-    "TCD_CONFIG_PATH",
-    "TCD_ASSET_DIR",
-    "TCD_SOAK_MINUTES",
-}
+FOREIGN = {"TCD_TEST_SKIPS", "TCD_NATIVE", "TCD_CONFIG_PATH", "TCD_SOAK_MINUTES"}
 
 
 def code(page: Path) -> Iterator[str]:
