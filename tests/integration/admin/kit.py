@@ -92,8 +92,12 @@ class Running:
 
 @asynccontextmanager
 async def running(place: Path, /, *, limits: Limits | None = None, **changes: Any) -> AsyncIterator[Running]:
-    """A shim with a plane in `place` (no rate limits by default); `changes` are settings, `ledger` and other edges."""
-    edges = {name: changes.pop(name) for name in ("ledger", "folder", "now_us") if name in changes}
+    """A shim with a plane in `place` (no rate limits by default); `changes` are settings, `ledger` and other edges.
+
+    A ledger that is a URL is a setting: the plane's store is there, and the shim's own ledger in memory.
+    """
+    own = [name for name in ("ledger", "folder", "now_us") if not isinstance(changes.get(name), str | None)]
+    edges = {name: changes.pop(name) for name in own}
     settings = settings_of(edge_rate_cap=1e9, edge_rate_refill=1e9, **changes)
     made = Edges(**{"ledger": memory_ledger(settings), **edges})
     scorer = ScriptedScorer()
