@@ -65,7 +65,18 @@ class Live:
         made |= headers or {}
         if by is not None and (method != "GET" if signs is None else signs):
             made = sign(by, method, url, made, data)
-        return self._client.request(method, url, headers=made, content=data or None)
+        reply = self._client.request(method, url, headers=made, content=data or None)
+        # each request says itself who it is from
+        self._client.cookies.clear()
+        return reply
+
+    def browser(self, by: OperatorKey) -> dict[str, str]:
+        """Headers of a browser that is signed in to the dashboard."""
+        code = self.send("POST", "/admin/v1/logins", by).json()["result"]["code"]
+        form = {"content-type": "application/x-www-form-urlencoded", "origin": self.url}
+        reply = self.send("POST", "/ui/login", content=f"code={code}".encode(), headers=form)
+        assert reply.status_code == 303, reply.text
+        return {"cookie": reply.headers["set-cookie"].partition(";")[0]}
 
     def close(self) -> None:
         """Close the client."""

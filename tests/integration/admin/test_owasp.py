@@ -22,6 +22,7 @@ import pytest
 
 from sidecar_api.admin import tls
 from sidecar_api.admin.app import MOST, requirements
+from sidecar_api.admin.dashboard.gates import Viewing
 from sidecar_api.admin.openapi import KEPT, document
 from sidecar_api.admin.plane import Limits, Requires
 from sidecar_api.admin.principals import SCOPES
@@ -135,6 +136,43 @@ def test_api1_naming_anothers_things_says_no_more_than_naming_nobodys(
     assert first.status_code < 500
     assert plane.heads[1] not in first.text
     assert same(first, second)
+
+
+PAGES = [
+    f"/ui/receipts/{{}}{rest}" for rest in ("", "/receipt.json", "/bundle.json")
+] + ["/ui/sessions/{}", "/ui/jobs/{}", "/ui/jobs/{}/files/report.html"]  # fmt: skip
+
+
+def test_api1_pages_of_anothers_things_are_those_of_nothing(plane: Live, foreign: Foreign) -> None:
+    gates = requirements(plane.admin.server._server.config.loaded_app)
+    known = {path for _, path in gates if path.startswith("/ui/") and re.search(r"{(?!rest|name})", path)}
+    assert {re.sub(r"{[^}]+}", "{}", path, count=1).replace("{name}", "report.html") for path in known} == set(PAGES)
+    subject = json.loads(plane.send("GET", f"{BASE}/receipts/{plane.heads[1]}", plane.alice).json()["body"])["subject"]
+    carol = plane.browser(plane.carol)
+    for path in PAGES:
+        theirs = plane.heads[1] if "receipts" in path else subject if "sessions" in path else foreign.of(
+            f"{BASE}/jobs/{{identifier}}", "identifier"
+        )  # fmt: skip
+        missing = re.sub(r"[0-9a-f]{32,}", lambda found: "0" * len(found[0]), theirs)
+        first, second = (plane.send("GET", path.format(one), headers=carol) for one in (theirs, missing))
+        assert first.status_code == 404, path
+        # the address that was asked for may stand in the page, and the time does
+        bare = [re.sub(r"<time.*?</time>", "", one.text.replace(theirs, missing)) for one in (first, second)]
+        assert bare[0] == bare[1], path
+
+
+def test_api2_no_page_is_open_but_the_one_to_sign_in(plane: Live) -> None:
+    gates = requirements(plane.admin.server._server.config.loaded_app)
+    pages = {key: gate for key, gate in gates.items() if key[1].startswith("/ui/")}
+    assert {key for key, gate in pages.items() if not isinstance(gate, Viewing)} == {
+        ("GET", "/ui/login"), ("POST", "/ui/login"), ("GET", "/ui/static/{name}")
+    }  # fmt: skip
+    for (method, path), gate in pages.items():
+        if isinstance(gate, Viewing):
+            for headers in ({}, {"cookie": "tcd-admin=x"}, {"authorization": f"Bearer {plane.alice.token(SCOPES)}"}):
+                reply = plane.send(method, re.sub(r"{[^}]+}", "x", path), headers=headers)
+                assert reply.status_code == 401, path
+                assert "acme" not in reply.text
 
 
 def test_api1_everybody_sees_their_own(plane: Live) -> None:
@@ -496,6 +534,12 @@ def test_no_secret_is_in_an_answer_a_log_line_a_metric_or_a_file_of_the_plane(
                         headers = {} if by else {"authorization": f"Bearer {tokens[0]}x"}
                         reply = plane.send(method, target, by, body, headers=headers)
                         seen.append(reply.text + str(reply.headers.multi_items()))
+        browser = plane.browser(plane.alice)
+        pages = ("", "approvals", "budgets", "health", "jobs", f"receipts/{plane.heads[0]}", "keyset.json", "nothing")
+        for page in pages:
+            reply = plane.send("GET", f"/ui/{page}", headers=browser)
+            seen.append(reply.text + str(reply.headers.multi_items()))
+        secrets.append(browser["cookie"].partition("=")[2])
         shim = Client(plane.admin.app)
         seen.append(plane.run(shim.get("/metrics")).body.decode())
         plane.admin.server.plane.logs.stop()
