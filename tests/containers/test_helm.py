@@ -216,7 +216,7 @@ def test_an_operator_enrols_on_the_loopback_of_the_pod(pod: Engine) -> None:
         "cd /tmp && tcd admin keygen alice --out a.key >&2 && tcd admin keygen bob --out b.key >&2"
         ' && tcd admin enrol a.key b.key --bootstrap "$1" >&2 && tcd admin call GET /whoami --key a.key'
     )
-    assert json.loads(pod.podman("exec", "rel-0-shim", "sh", "-c", script, "sh", said[1]))["name"] == "alice"
+    assert json.loads(pod.podman("exec", "rel-0-shim", "sh", "-c", script, "sh", said[1]))["principal"] == "alice"
     # the volume keeps it
     files = pod.podman("exec", "rel-0-shim", "sh", "-c", "find /var/lib/tcd/admin -type f -perm 600 | wc -l")
     assert int(files) > 0
