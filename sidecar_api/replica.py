@@ -39,6 +39,8 @@ _LOG = logging.getLogger(__name__)
 #: Streams looked at for ones that may rest, at each beat.
 _RESTING: Final = 64
 _REJOIN_S: Final = 0.2
+#: Times that a start joins again when it was declared lost meanwhile.
+_SETTLE_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,8 @@ class Replica:
             return await self._start()
         except BaseException:
             # one that does not serve is nobody that others have to wait for
+            for task in tuple(self._tasks):
+                await end(task)
             with contextlib.suppress(TcdError):
                 await self._ledger.leave()
             raise
@@ -156,13 +160,30 @@ class Replica:
         events, saved = await restore(self._ledger, controller)
         self.position, self._saved = events, saved
         hypotheses = sum(len(controller.open_hypotheses(stream)) for stream in controller.streams)
-        if self._rules.name:
-            await self._retire([m.epoch for m in await self._ledger.members() if m.replica == self._rules.name])
-        await self._agree()
-        chains = await self._tidy()
-        hypotheses -= sum(len(controller.open_hypotheses(stream)) for stream in controller.streams)
         self._spawn(self._live())
+        chains = await self._settle_in()
+        hypotheses -= sum(len(controller.open_hypotheses(stream)) for stream in controller.streams)
         return Recovered(events, saved, len(controller.streams), max(0, hypotheses), chains)
+
+    async def _settle_in(self) -> int:
+        """End what predecessors left, agree on the parameters; chains that were closed.
+
+        To come here, and this itself, may take longer than the others wait for a sign of life: then it joins again.
+        """
+        tries = 0
+        while True:
+            try:
+                if self._rules.name:
+                    await self._retire([m.epoch for m in await self._ledger.members() if m.replica == self._rules.name])
+                await self._agree()
+                return await self._tidy()
+            except Fenced:  # noqa: PERF203 - tried again
+                tries += 1
+                if tries == _SETTLE_TRIES:
+                    raise
+                self.fenced()
+                if self._rejoining is not None:
+                    await self._rejoining
 
     async def stop(self) -> None:
         """Return every lease and leave; sessions were closed before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ import pytest
 
 pytest.importorskip("asyncpg", reason="postgres: pip install 'tcd[postgres]'")
 
+from sidecar_api.app import Edges, create_app
+from sidecar_api.pins import FixedAssets
 from tcd.errors import ConfigError, Unavailable
+from tcd.ledger.postgres import PostgresLedger
 from tcd.receipts import KeySet, VerifyPolicy, verify_chain
 from tcd.risk_av.events import Drawn
 from tests.faults.shims import Shim, all_events, check_log, shims, start_shim
 from tests.postgres import PostgresServer
 from tests.unit.ledger.lost_answer import LostAnswer
-from tests.unit.shim.conftest import ScriptedScorer
+from tests.unit.shim.conftest import SEED_HEX, Client, ScriptedScorer, settings_of, synthetic_assets
 
 
 @pytest.fixture
@@ -330,3 +334,28 @@ async def test_a_request_that_the_ledger_cannot_answer_for_is_decided_by_the_pol
         assert not [event for event in await all_events(shim.ledger) if isinstance(event, Drawn)], "it was debited"
         again = (await shim.client.post(body)).json()
         assert again["cause"] in {"", "av"}
+
+
+async def test_a_start_that_took_longer_than_the_others_wait_joins_again(url: str) -> None:
+    # short for whoever watches, so that the slow one is declared lost soon
+    async with shims(url, 1, lease_ttl_s=0.4) as (other,):
+        await other.client.step(session="before", step_id=0)
+        settings = settings_of(attest_sk_hex=SEED_HEX, lease_ttl_s=60.0, alpha=0.5, credit_cap=1000)
+        ledger = await PostgresLedger.open(url, subjects=b"test", origin=settings.origin)
+        slow = ledger.epoch
+        until = time.monotonic() + 60
+        while slow in {member.epoch for member in await other.ledger.members()}:
+            assert time.monotonic() < until, "a shim that is silent was not declared lost"
+            await asyncio.sleep(0.05)
+        app = create_app(
+            settings, scorer=ScriptedScorer(), assets=FixedAssets(synthetic_assets()), edges=Edges(ledger=ledger)
+        )
+        late = Shim(Client(app), ledger)
+        await late.replica.start()
+        assert ledger.epoch > slow
+        late.service.start()
+        try:
+            answer = await late.client.step(session="after", step_id=0)
+            assert answer["cause"] != "degraded"
+        finally:
+            await late.stop()

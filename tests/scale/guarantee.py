@@ -1,7 +1,7 @@
 """The false-alarm guarantee over cells: leases, a tenant split over cells, shims and databases that die.
 
 A cell is a controller with its log, as one PostgreSQL holds it, and shims that draw from leases. A tenant that is too
-large for a cell has a part of its alpha in each of several. The worlds below use the controller of `tcd.risk_av` itself;
+large for a cell has a part of its alpha in each of several. The worlds below use the controller of `tcd.risk_av`;
 `Broken` names what a deployment could get wrong, and each of these has to break the bound.
 """
 
@@ -50,7 +50,7 @@ class Plan:
 
 @dataclass
 class Cell:
-    """One controller and the shims that draw from it; `answered` has the epochs in which somebody was told a trigger."""
+    """One controller and the shims that draw from it; `answered`: epochs, and whether somebody was told a trigger."""
 
     plan: Plan
     rng: np.random.Generator

@@ -84,8 +84,10 @@ def spread(
 def _places(rng: np.random.Generator, parts: int, cells: int) -> NDArray[np.int64]:
     """Cells of a split tenant: different ones while there are some."""
     turns = -(-parts // cells)
-    return np.concatenate([rng.permutation(cells) for _ in range(turns)])[:parts]
+    placed: NDArray[np.int64] = np.concatenate([rng.permutation(cells) for _ in range(turns)])[:parts]
+    return placed
 
 
 def _loads(sizes: NDArray[np.float64], places: NDArray[np.int64], cells: int) -> NDArray[np.float64]:
-    return np.bincount(places, weights=sizes, minlength=cells)
+    loads: NDArray[np.float64] = np.bincount(places, weights=sizes, minlength=cells).astype(float)
+    return loads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,8 @@ async def check(url: str, steps: list[Step], *, seed: str = SEED) -> dict[str, A
     shares = [spent[key] / alpha for key, alpha in alphas.items()]
     return {
         "receipts": len(kept.heads),
+        "receipt_bytes": sum(map(len, kept.bodies)) / len(kept.bodies),
+        "packed": packed(kept.bodies),
         "chains": chains,
         "decisions": decisions,
         "answered": sum(step.head != "" for step in steps),
@@ -73,6 +76,12 @@ async def check(url: str, steps: list[Step], *, seed: str = SEED) -> dict[str, A
         "epochs": len(alphas),
         "most_spent_of_alpha": max(shares, default=0.0),
     }
+
+
+def packed(bodies: list[str], together: int = 256) -> float:
+    """Bytes of receipts compressed by deflate, so many together, over their bytes."""
+    pieces = ["\n".join(bodies[at : at + together]).encode() for at in range(0, len(bodies), together)]
+    return sum(len(zlib.compress(piece, 6)) for piece in pieces) / sum(map(len, pieces))
 
 
 def check_answers(kept: Kept, steps: list[Step]) -> int:

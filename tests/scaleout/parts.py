@@ -164,7 +164,6 @@ class Deployment:
                 "TCD_LEDGER": self.url,
                 "TCD_REPLICA": name,
                 "TCD_ATTEST_SK_HEX": SEED,
-                "TCD_LEASE_TTL_S": "5",
                 # with so few calibration sessions: epochs of several sessions, whose parts are leased
                 "TCD_ALPHA": "0.9",
                 "TCD_LOG_INTERVAL_S": "1",
