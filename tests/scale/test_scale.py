@@ -92,3 +92,4 @@ def test_the_published_page_is_of_its_data_and_its_plan_of_the_reports() -> None
 def test_the_whole_report() -> None:
     found = simulate(epochs=200, broken_epochs=400, sessions=2_000)
     assert report.plots(found)["simulation"].startswith("<svg")
+    assert "held" in report.markdown({**found, "plan": numbers()})
