@@ -70,14 +70,20 @@ class Part:
     _seen: dict[int, float] = field(default_factory=dict)
 
     def start(self) -> None:
-        """Start it, in a group of its own that may use `quota` cores."""
+        """Start it."""
         self._process = GuardedProcess(self.command, env=self.env, log=self.log)
-        if self.quota is not None:
-            group = _CGROUPS / f"tcd-scaleout-{os.getpid()}-{self.name}"
-            group.mkdir(exist_ok=True)
-            (group / "cpu.cfs_period_us").write_text("20000")
-            (group / "cpu.cfs_quota_us").write_text(str(int(20000 * self.quota)))
-            (group / "cgroup.procs").write_text(str(self._process.pid))
+
+    def limit(self) -> None:
+        """From now on everything that it is may use `quota` cores together."""
+        if self.quota is None:
+            return
+        group = _CGROUPS / f"tcd-scaleout-{os.getpid()}-{self.name}"
+        group.mkdir(exist_ok=True)
+        (group / "cpu.cfs_period_us").write_text("20000")
+        (group / "cpu.cfs_quota_us").write_text(str(int(20000 * self.quota)))
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                (group / "cgroup.procs").write_text(str(pid))
 
     def pids(self) -> set[int]:
         """Everything that it is."""
@@ -199,6 +205,8 @@ class Deployment:
             part.start()
             part.wait()
         self.haproxy.wait()
+        for part in self.parts:
+            part.limit()
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU so far by kind of part."""

@@ -34,7 +34,7 @@ def markdown(found: Mapping[str, Any], *, images: str = "") -> str:
         (
             "| killed | back and ready after s | good answers per second before / while down / after | longest time "
             "without one, s | p99 ms before / while down | answers from the kill until it was back | degraded | "
-            "refused | sent again | sessions that changed their shim |"
+            "refused | sent again | sessions that joined in the middle |"
         ),
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -89,7 +89,7 @@ def markdown(found: Mapping[str, Any], *, images: str = "") -> str:
             "",
             (
                 f"Every Triton and every shim gets a slice of {found['slice_cores']:g} cores (cgroup quota), as if "
-                "each had a small machine of its own; 24 callers for each pair."
+                f"each had a small machine of its own; {found['slice_callers']} callers for each pair."
             ),
             "",
             "| Tritons, shims | per second | p50 / p99 ms | "

@@ -20,8 +20,9 @@ from tests.scaleout.parts import Deployment, deployment
 
 #: Seconds from a kill until a supervisor starts the part again.
 DOWN = 3.0
-#: Cores of a part where parts are to be machines of their own: few enough that all of them together fit this one.
-SLICE = 0.12
+#: Cores of a part where parts are to be machines of their own: so few that all of them together are a fraction of this
+#: one, and callers for each pair of parts.
+SLICE, CALLERS = 0.05, 8
 
 
 @asynccontextmanager
@@ -165,21 +166,25 @@ def with_faults(*, seconds: float, calm: float, callers: int) -> dict[str, Any]:
 
 
 def measure(*, seconds: float, calm: float, callers: int, sliced: bool) -> dict[str, Any]:
-    """All of it; `sliced` also gives every Triton and shim a slice of a core and adds shims and Tritons."""
+    """All of it; `sliced`: see `slices`."""
     out: dict[str, Any] = {"down_s": DOWN, **with_faults(seconds=seconds, calm=calm, callers=callers)}
     with (
         tempfile.TemporaryDirectory(prefix="tcd-scaleout-") as place,
         deployment(Path(place), tritons=1, shims=1) as made,
     ):
         out["single"] = asyncio.run(throughput(made, seconds=seconds, count=64, run="s"))[0]
-    if sliced:
-        out["slice_cores"], out["slices"] = SLICE, []
-        for count in (1, 2, 3):
-            with (
-                tempfile.TemporaryDirectory(prefix="tcd-scaleout-") as place,
-                deployment(Path(place), tritons=count, shims=count, quota=SLICE) as made,
-            ):
-                out["slices"].append(
-                    asyncio.run(throughput(made, seconds=seconds, count=24 * count, run=f"q{count}"))[0]
-                )
+    return out | (slices(seconds) if sliced else {})
+
+
+def slices(seconds: float) -> dict[str, Any]:
+    """Decisions per second as pairs of a Triton and a shim are added, each part with a slice of a core."""
+    out: dict[str, Any] = {"slice_cores": SLICE, "slice_callers": CALLERS, "slices": []}
+    for count in (1, 2, 3):
+        with (
+            tempfile.TemporaryDirectory(prefix="tcd-scaleout-") as place,
+            deployment(Path(place), tritons=count, shims=count, quota=SLICE) as made,
+        ):
+            out["slices"].append(
+                asyncio.run(throughput(made, seconds=seconds, count=CALLERS * count, run=f"q{count}"))[0]
+            )
     return out

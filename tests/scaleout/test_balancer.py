@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.scaleout.parts import CONFIG, REPLICAS, balancer, free_ports
+from tests.scaleout.report import markdown
 
 SESSIONS = [f"session {i}" for i in range(60)]
 
@@ -117,3 +119,10 @@ def test_a_session_has_one_shim_and_a_death_moves_only_its_own(front: tuple[int,
     assert "" not in after.values()
     assert {s: at for s, at in after.items() if before[s] != "b"} == {s: at for s, at in before.items() if at != "b"}
     assert "" not in {ask(scoring, session, path="/v2/models/tcd_diagnose/infer") for session in SESSIONS}
+
+
+def test_the_published_report_is_of_its_data() -> None:
+    published = json.loads((ROOT / "docs/reports/scaleout.json").read_text())
+    assert (ROOT / "docs/reports/scaleout.md").read_text() == markdown(published, images="scaleout-")
+    assert published["failover"]["gave_up"] == 0
+    assert published["failover"]["afterwards"]["most_spent_of_alpha"] <= 1.0 + 1e-12
