@@ -11,12 +11,14 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.requests import Request
 from starlette.routing import BaseRoute
 
 from sidecar_api.admin.dashboard import routes as dashboard
 from sidecar_api.admin.dashboard.browsers import Browsers
 from sidecar_api.admin.dashboard.gates import Open, Viewing
 from sidecar_api.admin.dashboard.pages import Pages
+from sidecar_api.admin.dashboard.rendering import BASE as PAGES
 from sidecar_api.admin.dashboard.rendering import Renderer
 from sidecar_api.admin.plane import Plane, Requires
 from sidecar_api.admin.routes import Enrolment, Outside, router
@@ -90,10 +92,11 @@ class AdminApp(FastAPI):
         # not as an included router: what is enumerated has to be what is served
         self.router.routes.extend(router(plane, outside).routes)
         self.state.browsers = Browsers(random=plane.random, now=plane.now)
+        self.pages: Pages | None = None
         if outside.dashboard is not None:
             renderer = Renderer()
-            pages = self.state.pages = Pages(plane, outside.dashboard, renderer)
-            self.router.routes.extend(dashboard.router(plane, pages, renderer).routes)
+            self.pages = self.state.pages = Pages(plane, outside.dashboard, renderer)
+            self.router.routes.extend(dashboard.router(plane, self.pages, renderer).routes)
         handle_errors(self)
         requirements(self)
 
@@ -124,11 +127,18 @@ class AdminApp(FastAPI):
         except Disconnected:
             return
         except TcdError as error:
-            await _refuse(send, error, context)
+            await self._refuse(scope, receive, wrapped, error)
         except Exception:  # noqa: BLE001 - the boundary: a defect is logged with its request id and answered
             _LOG.exception("request %s failed", context.request_id)
             if not started:
                 await _refuse(send, InternalError(), context)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: TcdError) -> None:
+        """Answer what did not get as far as a route: people get a page."""
+        if self.pages is not None and scope["path"].startswith(f"{PAGES}/"):
+            await self.pages.problem(Request(scope), error)(scope, receive, send)
+        else:
+            await _refuse(send, error, scope["tcd"])
 
     async def _checked(self, scope: Scope, context: RequestContext, receive: Receive) -> bytes:
         self._plane.charge("address", context.client)

@@ -95,6 +95,8 @@ def login(
     """Let a browser into the dashboard: prints an address that is good once, for two minutes. Recorded in the log."""
     from sidecar_api.admin.principals import SCOPES
 
+    if unknown := sorted(set(scope) - set(SCOPES)):
+        _fail(f"there is no scope {', '.join(unknown)}")
     reply = _reply(context, url, _key(key), scope or SCOPES, "POST", "/logins", None)
     if not reply.is_success:
         _fail(str(reply.json().get("detail", reply.status_code)))

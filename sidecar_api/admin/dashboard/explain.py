@@ -258,12 +258,17 @@ def _policy(step: Step) -> list[Evidence]:
     risk, asked = step.risk, "as the rows of the policy say"
     floor, failed = bool(risk["floor"]), bool(risk["failed"])
     distrust, pressure = real(risk["distrust"]), real(risk["pressure"])
-    return [
-        Evidence("entropy floor", "under it" if floor else "not under it", asked, floor, "the newest entropy"),
-        Evidence("parts that failed", "some" if failed else "none", asked, failed, "parts that a decision needs"),
-        Evidence("trust", f"distrust {number(distrust)}", asked, step.cause == "trust", "of whoever takes part"),
-        Evidence("latency", f"{number(pressure)} of its objective", asked, step.cause == "slo", "of late"),
-    ]
+    said = {
+        "entropy floor": ("under it" if floor else "not under it", floor, "the entropy of the newest token"),
+        "parts that failed": ("some" if failed else "none", failed, "scoring, or another part that decisions need"),
+        "trust": (
+            f"distrust {number(distrust)}",
+            step.cause == "trust",
+            "1 - trust of the least trusted that takes part",
+        ),
+        "latency": (f"pressure {number(pressure)}", step.cause == "slo", "latency of late over its objective"),
+    }
+    return [Evidence(name, seen, asked, met, why) for name, (seen, met, why) in said.items()]
 
 
 def number(value: float) -> str:

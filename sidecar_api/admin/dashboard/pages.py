@@ -26,7 +26,7 @@ from sidecar_api.admin.principals import EVERY_TENANT
 from sidecar_api.admin.receipts import Query
 from tcd.errors import NotFound, TcdError
 from tcd.ledger.search import Found
-from tcd.ledger.search_views import Count
+from tcd.ledger.search_views import MOST_GROUPED, Count
 from tcd.receipts.body import TYPES
 
 _US: Final = 1_000_000
@@ -126,7 +126,7 @@ class Pages:
             blocked = await sources.views.sessions(tenant=tenant, enforced="block", limit=_BLOCKED)
             until = int(self._plane.now() * _US)
             found, whole = await sources.views.counts(
-                tenant=tenant, since_us=until - 24 * _HOUR * _US, until_us=until + _US, bins=1
+                tenant=tenant, since_us=until - 24 * _HOUR * _US, until_us=until + _US, bins=1, most=MOST_GROUPED
             )
             for count in found:
                 counts[count.enforced] += count.count

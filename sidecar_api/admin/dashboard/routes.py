@@ -143,5 +143,6 @@ def _signing(made: APIRouter, plane: Plane, pages: Pages) -> None:
         browsers_of(request).end(cookie_of(request))
         plane.log("warning", "dashboard left", request, actor=viewer_of(request).principal.name)
         answer = RedirectResponse(f"{BASE}/login", 303, HEADERS)
-        answer.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="strict")
+        secure = request.url.scheme == "https"
+        answer.delete_cookie(cookie_name(request), path="/", secure=secure, httponly=True, samesite="strict")
         return answer

@@ -22,6 +22,7 @@ from tcd.ledger import Ledger, StoredReceipt
 from tcd.ledger.search import Found, ReceiptIndex
 from tcd.ledger.search_views import SearchViews
 from tcd.receipts import Anchor, Receipt, Report, VerifyPolicy, verify_chain, verify_single
+from tcd.receipts.verify_chain import MAX_RECORDS
 
 #: Records of a chain that are verified together with a receipt: it and those before it.
 CHAIN_CHECKED: Final = 64
@@ -174,12 +175,14 @@ class Sources:
             NotFound: as `receipt`; the log is off.
             Unavailable: no checkpoint covers it yet.
         """
-        await self.receipt(head, tenant=tenant)
+        stored = await self.receipt(head, tenant=tenant)
+        assert stored.receipt is not None  # noqa: S101 - for the type checker: `receipt` refuses others
         if self.log is None:
             msg = "the log is off: there are no proofs to bundle"
             raise NotFound(msg)
         await self.log.proof(head, wait=10.0)
-        return await self.log.bundle(head)
+        # of a longer chain the records that lead to this one
+        return await self.log.bundle(head, first=max(0, stored.receipt.seq - MAX_RECORDS + 1))
 
     def keys(self) -> bytes:
         """The keys that verifiers pin.

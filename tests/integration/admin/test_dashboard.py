@@ -13,10 +13,12 @@ import pytest
 from fastapi.routing import APIRoute
 
 from sidecar_api.admin.app import requirements
+from sidecar_api.admin.dashboard import sources
 from sidecar_api.admin.dashboard.browsers import READING
 from sidecar_api.admin.dashboard.gates import Open, Viewing
 from sidecar_api.admin.principals import SCOPES
 from tcd.client.admin import OperatorKey
+from tcd.rate_limit import Limit, TokenBuckets
 from tcd.receipts.bundle import verify_bundle
 from tests.integration.admin.page_rules import breaches, read
 from tests.integration.admin.stage import BLOCKED, HOSTILE, Threaded, threaded
@@ -142,6 +144,24 @@ def test_the_cookie_is_for_this_server_and_no_script(anybody: Browser) -> None:
     assert not any(flag.startswith("domain") for flag in flags)
 
 
+def test_over_tls_the_cookie_is_kept_to_this_host(stage: Threaded) -> None:
+    async def walk() -> tuple[Any, Any]:
+        host = f"https://127.0.0.1:{stage.stage.server.port}/ui"
+        own = {"sec-fetch-site": "same-origin"}
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=stage.stage.admin)) as client:
+            code = code_of(await stage.stage.login())
+            entered = await client.post(f"{host}/login", data={"code": code}, headers=own)
+            form = re.search(r'name="form" value="([0-9a-f]+)"', (await client.get(f"{host}/")).text)
+            assert form is not None
+            return entered, await client.post(f"{host}/logout", data={"form": form[1]}, headers=own)
+
+    for reply in stage.do(walk()):
+        assert reply.status_code == 303
+        cookie = reply.headers["set-cookie"].lower()
+        assert cookie.startswith("__host-tcd-admin=")
+        assert {"httponly", "samesite=strict", "path=/", "secure"} <= {part.strip() for part in cookie.split(";")}
+
+
 def test_a_code_is_good_once(stage: Threaded, anybody: Browser) -> None:
     code = code_of(stage.do(stage.stage.login()))
     form = anybody.get(f"/login?code={code}")
@@ -253,7 +273,9 @@ def test_what_is_no_form_is_refused(alice: Browser, content: bytes, kind: str) -
 
 
 def test_another_host_is_refused_and_a_session_is_for_one(stage: Threaded, alice: Browser) -> None:
-    assert alice.get("/", headers={"host": "evil.example"}).status_code == 400
+    reply = alice.get("/", headers={"host": "evil.example"})
+    assert (reply.status_code, reply.headers["content-type"]) == (400, HTML)
+    assert "acme" not in reply.text
     port = stage.stage.server.port
     assert alice.get("/", headers={"host": f"localhost:{port}"}).status_code == 401
 
@@ -343,6 +365,17 @@ def test_the_style_sheet_is_ours_and_may_be_kept(anybody: Browser) -> None:
     assert "http" not in re.sub(r"/\*.*?\*/", "", reply.text)
     for wanted in ("prefers-color-scheme: dark", "prefers-reduced-motion", ":focus-visible", "forced-colors"):
         assert wanted in reply.text
+
+
+def test_too_many_requests_are_refused_with_a_page(stage: Threaded, anybody: Browser, monkeypatch: Any) -> None:
+    buckets = {name: TokenBuckets(Limit(2.0, 1e-6), max_keys=10) for name in ("address", "principal", "signed")}
+    monkeypatch.setattr(stage.stage.server.plane, "_buckets", buckets)
+    replies = [anybody.get("/login") for _ in range(4)]
+    assert [reply.status_code for reply in replies] == [200, 200, 429, 429]
+    assert replies[-1].headers["content-type"] == HTML
+    assert int(replies[-1].headers["retry-after"]) >= 1
+    assert replies[-1].headers["cache-control"] == "no-store"
+    assert breaches(replies[-1].text) == []
 
 
 # -- tenants --------------------------------------------------------------------------------------------------
@@ -463,6 +496,17 @@ def test_the_bundle_verifies_with_the_keys_of_the_log(stage: Threaded, alice: Br
     assert not verify_bundle(changed, policy=runtime.verifier.policy).ok
     keys = alice.get("/keyset.json").json()
     assert keys["v"] == "tcd.keyset/1"
+
+
+def test_of_a_long_chain_the_records_that_lead_to_it_are_bundled(
+    stage: Threaded, alice: Browser, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(sources, "MAX_RECORDS", 3)
+    head = stage.stage.blocked["receipt"]
+    runtime = stage.stage.app.runtime
+    assert runtime.verifier is not None
+    report = verify_bundle(alice.get(f"/receipts/{head}/bundle.json").content, policy=runtime.verifier.policy)
+    assert (report.ok, report.complete, len(report.receipts)) == (True, False, 3)
 
 
 def test_pages_of_a_search_follow_each_other(stage: Threaded, alice: Browser) -> None:
