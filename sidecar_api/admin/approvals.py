@@ -31,7 +31,7 @@ class Proposal:
         digest: of what it acts on.
         shown: what it would do, for people.
         until: seconds since 1970.
-        args: what carries it out gets; JSON, so that any replica can.
+        args: what carries it out gets; JSON, so that any replica can. None in lists.
     """
 
     id: str
@@ -44,7 +44,7 @@ class Proposal:
     digest: str
     shown: Any
     until: float
-    args: Any
+    args: Any = None
 
     def to_json(self) -> dict[str, Any]:
         """As people see it."""
@@ -73,7 +73,9 @@ class Approvals:
         Raises:
             Unavailable: too many do.
         """
-        await self._store.propose(proposal.id, asdict(proposal), until=proposal.until, now=self._now())
+        members = asdict(proposal)
+        args = members.pop("args")
+        await self._store.propose(proposal.id, members, args, until=proposal.until, now=self._now())
 
     async def seen_by(self, caller: Caller) -> list[Proposal]:
         """What a caller could see approved: proposals of its scopes and tenant."""
@@ -89,7 +91,7 @@ class Approvals:
             Conflict: whoever proposed it may no longer.
         """
         one = await self._store.proposal(identifier, now=self._now())
-        found = None if one is None else Proposal(**one)
+        found = None if one is None else Proposal(**one[0], args=one[1])
         if found is None or not _visible(found, caller):
             raise NotFound(_NONE)
         if caller.name == found.by or caller.principal.kid == found.kid:

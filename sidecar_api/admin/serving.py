@@ -135,6 +135,8 @@ class AdminServer:
                     self._tls.refresh()
             except TcdError as error:
                 _LOG.warning("the admin plane: %s", error.detail)
+            except Exception:  # noqa: BLE001 - a loop in the background that goes on, and says what went wrong
+                _LOG.exception("the admin plane cannot look after itself")
 
     async def stop(self) -> None:
         """Finish what is running."""

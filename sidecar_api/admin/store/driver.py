@@ -21,7 +21,7 @@ TABLES: Final = (
   status INTEGER, answer TEXT, PRIMARY KEY (principal, key))""",
     "CREATE INDEX IF NOT EXISTS tcd_admin_act_until ON tcd_admin_act (until)",
     """CREATE TABLE IF NOT EXISTS tcd_admin_proposal (
-  id TEXT PRIMARY KEY, until DOUBLE PRECISION NOT NULL, proposal TEXT NOT NULL)""",
+  id TEXT PRIMARY KEY, until DOUBLE PRECISION NOT NULL, proposal TEXT NOT NULL, args TEXT NOT NULL)""",
     """CREATE TABLE IF NOT EXISTS tcd_admin_principals (
   id INTEGER PRIMARY KEY CHECK (id = 1), digest TEXT NOT NULL, document TEXT NOT NULL)""",
 )

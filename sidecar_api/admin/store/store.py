@@ -209,8 +209,8 @@ class AdminStore:
 
     # -- proposals
 
-    async def propose(self, identifier: str, proposal: Any, *, until: float, now: float) -> None:
-        """Let a proposal wait.
+    async def propose(self, identifier: str, proposal: Any, args: Any, *, until: float, now: float) -> None:
+        """Let a proposal wait; `args` may be long, and are read only with this one.
 
         Raises:
             Unavailable: too many do.
@@ -222,21 +222,22 @@ class AdminStore:
                 msg = f"{PROPOSALS} proposals wait already"
                 raise Unavailable(msg, retry_after=60.0)
             await tx.run(
-                "INSERT INTO tcd_admin_proposal (id, until, proposal) VALUES ($1, $2, $3)",
-                *(identifier, until, json.dumps(proposal)),
+                "INSERT INTO tcd_admin_proposal (id, until, proposal, args) VALUES ($1, $2, $3, $4)",
+                *(identifier, until, json.dumps(proposal), json.dumps(args)),
             )
 
     async def proposals(self, *, now: float) -> list[Any]:
-        """What waits, the oldest first."""
+        """What waits, the oldest first, without args."""
         async with self._driver.transaction() as tx:
             rows = await tx.run("SELECT proposal FROM tcd_admin_proposal WHERE until > $1 ORDER BY until, id", now)
         return [json.loads(text) for (text,) in rows]
 
-    async def proposal(self, identifier: str, *, now: float) -> Any | None:
-        """One that waits."""
+    async def proposal(self, identifier: str, *, now: float) -> tuple[Any, Any] | None:
+        """One that waits, and its args."""
+        sql = "SELECT proposal, args FROM tcd_admin_proposal WHERE id = $1 AND until > $2"
         async with self._driver.transaction() as tx:
-            rows = await tx.run("SELECT proposal FROM tcd_admin_proposal WHERE id = $1 AND until > $2", identifier, now)
-        return json.loads(rows[0][0]) if rows else None
+            rows = await tx.run(sql, identifier, now)
+        return (json.loads(rows[0][0]), json.loads(rows[0][1])) if rows else None
 
     # -- principals
 

@@ -145,8 +145,8 @@ async def test_a_start_takes_over_what_others_left_and_never_its_own(stores: Sto
 
 async def test_a_proposal_waits_for_everybody_and_is_taken_once(stores: Stores) -> None:
     here, there = stores
-    await here.propose("p", {"id": "p", "args": {"t": "\0é"}}, until=10.0, now=0.0)
-    assert await there.proposal("p", now=1.0) == {"id": "p", "args": {"t": "\0é"}}
+    await here.propose("p", {"id": "p", "shown": "é"}, {"t": "\0é"}, until=10.0, now=0.0)
+    assert await there.proposal("p", now=1.0) == ({"id": "p", "shown": "é"}, {"t": "\0é"})
     assert [one["id"] for one in await there.proposals(now=1.0)] == ["p"]
     assert await there.proposal("p", now=10.0) is None
     assert await there.proposals(now=10.0) == []
@@ -161,10 +161,10 @@ async def test_proposals_are_bounded(stores: Stores, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sidecar_api.admin.store.store.PROPOSALS", 3)
     here, there = stores
     for number in range(3):
-        await here.propose(str(number), {}, until=10.0, now=0.0)
+        await here.propose(str(number), {}, {}, until=10.0, now=0.0)
     with pytest.raises(Unavailable):
-        await there.propose("more", {}, until=10.0, now=0.0)
-    await there.propose("more", {}, until=30.0, now=20.0)
+        await there.propose("more", {}, {}, until=10.0, now=0.0)
+    await there.propose("more", {}, {}, until=30.0, now=20.0)
     assert len(await here.proposals(now=20.0)) == 1
 
 
