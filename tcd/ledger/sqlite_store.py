@@ -142,7 +142,7 @@ class Store(Reader):
             msg = f"the ledger has {self._size} receipts, not {expected_size}"
             raise Conflict(msg)
         check_erasure(batch.erase, size=self._size)
-        chains = next_states(batch.receipts, self.chain)
+        chains = {chain_key(chain): state for chain, state in next_states(batch.receipts, self.chain).items()}
         try:
             with self._transaction() as connection:
                 self._write(connection, batch, chains, now_us)
@@ -151,13 +151,15 @@ class Store(Reader):
             msg = "the idempotency key is taken" if taken else "a receipt is there already"
             raise Conflict(msg) from None
         for key, state in chains.items():
-            self.remember(chain_key(key), state)
+            self.remember(key, state)
         first = self._size
         self._size += len(batch.receipts)
         self._events += len(batch.events)
         return Appended(self._size, self._events, tuple(range(first, self._size)))
 
-    def _write(self, connection: sqlite3.Connection, batch: Batch, chains: dict[str, ChainState], now_us: int) -> None:
+    def _write(
+        self, connection: sqlite3.Connection, batch: Batch, chains: dict[bytes, ChainState], now_us: int
+    ) -> None:
         connection.execute("DELETE FROM answer WHERE expires_us <= ?", (now_us,))
         if batch.erase:
             positions = _encode(batch.erase)
@@ -175,7 +177,7 @@ class Store(Reader):
         )
         connection.executemany(
             "INSERT OR REPLACE INTO chain VALUES (?, ?, ?, ?, ?)",
-            [(chain_key(s.id), s.seq, bytes.fromhex(s.prev), int(s.closed), s.ts_us) for s in chains.values()],
+            [(key, s.seq, bytes.fromhex(s.prev), int(s.closed), s.ts_us) for key, s in chains.items()],
         )
         connection.executemany(
             "INSERT INTO event VALUES (?, ?)",

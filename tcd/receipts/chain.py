@@ -68,7 +68,3 @@ class ChainState:
         if (typ == "open") is not (self.seq == 0):
             msg = f"a record {typ} cannot be number {self.seq} of a chain"
             raise ChainMismatch(msg)
-
-    def after(self, *, head: bytes, typ: str, ts_us: int) -> ChainState:
-        """The state after a record of type `typ`."""
-        return ChainState(self.id, self.seq + 1, head.hex(), typ == "close", ts_us)

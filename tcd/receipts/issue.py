@@ -55,7 +55,7 @@ class Receipt:
 
     def next(self) -> ChainState:
         """State of its chain after it."""
-        return ChainState(self.chain, self.seq, self.prev).after(head=self.head, typ=self.typ, ts_us=self.ts_us)
+        return ChainState(self.chain, self.seq + 1, self.head.hex(), self.typ == "close", self.ts_us)
 
 
 def _written(value: dict[str, Any]) -> bytes:
