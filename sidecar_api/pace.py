@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 #: Seconds of work that a measurement takes.
-_STRETCH: Final = 0.25
+_STRETCH: Final = 0.5
 #: Decisions that it needs at least.
 _ENOUGH: Final = 16
 #: What is remembered of a faster pace, per measurement: a few requests at a time are decided more slowly than many.
-_MEMORY: Final = 0.8
+_MEMORY: Final = 0.9
 
 
 class Pace:

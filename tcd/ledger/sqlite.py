@@ -25,9 +25,10 @@ from tcd.receipts.chain import ChainState
 T = TypeVar("T")
 #: Name of the ledger in a data directory.
 FILE: Final = "ledger.sqlite"
-#: Rows in the WAL, about a megabyte, that are worth copying back in a pause, and seconds without a commit that are one.
-_TIDY: Final = 200
-_PAUSE: Final = 0.002
+#: Rows in the WAL, about two megabytes, that are worth copying back in a pause, and seconds without a commit that are
+#: one: it takes two syncs, and who is always busy has none to spare.
+_TIDY: Final = 400
+_PAUSE: Final = 0.005
 
 
 class SqliteLedger:

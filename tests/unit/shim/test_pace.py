@@ -24,7 +24,7 @@ def decide(pace: Pace, now: float, *, seconds: float, each: float, at_once: int 
 def test_nothing_is_known_at_first() -> None:
     pace = Pace()
     assert pace.wait(1000) == 0.0
-    decide(pace, 0.0, seconds=0.2, each=0.01)
+    decide(pace, 0.0, seconds=0.4, each=0.01)
     assert pace.wait(1000) == 0.0
 
 
@@ -39,11 +39,11 @@ def test_time_without_work_does_not_count(idle: float) -> None:
 def test_it_rises_at_once_and_falls_slowly() -> None:
     pace = Pace()
     now = decide(pace, 0.0, seconds=5.0, each=0.01)
-    now = decide(pace, now, seconds=0.6, each=0.01, at_once=16)
+    now = decide(pace, now, seconds=1.1, each=0.01, at_once=16)
     assert pace.rate == pytest.approx(1600.0, rel=0.05)
-    now = decide(pace, now, seconds=0.6, each=0.01)
-    assert 1000.0 < pace.rate < 1600.0
-    decide(pace, now, seconds=10.0, each=0.01)
+    now = decide(pace, now, seconds=1.1, each=0.01)
+    assert 1100.0 < pace.rate < 1600.0
+    decide(pace, now, seconds=40.0, each=0.01)
     assert pace.rate == pytest.approx(100.0, rel=0.05)
 
 
