@@ -65,7 +65,7 @@ class Exchange:
         """The headers are here."""
         self.connection = connection
         self.context = context
-        self.body = b""
+        self.body: bytes | bytearray = b""
         self.whole = False
         self.begun = False
         self.disconnected = False
@@ -106,6 +106,7 @@ class LeanProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         super().connection_lost(exc)
+        self.pipeline.clear()
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
@@ -150,13 +151,18 @@ class LeanProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            # not at once: a thousand that are refused one after the other would be as many calls within each other
+            self.loop.call_soon(self._next)
             return
         self._quiet_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def _next(self) -> None:
+        if self.pipeline and not self.transport.is_closing():
+            self._start_asgi_task(*self.pipeline.pop())
 
     # -- the parser's calls --------------------------------------------------------------------------------
 
@@ -203,7 +209,13 @@ class LeanProtocol(HttpToolsProtocol):
             return
         if exchange.response_complete:
             return
-        exchange.body = exchange.body + body if exchange.body else body
+        if not exchange.body:
+            exchange.body = body
+        else:
+            if type(exchange.body) is bytes:
+                # a body of a million pieces must not be copied as often
+                exchange.body = bytearray(exchange.body)
+            exchange.body += body
         if len(exchange.body) > self._route.limit and exchange.begun:
             self._too_large(exchange)
 
@@ -252,7 +264,7 @@ class LeanProtocol(HttpToolsProtocol):
     async def _answer(self, exchange: Exchange) -> None:
         runtime, route, context = self._runtime, self._route, exchange.context
         try:
-            answer = await route.decided(context, exchange.body)
+            answer = await route.decided(context, bytes(exchange.body))
             if self.flow.write_paused and not exchange.disconnected:
                 await self.flow.drain()
             self._write_answer(exchange, answer.body)
@@ -294,7 +306,7 @@ class LeanProtocol(HttpToolsProtocol):
     def _write_answer(self, exchange: Exchange, body: bytes) -> None:
         """As `_write`, of what nearly every answer is."""
         context = exchange.context
-        if exchange.disconnected or not exchange.keep_alive:
+        if exchange.disconnected or not exchange.keep_alive or self.transport.is_closing():
             self._write(exchange, 200, context.answer_headers(JSON, len(body)), body)
             return
         defaults = self.server_state.default_headers
@@ -307,7 +319,7 @@ class LeanProtocol(HttpToolsProtocol):
 
     def _write(self, exchange: Exchange, status: int, headers: list[Header], body: bytes) -> None:
         """The whole answer; headers are made of what was checked before, so that none can hold the end of a line."""
-        if exchange.disconnected:
+        if exchange.disconnected or self.transport.is_closing():
             return
         if not exchange.keep_alive:
             headers = [*headers, _CLOSE]

@@ -28,6 +28,8 @@ STEPS: Final = 64
 MEMORY_PER_HOUR: Final = 64 << 20
 #: Threads of the event loop's default pool, which start when they are needed first.
 THREADS: Final = min(32, (os.cpu_count() or 1) + 4)
+#: Connections of the pool to Triton, opened when they are needed first; both ends are counted.
+FILES: Final = 32
 _LOOKS: Final = 120
 _SHM: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 _PROBE: Final = 200.0
@@ -183,8 +185,8 @@ def measure(*, seconds: float, probe: float = 5.0, every: float = 10.0, rate: fl
 
 
 def _grown(before: Sample, after: Sample) -> list[str]:
-    """What is more of than before, beyond what the pool of the event loop may start late."""
-    most = {"threads": before.threads + THREADS, "files": before.files, "shared_bytes": before.shared_bytes}
+    """What is more of than before, beyond what the pools of threads and connections may start late."""
+    most = {"threads": before.threads + THREADS, "files": before.files + FILES, "shared_bytes": before.shared_bytes}
     return [name for name, bound in most.items() if getattr(after, name) > bound]
 
 

@@ -29,7 +29,7 @@ def test_nothing_is_found_where_nothing_grows() -> None:
 
 @pytest.mark.parametrize("name", ["threads", "files", "shared_bytes"])
 def test_one_more_of_what_should_be_gone_is_found(name: str) -> None:
-    more = getattr(sample(1.0), name) + 1 + (soak.THREADS if name == "threads" else 0)
+    more = getattr(sample(1.0), name) + 1 + {"threads": soak.THREADS, "files": soak.FILES}.get(name, 0)
     found = replace(calm(), idle=(sample(0.0), replace(sample(1.0), **{name: more})))
     assert [problem.split(":")[0] for problem in soak.problems(found)] == [name]
 

@@ -165,7 +165,7 @@ async def test_it_says_what_uvicorn_says(make_client: Any, kit: Any, name: str) 
     usual = await said(apps[0], pieces, lean=False)
     lean = await said(apps[1], pieces, lean=True)
     assert lean == usual
-    assert apps[1].runtime.in_flight == 0
+    assert apps[1].runtime.in_flight == apps[1].runtime.reading == 0
     assert counted(apps[0]) == counted(apps[1])
 
 
@@ -193,7 +193,43 @@ async def test_a_request_too_many_is_refused_before_its_body(make_client: Any, k
     protocol.data_received(b" " * (1000 - len(BODY % 0)) + post())
     await until(wire, 2)
     assert parsed(wire.sent)[1][0] == 200
-    assert app.runtime.in_flight == 0
+    assert app.runtime.in_flight == app.runtime.reading == 0
+
+
+async def test_hundreds_at_once_are_answered_one_after_the_other(make_client: Any, kit: Any) -> None:
+    going = asyncio.Event()
+
+    async def before(_: Any) -> None:
+        await going.wait()
+
+    app = make_client(kit.ScriptedScorer(0.9, before=before)).app
+    protocol, wire = connect(app, lean=True)
+    bad = post(b"{}", b"Idempotency-Key: a b")
+    protocol.data_received(post() + 400 * bad + post(BODY % 1))
+    await soon(lambda: wire.paused)
+    going.set()
+    await soon(lambda: wire.sent.count(b"HTTP/1.1 ") >= 402)
+    assert [status for status, _, _ in parsed(wire.sent)] == [200, *(400 * [400]), 200]
+    assert not wire.paused
+    assert app.runtime.in_flight == app.runtime.reading == 0
+
+
+async def test_what_waits_behind_a_client_that_went_away_is_forgotten(make_client: Any, kit: Any) -> None:
+    going = asyncio.Event()
+
+    async def before(_: Any) -> None:
+        await going.wait()
+
+    scorer = kit.ScriptedScorer(0.9, before=before)
+    app = make_client(scorer).app
+    protocol, wire = connect(app, lean=True)
+    protocol.data_received(post() + post(BODY % 1))
+    await soon(lambda: bool(scorer.rows))
+    wire.closing = True
+    protocol.connection_lost(ConnectionResetError())
+    going.set()
+    await soon(lambda: not app.runtime.in_flight)
+    assert (len(scorer.rows), wire.sent, app.runtime.reading) == (1, b"", 0)
 
 
 async def test_a_slow_body_is_given_up(make_client: Any, kit: Any) -> None:
@@ -207,7 +243,7 @@ async def test_a_slow_body_is_given_up(make_client: Any, kit: Any) -> None:
     [(status, _, body)] = parsed(wire.sent)
     assert (status, json.loads(body)["code"]) == (400, "invalid_request")
     assert "did not come" in json.loads(body)["detail"]
-    assert app.runtime.in_flight == 0
+    assert app.runtime.in_flight == app.runtime.reading == 0
 
 
 @pytest.mark.parametrize("at", ["body", "scoring"])
@@ -246,7 +282,7 @@ async def test_a_defect_is_answered_and_the_connection_goes_on(
     protocol.data_received(post())
     await until(wire, 2)
     assert [status for status, _, _ in parsed(wire.sent)] == [500, 200]
-    assert app.runtime.in_flight == 0
+    assert app.runtime.in_flight == app.runtime.reading == 0
 
 
 async def test_a_quiet_connection_is_closed_and_a_busy_one_is_not(make_client: Any, kit: Any) -> None:
