@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcd.errors import VerificationError
+from tcd.errors import TcdError, VerificationError
 from tcd.receipts.logcheck import OpenedLog, open_log
 from tcd.receipts.report import VerifyPolicy
 from tcd.receipts.witnessing import Seen
@@ -51,6 +52,7 @@ MEANINGS: Final = {
     "prev_mismatch": "A record does not name the record before it: one of the two was changed.",
     "replay_mismatch": "A step of the e-process does not follow from the step before it.",
     "rollback": "The ledger is shorter than what was signed or seen before: a tail was cut off, or a backup restored.",
+    "row_malformed": "A row has values that no row can have, or says what cannot be.",
     "row_mismatch": "A column differs from the signed body: the row was edited.",
     "schema": "The body has members that it may not have, or lacks some.",
     "schema_changed": "The tables are not those that tcd makes: constraints may be gone.",
@@ -63,6 +65,19 @@ MEANINGS: Final = {
     "version": "A record of a version that is not known.",
     "wrong_origin": "A checkpoint of another log.",
 }
+
+
+#: What hostile rows may raise where they say what cannot be: a finding, never the end of an audit.
+HOSTILE: Final = (
+    TcdError,
+    ArithmeticError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import msgspec
 
 from tcd.ledger.auditing.sources import Row, Store
 from tcd.ledger.auditing.spill import Spill
-from tcd.ledger.findings import Audit
+from tcd.ledger.findings import HOSTILE, Audit
 from tcd.risk_av import Controller, Terms, stream_digest
 from tcd.risk_av.errors import ReplayError
 from tcd.risk_av.events import Configured, EpochOpened, Event, Leased, PoolShared, Reserved, event_from_json
@@ -139,8 +139,9 @@ class Budgets:
         events = self._events(store, bound, at, progress)
         try:
             controller.fold(events)
-        except ReplayError as error:
-            self._audit.note("event_mismatch", f"event {at[0]}", str(error.detail))
+        except HOSTILE as error:
+            detail = error.detail if isinstance(error, ReplayError) else f"{type(error).__name__}: {error}"[:200]
+            self._audit.note("event_mismatch", f"event {at[0]}", detail)
             # the sums go on; what follows from a changed event cannot be told from a changed one
             for _ in events:
                 pass
@@ -158,10 +159,10 @@ class Budgets:
                 at[0], expected = position, position + 1
                 try:
                     event = event_from_json(json.loads(text))
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    self._sum(event, position)
+                except HOSTILE as error:
                     self._audit.note("event_malformed", f"event {position}", f"{type(error).__name__}")
                     continue
-                self._sum(event, position)
                 yield event
             progress(expected)
             if page[-1][0] >= bound:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tcd.ledger.auditing.sources import Row, Store
-from tcd.ledger.findings import Audit
+from tcd.ledger.findings import HOSTILE, Audit
 from tcd.receipts.erasure import PREFIX, runs_of
 
 #: Findings of one kind; the others are counted in the last one.
@@ -56,6 +57,9 @@ class Erasures:
         """An `erase` record, within what is audited: what it names is gone, and its heads are those in the log."""
         where, kept = f"receipt {row.idx}", 0
         digest = hashlib.sha256(PREFIX)
+        if any(end > row.idx for _, end in runs_of(value)):
+            self._audit.note("erasure_mismatch", where, "it names receipts that are not before it")
+            return
         for first, end in runs_of(value):
             for at in range(first, end):
                 self._named.add(at)
@@ -77,9 +81,10 @@ class Erasures:
         while page := self._store.erasures(at):
             for index, body in page:
                 at = index + 1
-                for first, end in runs_of(json.loads(body)):
-                    for place in range(first, min(end, bound)):
-                        self._named.add(place)
+                with contextlib.suppress(*HOSTILE):
+                    for first, end in runs_of(json.loads(body)):
+                        for place in range(first, min(end, bound)):
+                            self._named.add(place)
         found = list(_few(self._gone.missing_from(self._named)))
         for place in found[:_MOST]:
             self._audit.note("body_missing", f"receipt {place}", "no erase record names it")

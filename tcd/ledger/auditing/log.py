@@ -74,6 +74,9 @@ class Log:
     def _stored_one(self, size: int, root: bytes, note: bytes, found: bytes | None, origin: str) -> None:
         where = f"checkpoint {size}"
         self._audit.counts["checkpoints"] += 1
+        if type(root) is not bytes or type(note) is not bytes:
+            self._audit.note("row_malformed", where, "values of other types")
+            return
         if found is None:
             self._audit.note("rollback", where, f"the ledger has {self._tree.size} receipts")
         elif found != root:

@@ -97,6 +97,9 @@ class PostgresStore:
         for table in _GUARDED:
             if self._rows(_GUARD, table, f"{table}_kept") == []:
                 yield "guard_missing", f"trigger {table}_kept", "rows could be changed"
+        for table in ("receipt", "event"):
+            for (index,) in self._rows(f"SELECT idx FROM tcd_{table} WHERE idx < 0 ORDER BY idx LIMIT 20"):  # noqa: S608
+                yield "row_malformed", f"{table} {index}", "there is no such position"
         for (index,) in self._rows(_ORPHANS):
             yield "orphan_body", f"body {index}", "no receipt has it"
 

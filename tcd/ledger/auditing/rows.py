@@ -24,7 +24,7 @@ class Rows:
         self.origin = origin
 
     def read(self, row: Row) -> dict[str, Any] | None:
-        """Check a row; its body, None where it was erased, is another one or cannot be read."""
+        """Check a row; its body, None where it was erased, is another one, is not signed or cannot be read."""
         where = f"receipt {row.idx}"
         if row.body is None:
             self._audit.counts["bodies erased"] += 1
@@ -52,10 +52,10 @@ class Rows:
             self._audit.note("row_mismatch", where, "a column differs from the body")
         if value["origin"] != self.origin:
             self._audit.note("key_not_authorised", where, f"origin {value['origin']!r}")
-        self._signed(row, where, value)
-        return value
+        # what nobody signed is not looked at
+        return value if self._signed(row, where, value) else None
 
-    def _signed(self, row: Row, where: str, value: dict[str, Any] | None) -> None:
+    def _signed(self, row: Row, where: str, value: dict[str, Any] | None) -> bool:
         try:
             told = value if value is not None else {"kid": row.kid}
             key = resolve_key(told, self._policy, None)
@@ -69,3 +69,5 @@ class Rows:
             check_signature(key, told, row.head.hex(), row.sig.hex(), self._policy)
         except VerificationError as error:
             self._audit.note(error.code, where, error.detail)
+            return False
+        return True

@@ -16,12 +16,15 @@ from tcd.ledger.auditing.rows import Rows
 from tcd.ledger.auditing.sources import Row, Sizes, Store
 from tcd.ledger.auditing.statistics import Statistics
 from tcd.ledger.auditing.tips import Tip, Tips
-from tcd.ledger.findings import Audit
+from tcd.ledger.findings import HOSTILE, Audit
 from tcd.receipts.report import VerifyPolicy
 from tcd.receipts.witnessing import Seen
 
 #: Of the report's form.
 VERSION: Final = "tcd.audit/1"
+#: Rows between two rows that cannot be missing: positions of the second one are made up.
+_FAR: Final = 1 << 32
+_HASH: Final = 32
 Progress = Callable[[int, int, str], None]
 
 
@@ -90,6 +93,18 @@ class Result:
         }
 
 
+def _formed(row: Row) -> bool:
+    """Whether values are of the types that the columns have."""
+    integers, texts, raw = (row.idx, row.seq, row.ts_us), (row.kid, row.typ, row.tenant), (row.sig, row.prev)
+    return (
+        all(type(value) is int for value in integers)
+        and all(type(value) is str for value in texts)
+        and all(type(value) is bytes for value in raw)
+        and all(type(value) is bytes and len(value) == _HASH for value in (row.head, row.chain))
+        and (row.body is None or type(row.body) is bytes)
+    )
+
+
 def run(store: Store, asked: Asked, *, progress: Progress = lambda *_: None) -> Result:
     """Audit a ledger, reading only.
 
@@ -139,10 +154,16 @@ class _Run:
             for row in page:
                 if row.idx >= bound:
                     break
+                if row.idx - expected > _FAR:
+                    self.audit.note("index_gap", f"receipt {expected}", f"the next row is {row.idx}: no more is read")
+                    return
                 if row.idx != expected:
                     detail = f"rows {expected}..{row.idx - 1} are missing"
                     self.audit.note("index_gap", f"receipt {expected}", detail)
                 expected = row.idx + 1
+                if not _formed(row):
+                    self.audit.note("row_malformed", f"receipt {row.idx}", "values of other types")
+                    continue
                 if self.asked.tenant in {None, row.tenant}:
                     self._record(row)
                 log.append(row, self.rows.origin)
@@ -161,8 +182,13 @@ class _Run:
             self.erasures.gone(row)
         if value is None:
             tip.at = -1
-        else:
+            return
+        try:
             self._members(row, value, tip)
+        except HOSTILE as error:
+            # signed, of the schema, and impossible all the same
+            self.audit.note("row_malformed", f"receipt {row.idx}", f"{type(error).__name__}: {error}"[:200])
+            tip.at = -1
 
     def _members(self, row: Row, value: Mapping[str, Any], tip: Tip) -> None:
         """What a body says, by its type."""

@@ -164,6 +164,16 @@ class SqliteStore:
             for (text,) in self._rows("PRAGMA integrity_check(20)"):
                 if text != "ok":
                     yield "storage", "file", str(text)
+        yield from self._tables()
+        for table in ("receipt", "event"):
+            for (index,) in self._rows(f"SELECT idx FROM {table} WHERE idx < 0 ORDER BY idx LIMIT 20"):  # noqa: S608
+                yield "row_malformed", f"{table} {index}", "there is no such position"
+        orphans = "SELECT idx FROM body WHERE NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.idx = body.idx) LIMIT 20"
+        for (index,) in self._rows(orphans):
+            yield "orphan_body", f"body {index}", "no receipt has it"
+
+    def _tables(self) -> Iterator[tuple[str, str, str]]:
+        """Triggers and tables that are not as tcd makes them."""
         made = _schema()
         there = dict(self._rows("SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"))
         for table in _GUARDS:
@@ -174,9 +184,6 @@ class SqliteStore:
             if there.get(name) != made[name]:
                 what = "it was made in another way" if name in there else "it is missing"
                 yield "schema_changed", f"table or index {name}", what
-        orphans = "SELECT idx FROM body WHERE NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.idx = body.idx) LIMIT 20"
-        for (index,) in self._rows(orphans):
-            yield "orphan_body", f"body {index}", "no receipt has it"
 
 
 def _schema() -> dict[str, str]:

@@ -127,7 +127,7 @@ async def written(folder: Path, writer: Writer, *, sessions: int = SESSIONS) -> 
     return made
 
 
-def make(folder: Path, seed: int = 0, writer: Writer | None = None) -> Ledger:
+def make(folder: Path, seed: int = 0, writer: Writer | None = None, *, sessions: int = SESSIONS) -> Ledger:
     """The same, outside a loop."""
     folder.mkdir(parents=True, exist_ok=True)
-    return asyncio.run(written(folder, writer or Writer(seed)))
+    return asyncio.run(written(folder, writer or Writer(seed), sessions=sessions))
