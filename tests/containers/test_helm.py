@@ -119,7 +119,7 @@ def test_the_admin_plane_is_reached_by_a_forwarded_port_alone() -> None:
     namespace = next(d for d in documents if d["kind"] == "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     assert made.keys() == {"StatefulSet", "NetworkPolicy", "Role"}
-    # one of them keeps principals and nonces, on a volume; nothing of it is on the pod's address
+    # nothing of it is on the pod's address
     assert made["StatefulSet"]["spec"]["replicas"] == 1
     (container,) = made["StatefulSet"]["spec"]["template"]["spec"]["containers"]
     settings = {v["name"]: v.get("value") for v in container["env"]}

@@ -67,13 +67,13 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="folder for scale.md, scale.json and the plots")
-    parser.add_argument("--epochs", type=int, default=10_000, help="of each sound world")
+    parser.add_argument("--epochs", type=int, default=4_000, help="of each sound world")
     parser.add_argument("--numbers", action="store_true", help="simulate nothing")
     given = parser.parse_args()
     if given.numbers:
         found = json.loads((REPORTS / "scale.json").read_text())
     else:
-        found = simulate(epochs=given.epochs, broken_epochs=1_000, sessions=40_000)
+        found = simulate(epochs=given.epochs, broken_epochs=1_000, sessions=20_000)
     found = {**found, "plan": numbers()}
     _report(given.out, "scale", found, report.markdown, report.plots)
 

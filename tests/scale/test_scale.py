@@ -31,7 +31,7 @@ def test_a_tenant_with_its_whole_alpha_in_each_cell_is_seen() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", SOUND)
 def test_false_alarms_over_cells_at_length(name: str) -> None:
-    found = sound(name, epochs=10_000, seed=2)
+    found = sound(name, epochs=4_000, seed=2)
     assert found.ok, found
 
 
