@@ -24,9 +24,7 @@ def test_each_part_dies_under_load_and_nothing_is_lost() -> None:
     for row in faults:
         # it comes back by itself
         assert row["after"]["per_second"] > 0, row
-    # sessions keep their shim but where it went
-    assert found["whole"]["joined"] == 0
-    assert faults[0]["joined"] == 0
+    # sessions of a shim that went begin anew elsewhere; who goes where is `test_balancer`'s
     assert faults[1]["joined"] > 0
     # the others score: a Triton that dies under a row costs no decision
     assert faults[0]["degraded"] == 0
