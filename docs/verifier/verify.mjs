@@ -4,6 +4,8 @@
 //        node verify.mjs --vectors vectors/receipts.json exit 0 when every case gets its verdict and code
 // Node 16 or newer.
 // RECEIPTS: an array of {receipt, receipt_body, receipt_sig, proof?}; more than one are consecutive records of a chain.
+// Where a body was erased, {receipt, receipt_sig, erased: {kid, origin, suite, tenant}, proof?}: then the code is `erased`
+// at best.
 // Checked: canonical bytes, members of each type, head, pinned key and its validity, signatures of both suites, links;
 // of a proof: inclusion, origin and signatures of the checkpoint, order in the log, keys compromised at a size.
 // NOT checked: witness segments, e-process replay, cosignatures of witnesses.
@@ -458,12 +460,31 @@ function single(keys, { receipt: head, receipt_body: text, receipt_sig: sig, pro
   return { body, head, index };
 }
 
-function link(before, after) {
+// what is left of a record whose body was erased: its head, who signed it, and where the log has it
+function left(keys, { receipt: head, receipt_sig: sig, erased, proof }) {
+  need(record({ kid: hexOf(16), suite: (value) => SUITES.has(value), ...all(name, 'origin', 'tenant') })(erased), 'schema');
+  need(hex(head, 32), 'head_mismatch');
+  const key = keys.get(erased.kid);
+  need(key, 'unknown_key');
+  need(key.purpose === 'receipt' && key.origin === erased.origin && key.alg === erased.suite, 'key_not_authorised');
+  need(!key.tenants || key.tenants.includes(erased.tenant), 'key_not_authorised');
+  const raw = Buffer.from(head, 'hex');
+  const index = typeof proof === 'string' ? inLog(keys, { origin: erased.origin, ts_us: 0 }, raw, proof) : undefined;
+  const stolen = key.compromised_after_size;
+  need(stolen === undefined || (index !== undefined && index < BigInt(stolen)), 'key_not_valid');
+  need(hex(sig, SUITES.get(erased.suite)), 'bad_signature');
+  const prefix = Buffer.from(`tcd/receipt/v2/sig\0${erased.suite}\0`);
+  const message = Buffer.concat([prefix, Buffer.from(erased.kid, 'hex'), raw]);
+  need(signed(key, message, Buffer.from(sig, 'hex'), Buffer.from('tcd/receipt/v2')), 'bad_signature');
+  return { head, index };
+}
+
+function link(before, after, skipped) { // `skipped` erased records are between them
   const [a, b] = [before.body.chain, after.body.chain];
   need(a.id === b.id, 'chain_id');
-  need(a.seq !== b.seq || before.head === after.head, 'fork');
-  need(b.seq === a.seq + 1, 'seq_gap');
-  need(b.prev === before.head, 'prev_mismatch');
+  need(skipped || a.seq !== b.seq || before.head === after.head, 'fork');
+  need(b.seq === a.seq + 1 + skipped, 'seq_gap');
+  need(skipped || b.prev === before.head, 'prev_mismatch');
   need(before.body.ts_us <= after.body.ts_us, 'time_order');
   need(before.index === undefined || after.index === undefined || before.index < after.index, 'log_chain_mismatch');
 }
@@ -472,12 +493,21 @@ function run(keys, receipts) {
   if (!Array.isArray(receipts) || receipts.length < 1 || receipts.length > 1024) throw new Error('1..1024 receipts');
   let index = 0;
   try {
-    let before = null;
+    let [before, last, skipped, gone] = [null, null, 0, -1];
     for (; index < receipts.length; index += 1) {
-      const found = single(keys, receipts[index] ?? {});
-      if (before) link(before, found);
-      before = found;
+      const item = receipts[index] ?? {};
+      const erased = item.erased !== undefined;
+      const found = erased ? left(keys, item) : single(keys, item);
+      if (!erased) {
+        if (before) link(before, found, skipped);
+        if (skipped) need(found.body.chain.prev === last.head && found.body.chain.seq >= skipped, 'prev_mismatch');
+      }
+      need(!last || last.index === undefined || found.index === undefined || last.index < found.index,
+        'log_chain_mismatch');
+      if (erased && gone < 0) gone = index;
+      [before, skipped, last] = erased ? [before, skipped + 1, found] : [found, 0, found];
     }
+    if (gone >= 0) return { ok: false, code: 'erased', index: gone };
     return { ok: true, code: 'ok', records: receipts.length };
   } catch (error) {
     if (!(error instanceof Refused)) throw error;

@@ -14,6 +14,7 @@ from tcd.ledger import Ledger, StoredReceipt
 from tcd.receipts import KeySet, Receipt
 from tcd.receipts.bundle import MAX_BUNDLE, write_bundle
 from tcd.receipts.checkpoint import TlogProof
+from tcd.receipts.erasure import ErasedBody, Left
 from tcd.receipts.errors import MalformedTile
 from tcd.receipts.tiles import WIDTH, Tile, pack_entries
 from tcd.receipts.verify_chain import MAX_RECORDS
@@ -209,15 +210,15 @@ class LogService:
         """The chain of a receipt from record `first` on, as far as the newest checkpoint has it, as a bundle.
 
         Raises:
-            NotFound: no such receipt, or bodies of its chain were erased.
+            NotFound: no such receipt, or nothing is kept of it.
             Unavailable: no checkpoint covers the records yet.
         """
         stored = await self._stored(head)
-        if stored.receipt is None:
-            msg = "the body of this receipt was erased"
+        if stored.kept is None:
+            msg = "the body of this receipt is not kept"
             raise NotFound(msg)
         async with self._bundling:
-            records = await self._ledger.chain_records(stored.receipt.chain, first=first, limit=MAX_RECORDS)
+            records = await self._ledger.chain_records(stored.kept.chain, first=first, limit=MAX_RECORDS)
             newest = self.checkpointer.newest
             covered = [record for record in records if newest is not None and record.index < newest.size]
             if newest is None or not covered:
@@ -226,16 +227,25 @@ class LogService:
             return await self._written(covered, newest)
 
     async def _written(self, records: Sequence[StoredReceipt], newest: Published) -> bytes:
-        receipts = [record.receipt for record in records if record.receipt is not None]
-        if len(receipts) < len(records):
-            msg = "bodies of this chain were erased"
-            raise NotFound(msg)
+        keys = self.keys()
+        receipts = [record.receipt or _left(record, keys) for record in records]
         proofs: list[bytes] = []
         size = 0
         for record, receipt in zip(records, receipts, strict=True):
             proofs.append(await self._proof(record, newest))
-            size += len(receipt.body) + 2 * len(receipt.sig) + len(proofs[-1])
+            size += (0 if isinstance(receipt, Left) else len(receipt.body)) + 2 * len(receipt.sig) + len(proofs[-1])
             # quotes of the body are escaped in the file
             if size > MAX_BUNDLE * 3 // 4:
                 break
         return await asyncio.to_thread(write_bundle, receipts[: len(proofs)], proofs=proofs)
+
+
+def _left(record: StoredReceipt, keys: KeySet) -> Left:
+    """What a bundle has of a receipt whose body was erased."""
+    stub = record.stub
+    key = None if stub is None else keys.get(stub.kid)
+    if stub is None or key is None:
+        msg = "bodies of this chain are not kept, or their key is not known any more"
+        raise NotFound(msg)
+    body = ErasedBody(stub.kid, key.alg, key.origin, stub.tenant)
+    return Left(bytes.fromhex(record.head), stub.sig, stub.seq, stub.prev, body)

@@ -4,7 +4,8 @@
 
     {"v": "tcd.bundle/1", "receipts": [receipt, ...], "start"?: {"seq", "head"}, "end"?: {"seq", "head"},
      "consistency"?: [{"old", "size", "path": [64 hex digits, ...]}, ...]}
-    receipt: {"body", "head", "sig"}, and what is there of "proof" (tlog-proof), "req", "comp", "e" (disclosed
+    receipt: {"body", "head", "sig"} or, where its body was erased, {"erased": {"kid", "origin", "suite", "tenant"},
+             "head", "sig", "proof"?}; and what is there of "proof" (tlog-proof), "req", "comp", "e" (disclosed
              objects), "witness" (disclosed segments), "terms", "previous_eproc"
 
 A bundle is RFC 8785 bytes, nothing before or after them. What is in it must verify: nothing is optional to check.
@@ -20,9 +21,11 @@ from typing import Any, Final
 
 from tcd.errors import InvalidRequest, TcdError, VerificationError
 from tcd.receipts import jcs
+from tcd.receipts.body import SUITES
 from tcd.receipts.checkpoint import LogHead, TlogProof
 from tcd.receipts.checks import Anchor
-from tcd.receipts.errors import Equivocation, MalformedBundle, SchemaMismatch
+from tcd.receipts.erasure import ErasedBody, Left
+from tcd.receipts.errors import Equivocation, Erased, MalformedBundle, SchemaMismatch
 from tcd.receipts.issue import Receipt
 from tcd.receipts.merkle import check_consistency
 from tcd.receipts.note import parse_note
@@ -31,6 +34,7 @@ from tcd.receipts.schema import Check, hexadecimal, integer, listing, one_of, pa
 from tcd.receipts.seen import check_seen
 from tcd.receipts.verify import verify_single
 from tcd.receipts.verify_chain import MAX_RECORDS, verify_chain
+from tcd.receipts.verify_erased import verify_erased
 from tcd.receipts.witnessing import Seen
 
 VERSION: Final = "tcd.bundle/1"
@@ -58,9 +62,25 @@ _DISCLOSED: Final[dict[str, Check]] = {
 _RECEIPT: Final = record(
     {"body": text(512_000, 1), "head": hexadecimal(32), "sig": pattern("(?:[0-9a-f]{2}){64,2484}")}, _DISCLOSED
 )
+_ERASED: Final = record(
+    {
+        "erased": record(
+            {"kid": hexadecimal(16), "origin": text(128, 1), "suite": one_of(*SUITES), "tenant": text(128, 1)}
+        ),
+        "head": hexadecimal(32),
+        "sig": pattern("(?:[0-9a-f]{2}){64,2484}"),
+    },
+    {"proof": text(131_072, 1)},
+)
+
+
+def _item(value: Any) -> None:
+    (_ERASED if type(value) is dict and "erased" in value else _RECEIPT)(value)
+
+
 _STEP: Final = record({"old": integer(1), "size": integer(1), "path": listing(hexadecimal(32), 64)})
 _BUNDLE: Final = record(
-    {"v": one_of(VERSION), "receipts": listing(_RECEIPT, MAX_RECORDS, 1)},
+    {"v": one_of(VERSION), "receipts": listing(_item, MAX_RECORDS, 1)},
     {"start": _ANCHOR, "end": _ANCHOR, "consistency": listing(_STEP, 64, 1)},
 )
 
@@ -100,7 +120,7 @@ class BundleReport:
 
 
 def write_bundle(
-    receipts: Sequence[Receipt],
+    receipts: Sequence[Receipt | Left],
     *,
     proofs: Sequence[bytes] | None = None,
     disclosures: Sequence[Mapping[str, Any]] | None = None,
@@ -110,7 +130,7 @@ def write_bundle(
     """A bundle of consecutive records of one chain.
 
     Args:
-        receipts: oldest first.
+        receipts: oldest first; what is left where a body was erased.
         proofs: `tlog-proof@v1` text of each.
         disclosures: of each, members of a bundle's receipt to add, such as `req`.
         end: the record that is known to be the last one.
@@ -118,7 +138,11 @@ def write_bundle(
     """
     items: list[dict[str, Any]] = []
     for number, receipt in enumerate(receipts):
-        item: dict[str, Any] = {"body": receipt.body_text, "head": receipt.head_hex, "sig": receipt.sig_hex}
+        item: dict[str, Any] = {"head": receipt.head.hex(), "sig": receipt.sig.hex()}
+        if isinstance(receipt, Left):
+            item["erased"] = receipt.body.members()
+        else:
+            item["body"] = receipt.body_text
         if proofs is not None:
             item["proof"] = proofs[number].decode("utf-8")
         items.append({**item, **(disclosures[number] if disclosures is not None else {})})
@@ -206,7 +230,7 @@ def verify_bundle(
     start = _anchor(value.get("start"))
     try:
         chain = verify_chain(
-            [item["body"] for item in items],
+            [_body(item) for item in items],
             heads=[item["head"] for item in items],
             sigs=[item["sig"] for item in items],
             proofs=proofs if any(proofs) else None,
@@ -220,10 +244,15 @@ def verify_bundle(
         raise MalformedBundle(error.detail) from error
     reports: list[Report] = []
     for number, item in enumerate(items):
+        body = _body(item)
+        if isinstance(body, ErasedBody):
+            found = verify_erased(body, head=item["head"], sig=item["sig"], policy=policy, proof=item.get("proof"))
+            reports.append(found)
+            continue
         before = items[number - 1] if number else None
         reports.append(
             verify_single(
-                item["body"],
+                body,
                 head=item["head"],
                 sig=item["sig"],
                 policy=policy,
@@ -231,7 +260,7 @@ def verify_bundle(
                 comp_obj=item.get("comp"),
                 e_obj=item.get("e"),
                 witness_segments=item.get("witness"),
-                previous=None if before is None else before["body"],
+                previous=None if before is None else before.get("body"),
                 anchor=start if before is None else None,
                 previous_eproc=item.get("previous_eproc"),
                 terms=item.get("terms"),
@@ -239,8 +268,10 @@ def verify_bundle(
             )
         )
     good = all(report.ok for report in reports) and chain.ok
-    log, newest = _log(value, proofs, reports[0], seen)
-    bad = next((report.code for report in (*reports, chain) if not report.ok), None)
+    log, newest = _log(value, proofs, _origin(items[0], reports[0]), seen)
+    # what is erased is the least of what can be wrong
+    codes = [report.code for report in (*reports, chain) if not report.ok]
+    bad = next((code for code in codes if code != Erased.code), codes[0] if codes else None)
     bad = bad if bad is not None or log in {"ok", "absent"} else log
     tail = next(check.status for check in chain.checks if check.name == "tail")
     complete = bad is None and start is None and tail == "pass"
@@ -249,8 +280,20 @@ def verify_bundle(
     )
 
 
+def _body(item: Mapping[str, Any]) -> str | ErasedBody:
+    erased = item.get("erased")
+    return item["body"] if erased is None else ErasedBody(**erased)
+
+
+def _origin(item: Mapping[str, Any], report: Report) -> str | None:
+    """Of the log; None where the first receipt cannot be read."""
+    if "erased" in item:
+        return str(item["erased"]["origin"])
+    return None if report.body is None else str(report.body["origin"])
+
+
 def _log(
-    value: Mapping[str, Any], proofs: Sequence[str | None], first: Report, seen: Mapping[str, Seen] | None
+    value: Mapping[str, Any], proofs: Sequence[str | None], origin: str | None, seen: Mapping[str, Seen] | None
 ) -> tuple[str, tuple[str, Seen] | None]:
     """Code of all checkpoints together, whose signatures the receipts' reports judge, and the newest of them."""
     heads: dict[int, tuple[LogHead, bytes]] = {}
@@ -263,9 +306,8 @@ def _log(
             if known.root != head.root:
                 msg = f"two logs of {head.size} leaves in one bundle"
                 raise Equivocation(msg)
-        if not heads or first.body is None:
+        if not heads or origin is None:
             return ("malformed_bundle" if steps else "absent"), None
-        origin = str(first.body["origin"])
         before = (seen or {}).get(origin)
         newest, note = heads[max(heads)]
         roots = {size: head.root for size, (head, _) in heads.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
@@ -19,6 +20,40 @@ PREFIX: Final = b"tcd/erase/v1\0"
 #: Runs in one record; the profile allows 512 members and elements in all.
 MAX_RUNS: Final = 200
 REASONS: Final = ("subject", "age")
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedBody:
+    """Stands for a body that was erased: what a verifier needs to check the signature of its head.
+
+    Nobody signed these but the head itself: that they fit is shown by the signature.
+    """
+
+    kid: str
+    suite: str
+    origin: str
+    tenant: str
+
+    def members(self) -> dict[str, str]:
+        """The members of the same names that the body had."""
+        return {"kid": self.kid, "suite": self.suite, "origin": self.origin, "tenant": self.tenant}
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of a receipt whose body was erased.
+
+    Attributes:
+        head, sig: as they were.
+        seq, prev: its place in its chain, as the ledger has it; shown by its neighbours.
+        body: in the place of the body.
+    """
+
+    head: bytes
+    sig: bytes
+    seq: int
+    prev: str
+    body: ErasedBody
 
 
 def runs(places: Sequence[int]) -> list[tuple[int, int]]:

@@ -24,6 +24,7 @@
     |  +- Fork             fork                two records with one sequence number
     |  +- Truncated        truncated
     +- TimeOrder           time_order
+    +- Erased              erased              the body was erased; nothing else is wrong
     +- PolicyRefused       policy              the verifier's policy refuses it
     +- ReplayMismatch      replay_mismatch     the e-process does not follow
     +- BadInclusion        bad_inclusion       the leaf is not in the log by this proof
@@ -175,6 +176,12 @@ class TimeOrder(VerificationError):
     code = "time_order"
 
 
+class Erased(VerificationError):
+    """The body was erased: what is left of the receipt is in order, and what it said cannot be shown any more."""
+
+    code = "erased"
+
+
 class PolicyRefused(VerificationError):
     """The verifier's policy refuses the receipt."""
 
@@ -277,7 +284,7 @@ BY_CODE: Final = {
     for cls in (
         *(LimitExceeded, NotCanonical, BadNumber, BadString, SchemaMismatch, UnknownVersion, HeadMismatch),
         *(UnknownKey, BadKey, KeyNotAuthorised, KeyNotValid, MissingSignature, BadSignature, NotConcordant),
-        *(WitnessMismatch, ChainMismatch, SeqGap, PrevMismatch, Fork, Truncated, TimeOrder, PolicyRefused),
+        *(WitnessMismatch, ChainMismatch, SeqGap, PrevMismatch, Fork, Truncated, TimeOrder, Erased, PolicyRefused),
         *(ReplayMismatch, BadInclusion, LeafMismatch, LogChainMismatch, InconsistentLog, Rollback, Equivocation),
         *(MalformedNote, MalformedCheckpoint, MalformedTile, MalformedKeyset, MalformedBundle, WrongOrigin, NoQuorum),
         CheckSkipped,
