@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -48,7 +49,7 @@ _WHY: Final = {
 class Filler:
     """`tcd_decision` of a library; holds the interpreter's lock, because it takes less time than handing that over."""
 
-    __slots__ = ("_at", "_call", "_out", "_view")
+    __slots__ = ("_at", "_call", "_lock", "_out", "_view")
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """Fill by `library`."""
@@ -56,6 +57,8 @@ class Filler:
         self._out = (ctypes.c_char * (_HEAD + _MAX_BODY))()
         self._at = ctypes.addressof(self._out)
         self._view = memoryview(self._out).cast("B")
+        # between a call and the copy of what it wrote another thread may run
+        self._lock = threading.Lock()
 
     def __call__(
         self,
@@ -75,17 +78,22 @@ class Filler:
         """
         places: list[int] = []
         for signal in signals:
-            if signal.dtype is not _FLOAT or not signal.flags.c_contiguous or signal.size > _MAX_VALUES:
+            if (
+                (signal.dtype is not _FLOAT and signal.dtype != _FLOAT)
+                or not signal.flags.c_contiguous
+                or signal.size > _MAX_VALUES
+            ):
                 msg = f"a signal is contiguous FP32 of at most {_MAX_VALUES} values"
                 raise ValueError(msg)
             places += (address(signal), signal.size) if signal.size else (0, 0)
         size = -1 if request is None else len(request)
         call = _CALL.pack(len(template), size, len(components), exact, *places, *reals, random)
-        found = self._call(template, request, components, call, self._at)
-        if found < 0:
-            raise Refused(found)
-        view = self._view
-        return view[:_HEAD].tobytes(), view[_HEAD : _HEAD + found].tobytes()
+        with self._lock:
+            found = self._call(template, request, components, call, self._at)
+            if found < 0:
+                raise Refused(found)
+            view = self._view
+            return view[:_HEAD].tobytes(), view[_HEAD : _HEAD + found].tobytes()
 
 
 def sha256(library: ctypes.CDLL, data: bytes, *, plain: bool = False) -> bytes:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import struct
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +158,21 @@ def test_a_number_is_hex64(filler: Filler) -> None:
     for value in (0.0, -0.0, 1.5, -1e300):
         body = filler(MARKS[3].encode(), None, COMPONENTS_JSON, 1, filling.NO_WINDOWS, [value] * 20, RANDOM)[1]
         assert body.decode() == struct.pack(">d", value + 0.0).hex()
+
+
+def test_threads_share_a_filler(filler: Filler) -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def mine(number: int) -> bool:
+        # long in the kernel, so that most switches come right after it
+        window = np.arange(16_000, dtype=np.float32) * np.float32(number + 1)
+        given = (COMPONENTS_JSON, 1, (window, *filling.NO_WINDOWS[1:]), [float(number)] * filling.REALS, RANDOM)
+        want = filler(WITNESS.encode(), None, *given)
+        return all(filler(WITNESS.encode(), None, *given) == want for _ in range(300))
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(mine, range(4)))
+    finally:
+        sys.setswitchinterval(before)
