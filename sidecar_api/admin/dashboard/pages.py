@@ -136,6 +136,7 @@ class Pages:
             "overview.html",
             here="overview",
             blocked=blocked,
+            most=_BLOCKED,
             counts=figures.legend(counts),
             whole=whole,
             total=sum(counts.values()),
