@@ -14,6 +14,7 @@ from typing import Any
 from sidecar_api.bindings import Bindings
 from sidecar_api.budget import Budget, controller_params
 from sidecar_api.callers import Callers
+from sidecar_api.canary_acts import canary_act
 from sidecar_api.commit import Committer
 from sidecar_api.decision_log import DecisionLog
 from sidecar_api.derived import epoch_length, judge_rules
@@ -40,6 +41,7 @@ from sidecar_api.service import Parts, Service
 from sidecar_api.sessions import SessionTable
 from sidecar_api.settle import Judge
 from sidecar_api.shared_budget import SharedBudget
+from sidecar_api.signal_log import SignalLog
 from sidecar_api.state import StateService
 from sidecar_api.states import StateKeeper
 from sidecar_api.stores import memory_ledger
@@ -49,6 +51,7 @@ from sidecar_api.trusting import TrustFeed
 from sidecar_api.verification import Verifier
 from tcd import __version__
 from tcd.bundles import configured
+from tcd.calibration.store import AssetDirectory
 from tcd.config import Settings
 from tcd.journal import Journal
 from tcd.ledger import Ledger
@@ -186,6 +189,9 @@ def _service(
             gpu=edges.gpu,
             patches=_patches(settings, edges, judge),
             punctual=isinstance(scorer, MicroBatcher),
+            judge_canary=canary_act(assets.directory, judge, parts.logs)
+            if isinstance(assets, AssetDirectory)
+            else None,
         )
     )
 
@@ -196,13 +202,16 @@ class _Shared:
 
     idempotency: Idempotency
     exporter: Exporter
+    logs: LogWriter
 
 
 def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -> Runtime:
     logs = LogWriter(level=settings.log_level, limit=settings.log_queue)
     policies = configured(settings.policies, settings.policies_json)
     ledger = edges.ledger or memory_ledger(settings)
-    shared = _Shared(Idempotency(ledger, ttl=settings.idempotency_ttl_s), edges.exporter or make_exporter(settings))
+    shared = _Shared(
+        Idempotency(ledger, ttl=settings.idempotency_ttl_s), edges.exporter or make_exporter(settings), logs
+    )
     keyring = _keyring(settings, edges, logs)
     receipts = _receipts(settings, edges, keyring)
     checks = dict(edges.checks or {})
@@ -225,6 +234,7 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
     )
     judge.pressure.objective = settings.slo_ms / 1000.0
     judge.trust = _trust(settings, edges)
+    judge.signals = _signals(settings, edges)
     if receipts is not None:
         judge.mender = Mender(ledger, receipts, judge.put)
     service = _service(settings, scorer, assets, edges, judge, bindings, shared)
@@ -289,6 +299,13 @@ def _trust(settings: Settings, edges: Edges) -> TrustFeed | None:
     if not settings.trust_enable:
         return None
     return TrustFeed(settings, journal=_journal(edges, TRUST_FILE), clock=lambda: edges.now_us() / 1e6)
+
+
+def _signals(settings: Settings, edges: Edges) -> SignalLog | None:
+    if settings.signal_log is None:
+        return None
+    most = settings.signal_log_mib << 20
+    return SignalLog(settings.signal_log, most=most, share=settings.signal_log_share, boot=edges.now_us())
 
 
 def _patches(settings: Settings, edges: Edges, judge: Judge) -> Patches:

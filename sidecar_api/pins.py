@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Protocol
 
 from tcd.calibration.assets import (
     AssetSet,
+    Canary,
     DetectorAsset,
     MaskCalibration,
     MultivariateAsset,
@@ -207,6 +208,11 @@ class Resolver:
     def current(self) -> AssetSet:
         """The assets in use."""
         return self._assets.current()
+
+    @property
+    def canary(self) -> Canary | None:
+        """The candidate on trial, in the assets that the newest pins are of."""
+        return None if self._set is None else self._set.canary
 
     def retune(self, alpha: float) -> None:
         """Resolve for another budget of an epoch from now on."""

@@ -76,7 +76,7 @@ def replay(decisions: Iterable[tuple[Mapping[str, Any], Any]], assets: AssetSet)
         if body["decision"]["cause"] == "degraded":
             yield Replayed(seq, scored=False, differences=())
             continue
-        row = _row(body, request, staged)
+        row = _row(body, request, staged, assets)
         result = scorer.score_rows([row])[0]
         window.commit(staged)
         hypothesis = body["av"]["hypothesis"]
@@ -87,14 +87,20 @@ def replay(decisions: Iterable[tuple[Mapping[str, Any], Any]], assets: AssetSet)
         yield Replayed(seq, scored=True, differences=tuple(name for name in made if made[name] != found.get(name)))
 
 
-def _row(body: Mapping[str, Any], request: DiagnoseRequest, staged: Staged) -> ScoreRow:
-    av = body["av"]
+def _row(body: Mapping[str, Any], request: DiagnoseRequest, staged: Staged, assets: AssetSet) -> ScoreRow:
+    av, key = body["av"], staging.key(request)
+    if assets.canary is not None:
+        # a session of the trial was judged by the candidate's assets, and its record names them
+        trial = assets.canary.key(key)
+        detector, _ = assets.detector_match(trial)
+        if detector is not None and str(detector.asset_id) == body["assets"][0]:
+            key = trial
     return ScoreRow(
         trace=staged.trace,
         entropy=staged.entropy,
         spectrum=staged.spectrum,
         features=staged.features,
-        key=staging.key(request),
+        key=key,
         alpha=unhex64(av["alloc"]),
         sup=(unhex64(av["sup"][0]), unhex64(av["sup"][1])),
         base=staging.base(request),

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import msgspec
 
@@ -21,12 +22,13 @@ from sidecar_api import staging
 from sidecar_api.bindings import Bindings
 from sidecar_api.blocks import Blocks
 from sidecar_api.budget import Budget
+from sidecar_api.canary import NOTE, STREAM, Act, Watch
 from sidecar_api.cutoff import Cutoff
 from sidecar_api.idempotency import Claim, Idempotency, payload_digest
 from sidecar_api.outcome import Answer, Call, Observer, Quota, Stages, SubjectQuotaExceeded
 from sidecar_api.pace import Pace
 from sidecar_api.patching import Patches
-from sidecar_api.pins import Resolver, Shape
+from sidecar_api.pins import Key, Resolver, Shape
 from sidecar_api.schemas import MAX_CONTEXT_MEMBERS, DiagnoseRequest
 from sidecar_api.sessions import Session, SessionTable
 from sidecar_api.settle import Judge
@@ -34,6 +36,7 @@ from sidecar_api.subjects import Subjects
 from sidecar_api.turn import JudgeRules, Turn
 from sidecar_api.windows import Staged
 from tcd.background import end
+from tcd.calibration.assets import Canary
 from tcd.config import Settings
 from tcd.contract import SUP_START, Flag
 from tcd.errors import Conflict, ScoringError, ScoringTimeout, Unavailable
@@ -73,6 +76,11 @@ class Parts:
     gpu: Callable[[], Mapping[str, float]] | None = None
     patches: Patches | None = None
     punctual: bool = False
+    judge_canary: Act | None = None
+
+
+async def _only_log(canary: Canary, verdict: str, figures: Mapping[str, Any]) -> None:
+    _LOG.warning("the canary %s is %s: %s", canary.id, verdict, figures)
 
 
 class Service:
@@ -89,6 +97,7 @@ class Service:
         self.patches = parts.patches
         self.budget = parts.budget
         self.subjects = parts.subjects
+        self.watch = Watch(parts.judge_canary or _only_log, slo=lambda: self.settings.slo_ms / 1000.0)
         self._parts = parts
         self._scorer = parts.scorer
         self._limit = Limit(settings.http_rate_cap, settings.http_rate_refill)
@@ -150,6 +159,10 @@ class Service:
     def end(self, session: Session, reason: CloseReason) -> None:
         """Close a session's hypothesis and its chain of receipts."""
         self.judge.close(session, reason)
+        if session.trial is not None:
+            self.watch.ended(session)
+        if self.judge.signals is not None:
+            self.judge.signals.ended(session, whole=reason in {"end", "idle"})
         self._parts.observer.closed(reason=reason)
 
     # -- the call ------------------------------------------------------------------------------------------
@@ -319,11 +332,7 @@ class Service:
         if session is not None:
             return session
         names = self.subjects
-        stream = (
-            names.tenant(request.tenant)
-            if self.settings.unit != "request"
-            else names.user(request.tenant, request.user)
-        )
+        stream = self._stream(subject)
         self.budget.open(stream, request.tenant, pool=names.tenant(request.tenant))
         while self.sessions.full:
             victim = self.sessions.victim(now)
@@ -343,14 +352,21 @@ class Service:
     # -- the step ------------------------------------------------------------------------------------------
 
     async def _step(self, turn: Turn) -> Answer:
+        answer = await self._decided(turn)
+        if self.watch.trial is not None and answer.observation is not None:
+            seen = answer.observation
+            self.watch.stepped(turn.session, seconds=seen.seconds, degraded=bool(seen.degraded))
+        return answer
+
+    async def _decided(self, turn: Turn) -> Answer:
         session, request = turn.session, turn.request
         self.order(session, request)
         staged = self._stage(session, request)
-        key = staging.key(request)
         shape = Shape.of(staged.mask, staged.features.shape[1], staged.spectrum.shape[0])
         turn.staged = staged
         turn.base = staging.base(request)
         for attempt in (1, 2):
+            key = self._key(session, request)
             turn.pins = self.resolver.pins(key, shape)
             why = await self.reservable(turn)
             if why:
@@ -362,6 +378,36 @@ class Service:
                 continue
             break
         return await self.judge.conclude(turn, row, result, failure)
+
+    def _key(self, session: Session, request: DiagnoseRequest) -> Key:
+        """The key of a step; that of a canary where the session is one of its."""
+        key, canary = staging.key(request), self.resolver.canary
+        if canary is None and self.watch.trial is None:
+            return key
+        self.watch.of(canary)
+        if canary is None:
+            return key
+        if not (session.canary or session.steps or session.pins) and canary.covers(session.digest, key):
+            self._try(session, canary)
+        return canary.key(key) if session.canary == canary.id else key
+
+    def _try(self, session: Session, canary: Canary) -> None:
+        """Make a generation the canary's: neither what it spends nor what it rejects is the guaranteed stream's."""
+        home, session.stream = session.stream, self._stream(session.subject, mark=STREAM)
+        session.canary = canary.id
+        try:
+            self._open_stream(session)
+        except Unavailable:
+            # no room for another stream: it is judged as all others
+            session.stream, session.canary = home, ""
+            return
+        session.home, session.notes = home, (*session.notes, NOTE)
+        self.watch.began(session)
+
+    def _stream(self, subject: tuple[str, str, str], *, mark: str = "") -> str:
+        tenant, user, _ = subject
+        names = self.subjects
+        return names.tenant(tenant + mark) if self.settings.unit != "request" else names.user(tenant + mark, user)
 
     def routes(self, reservation: Reservation | None) -> bool:
         """Whether a row can trigger: blocks are judged when the session closes."""
@@ -415,7 +461,8 @@ class Service:
     def _open_stream(self, session: Session) -> None:
         # the stream may have gone to rest since the session began
         tenant = session.subject[0]
-        self.budget.open(session.stream, tenant, pool=self.subjects.tenant(tenant))
+        pool = self.subjects.tenant(tenant + (STREAM if session.canary else ""))
+        self.budget.open(session.stream, tenant, pool=pool)
 
     def pin(self, turn: Turn) -> Reservation | None:
         """Reserve the session's hypothesis, or go on with it; None when this step is under none."""

@@ -63,6 +63,9 @@ class Session:
         written: parts of its records.
         tool: named by the context of a step, or empty.
         nbytes: bytes it counted for in the table.
+        recorded: what the signal log keeps of it, `sidecar_api.signal_log.Recording`; None = nothing.
+        canary: id of the candidate on trial that its generation is judged by, or empty; `home` its own stream then.
+        trial: its place in that trial, `sidecar_api.canary`.
     """
 
     subject: Subject
@@ -89,6 +92,10 @@ class Session:
     tool: str = ""
     blocks: Blocks = field(default_factory=Blocks)
     written: Written = field(default_factory=Written)
+    recorded: Any = None
+    canary: str = ""
+    home: str = ""
+    trial: Any = None
     busy: bool = False
     waiters: deque[asyncio.Future[None]] = field(default_factory=deque)
 
@@ -163,6 +170,8 @@ class Session:
         self.beyond = False
         self.notes = ()
         self.chain = None
+        if self.canary:
+            self.stream, self.canary = self.home, ""
 
 
 def _give_up(turn: asyncio.Future[None]) -> None:

@@ -24,6 +24,7 @@ from sidecar_api.mending import Mender
 from sidecar_api.outcome import Answer, Observer
 from sidecar_api.receipting import Receipts
 from sidecar_api.sessions import Session
+from sidecar_api.signal_log import SignalLog
 from sidecar_api.states import StateKeeper
 from sidecar_api.trusting import TrustFeed, parties
 from sidecar_api.turn import JudgeRules, Pressure, Turn, decided
@@ -64,6 +65,7 @@ class Judge:
         self.keeper = keeper
         self.trust: TrustFeed | None = None
         self.mender: Mender | None = None
+        self.signals: SignalLog | None = None
         self.pressure = Pressure()
 
     # -- evidence ------------------------------------------------------------------------------------------
@@ -99,6 +101,8 @@ class Judge:
             # calls of one session may overlap at direct callers
             session.sup = (max(session.sup[0], result.sup[0]), max(session.sup[1], result.sup[1]))
         session.window.commit(turn.staged)
+        if self.signals is not None and not turn.caller:
+            self.signals.step(session, turn.request)
         session.hold = session.hold.step(turn.rules.hold, score=result.score, alarm=result.verdict, route=result.route)
         session.steps += 1
         if turn.request.step_id is not None:

@@ -156,6 +156,13 @@ class Settings(BaseSettings):
         None, description="file of one JSON line per decision, subjects in clear, for `tcd policy diff --log`"
     )
     policies_json: str | None = Field(None, description="the same as JSON in the variable itself")
+    signal_log: Path | None = Field(
+        None,
+        description="directory that whole generations are kept in, numbers without names or text, for "
+        "`tcd calibrate fit` and `tcd replay`",
+    )
+    signal_log_mib: int = Field(1024, ge=8, le=1 << 20, description="of its files; the oldest go first")
+    signal_log_share: float = Field(1.0, gt=0, le=1, description="of the subjects whose generations are kept")
 
     # trust, docs/trust.md
     trust_enable: bool = Field(default=False, description="evidence of decisions lowers trust; policies read distrust")

@@ -8,6 +8,7 @@ from typing import Any
 from sidecar_api.admin.areas import areas_of
 from sidecar_api.admin.audits import Audits
 from sidecar_api.admin.budgets import Budgets
+from sidecar_api.admin.calibrations import Calibrations
 from sidecar_api.admin.dashboard.sources import Sources
 from sidecar_api.admin.receipts import ReceiptSearch
 from sidecar_api.admin.replays import Replays
@@ -45,6 +46,7 @@ def outside_of(runtime: Runtime, index: ReceiptIndex, folder: Path) -> Outside:
         areas=areas_of(runtime, index),
         put_policies=None if place is None else put,
         replays=Replays(folder, lambda: runtime.settings),
+        calibrations=Calibrations(runtime, folder),
         audits=Audits(runtime),
     )
 

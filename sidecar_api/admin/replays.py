@@ -20,6 +20,7 @@ from sidecar_api.admin.describe import says
 from sidecar_api.admin.jobs import Kind, object_of
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
+from sidecar_api.signal_log import parts
 from tcd.config import Settings
 from tcd.errors import NotFound
 
@@ -96,6 +97,9 @@ class Replays:
 
     def _places(self) -> dict[str, Path]:
         found = {path.name: path for path in (self._folder / TRAFFIC).glob("*.jsonl") if re.match(_NAME, path.name)}
+        log = self._settings().signal_log
+        if log is not None:
+            found |= {path.name: path for path in parts(log)}
         return {name: path for name, path in found.items() if path.is_file() and not path.is_symlink()}
 
     def order(self, asked: Asked) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -28,6 +28,7 @@ from sidecar_api.admin.areas import Areas, add_areas
 from sidecar_api.admin.audits import Audits, add_audits
 from sidecar_api.admin.bodies import asked, parsed
 from sidecar_api.admin.budgets import BudgetQuery
+from sidecar_api.admin.calibrations import Calibrations, add_calibrations
 from sidecar_api.admin.dashboard.entry import add_entry
 from sidecar_api.admin.dashboard.sources import Sources
 from sidecar_api.admin.describe import says
@@ -73,6 +74,7 @@ class Outside:
         receipts: searches the receipts.
         budgets: budgets, and the ledger's figures.
         replays: what jobs that replay traffic need.
+        calibrations: fits, trials and promotions.
         audits: the same for audits.
         areas: keys, patches, trust, alarms, and what else has a module of its own.
         dashboard: what the dashboard's pages read; None without a dashboard.
@@ -86,6 +88,7 @@ class Outside:
     areas: Areas
     put_policies: Callable[[dict[str, str]], dict[str, Any]] | None = None
     replays: Replays | None = None
+    calibrations: Calibrations | None = None
     audits: Audits | None = None
     dashboard: Sources | None = None
 
@@ -117,6 +120,7 @@ def router(plane: Plane, outside: Outside) -> APIRouter:
     add_audits(made, plane, outside.audits)
     add_replays(made, plane, outside.replays, outside.check_policies)
     add_areas(made, plane, outside.areas)
+    add_calibrations(made, plane, outside.calibrations)
     return made
 
 

@@ -120,7 +120,8 @@ class Runtime:
     @property
     def beside(self) -> tuple[Beside, ...]:
         """What runs beside the dataplane from the start to the end."""
-        found: tuple[Beside | None, ...] = (self.decisions, self.service.judge.trust, self.service.patches)
+        judge = self.service.judge
+        found: tuple[Beside | None, ...] = (self.decisions, judge.signals, judge.trust, self.service.patches)
         return tuple(part for part in found if part is not None)
 
     def readiness(self) -> dict[str, str]:

@@ -32,7 +32,7 @@ _BEGIN_US: Final = 1_700_000_000_000_000
 _STEP_US: Final = 1000
 _NEVER: Final = 1e9
 #: Seconds that a decision may take here, where nothing waits; each is remembered for as long.
-_LONG: Final = 20.0
+_LONG: Final = 60.0
 #: Generations under way: the one that was quiet longest ends when there is another one. Time ends none.
 SESSIONS: Final = 4096
 #: What a replay has otherwise than a deployment.
@@ -59,6 +59,7 @@ _STILL: Final[dict[str, Any]] = {
     "log_decisions": False,
     "log_level": "error",
     "decision_log": None,
+    "signal_log": None,
     "otel_enable": False,
     "keys_dir": None,
     "witness": False,

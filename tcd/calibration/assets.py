@@ -5,6 +5,7 @@ An asset is content-addressed: its digest is the SHA-256 of the bytes of its fil
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -268,6 +269,39 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """A candidate that a share of the sessions is judged by, under keys of its own.
+
+    Attributes:
+        id: digest of the candidate's manifest.
+        share: of the sessions, in (0, 1).
+        sessions: that are to be judged before it is promoted.
+        bindings: the candidate's, by its real keys.
+    """
+
+    id: str
+    share: float
+    sessions: int
+    bindings: Mapping[int, Binding]
+
+    def covers(self, subject: str, key: tuple[int, int, int]) -> bool:
+        """Whether it judges a session: a fixed share of the subjects (by digest), where it knows the key."""
+        draw = hashlib.sha256(f"{self.id} {subject}".encode()).digest()
+        known = any(value in self.bindings and self.bindings[value].detector for value in key)
+        return known and int.from_bytes(draw[:8], "big") < self.share * 2**64
+
+    def key(self, key: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The key that rows of its sessions carry: the manifest binds it to the candidate's assets."""
+        first, second, third = (canary_key(self.id, value) for value in key)
+        return (first, second, third)
+
+
+def canary_key(candidate: str, key: int) -> int:
+    """A key value of a candidate's canary, never 0."""
+    return int.from_bytes(hashlib.sha256(f"canary {candidate} {key:016x}".encode()).digest()[:8], "big") or 1
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """Answer of a lookup: the digest, the level that matched and whether that is a fall-back."""
 
@@ -289,6 +323,7 @@ class AssetSet:
         bindings: by key value.
         default: binding for keys that match nothing, None for none.
         policies: digests by policy id; 0 is the default policy.
+        canary: a candidate on trial; its own keys are among `bindings`.
     """
 
     manifest_digest: str = "sha256:" + "0" * 64
@@ -299,6 +334,7 @@ class AssetSet:
     bindings: Mapping[int, Binding] = field(default_factory=dict)
     default: Binding | None = None
     policies: Mapping[int, str] = field(default_factory=dict)
+    canary: Canary | None = None
 
     def __repr__(self) -> str:
         """Name and digest of the manifest."""
@@ -343,7 +379,12 @@ class AssetSet:
     @property
     def confidence(self) -> float | None:
         """1 - delta where every calibration of the set has adjusted p-values, delta their sum; None otherwise."""
-        shares = [asset.delta for pool in (self.detectors, self.multivariates) for asset in pool.values()]
+        trial = set() if self.canary is None else {canary_key(self.canary.id, key) for key in self.canary.bindings}
+        named = {b for b in (*self.bindings.values(), self.default) if b is not None and b.key not in trial}
+        # what a canary's sessions are judged by claims nothing
+        used = {digest for b in named for digest in (b.detector, b.multivariate)} if trial else None
+        pools: tuple[Mapping[str, DetectorAsset | MultivariateAsset], ...] = (self.detectors, self.multivariates)
+        shares = [a.delta for pool in pools for digest, a in pool.items() if used is None or digest in used]
         if not shares or min(shares) <= 0:
             return None
         # a sum of shares of one delta is that delta but for the last bits

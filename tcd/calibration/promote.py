@@ -6,12 +6,13 @@ crash at any point leaves the old manifest or the new one, both complete. Old ma
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final
 
 from tcd.calibration.assets import AssetSet
 from tcd.calibration.codec import digest_of
-from tcd.calibration.store import MANIFEST, load_assets, read_file
+from tcd.calibration.store import MANIFEST, load_assets, manifest_bytes, read_file
 from tcd.errors import AssetError
 from tcd.files import write_whole
 
@@ -31,11 +32,12 @@ def history(live: Path) -> list[Path]:
     return sorted((live / HISTORY).glob("*.json"))
 
 
-def _keep(live: Path) -> None:
+def keep(live: Path) -> None:
     """Put the manifest in force into the history, unless it is the newest entry already."""
     if not (live / MANIFEST).exists():
         return
-    data = read_file(live / MANIFEST, _LIMIT)
+    # a canary was no promotion: what is kept is what it was tried beside
+    data = without_canary(read_file(live / MANIFEST, _LIMIT))
     past = history(live)
     if past and read_file(past[-1], _LIMIT) == data:
         return
@@ -45,11 +47,35 @@ def _keep(live: Path) -> None:
     write_whole(live / HISTORY / f"{number:0{_DIGITS}d}-{digest[:16]}.json", data)
 
 
+def without_canary(manifest: bytes) -> bytes:
+    """A manifest as it is without a canary, byte for byte."""
+    try:
+        body = json.loads(manifest)
+        if body.pop("canary", None) is None:
+            return manifest
+    except (ValueError, AttributeError) as error:
+        msg = f"{MANIFEST}: {type(error).__name__}: {error}"
+        raise AssetError(msg) from error
+    return manifest_bytes(body)
+
+
 def promote(candidate: Path, live: Path) -> str:
-    """Make the live directory answer with the candidate's assets; returns the manifest's digest.
+    """Make the live directory answer with the candidate's assets; returns the manifest's digest. A canary ends.
 
     Raises:
         AssetError: if the candidate does not load; the live directory is then untouched.
+    """
+    data = copy_assets(candidate, live)
+    keep(live)
+    write_whole(live / MANIFEST, data)
+    return load_assets(live).manifest_digest
+
+
+def copy_assets(candidate: Path, live: Path) -> bytes:
+    """Copy a candidate's assets, which nothing in `live` names yet; the candidate's manifest.
+
+    Raises:
+        AssetError: it does not load, or changed meanwhile.
     """
     assets = load_assets(candidate)
     data = read_file(candidate / MANIFEST, _LIMIT)
@@ -65,19 +91,21 @@ def promote(candidate: Path, live: Path) -> str:
         # a file of that name may be what a fault of the disk left: the digest decides
         if not (live / path.name).exists() or read_file(live / path.name, _LIMIT) != content:
             write_whole(live / path.name, content)
-    _keep(live)
-    write_whole(live / MANIFEST, data)
-    return load_assets(live).manifest_digest
+    return data
 
 
 def rollback(live: Path) -> str:
-    """Put the manifest before the last promotion back in force; returns its digest.
+    """Put the manifest before the last promotion back in force, or end a canary; returns the manifest's digest.
 
     Raises:
         AssetError: if there is none, or one of its assets is missing or altered; nothing is changed then.
     """
     past = history(live)
     now = read_file(live / MANIFEST, _LIMIT)
+    if without_canary(now) != now:
+        # nothing was promoted yet: what is rolled back is the trial
+        write_whole(live / MANIFEST, without_canary(now))
+        return load_assets(live).manifest_digest
     # a promotion that was cut short leaves the manifest in force as the newest entry
     newest = [i for i, path in enumerate(past) if read_file(path, _LIMIT) != now]
     if not newest:

@@ -10,6 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +19,12 @@ from tcd.calibration.assets import (
     Asset,
     AssetSet,
     Binding,
+    Canary,
     DetectorAsset,
     MultivariateAsset,
     ProjectionAsset,
     RoutingPolicy,
+    canary_key,
 )
 from tcd.calibration.codec import MAX_BYTES, decode, digest_of, encode, suffix
 from tcd.errors import AssetError
@@ -97,10 +100,15 @@ def write_manifest(
         "policies": {str(i): digest for i, digest in sorted((policies or {}).items())},
         "projections": sorted(projections),
     }
-    data = json.dumps(body, indent=1, sort_keys=True).encode() + b"\n"
+    data = manifest_bytes(body)
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / MANIFEST, data)
     return digest_of(data)
+
+
+def manifest_bytes(body: Mapping[str, Any]) -> bytes:
+    """A manifest as it is written."""
+    return json.dumps(body, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def read_asset(directory: Path, digest: str, *, suffixes: tuple[str, ...] = (".npz", ".json")) -> Asset:
@@ -132,6 +140,14 @@ def _binding(entry: dict[str, Any]) -> Binding:
     return Binding(int(entry["key"], 16), level, entry["detector"], entry["multivariate"])
 
 
+def _canary(entry: dict[str, Any]) -> Canary:
+    share, sessions = float(entry["share"]), int(entry["sessions"])
+    if not 0.0 < share < 1.0 or sessions < 1:
+        msg = f"a canary of {share} and {sessions} sessions"
+        raise ValueError(msg)
+    return Canary(str(entry["id"]), share, sessions, {b.key: b for b in map(_binding, entry["keys"])})
+
+
 def _known_schema(schema: object) -> None:
     if schema != SCHEMA:
         msg = f"schema {schema!r}, expected {SCHEMA!r}"
@@ -152,9 +168,12 @@ def load_assets(directory: Path, *, manifest: Path | None = None) -> AssetSet:
         default = _binding(body["default"]) if body["default"] is not None else None
         policies = {int(i): str(digest) for i, digest in body["policies"].items()}
         projections = [str(digest) for digest in body["projections"]]
+        canary = _canary(body["canary"]) if body.get("canary") is not None else None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         msg = f"{MANIFEST}: {type(error).__name__}: {error}"
         raise AssetError(msg) from error
+    if canary is not None:
+        bindings += [replace(b, key=canary_key(canary.id, b.key)) for b in canary.bindings.values()]
     named = [b for b in (*bindings, default) if b is not None]
     pools: dict[type[Asset], dict[str, Any]] = {
         DetectorAsset: dict.fromkeys(b.detector for b in named if b.detector),
@@ -181,6 +200,7 @@ def load_assets(directory: Path, *, manifest: Path | None = None) -> AssetSet:
         bindings={b.key: b for b in bindings},
         default=default,
         policies=policies,
+        canary=canary,
     )
 
 
@@ -201,6 +221,11 @@ class AssetDirectory:
         self._current = load_assets(directory)
         #: Why the newest manifest was refused, None while the newest one is in use.
         self.refused: str | None = None
+
+    @property
+    def directory(self) -> Path:
+        """The directory."""
+        return self._directory
 
     @property
     def manifest(self) -> str:

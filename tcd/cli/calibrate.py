@@ -49,49 +49,65 @@ _Page = Annotated[
 _Part = Annotated[str | None, typer.Option(help="part of the one key to fit; without any, each key of the log")]
 
 
+_One = Annotated[str | None, typer.Option(help="the one model to fit; without it, each key of the log")]
+_Bucket = Annotated[str | None, typer.Option(help="temperature bucket of the one key")]
+_Level = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=2, help="calibrate per key at level 0 (with temperature), 1 (without), 2 (model) [0; one key: 2]"
+    ),
+]
+_Default = Annotated[bool, typer.Option(help="answer unknown keys too, as a fall-back")]
+_Demo = Annotated[bool, typer.Option(help="mark as a demonstration (no guarantee)")]
+_Projection = Annotated[str | None, typer.Option(help="digest of the projection asset of the features")]
+_Least = Annotated[
+    int | None, typer.Option(min=1, help="fewest healthy sessions of a key's tables [16; recordings: 4]")
+]
+_HeldOut = Annotated[str, typer.Option(help="prompt ids left out for evaluation, comma-separated")]
+_Share = Annotated[
+    float | None,
+    typer.Option(min=0.05, max=0.95, help="of the prompts, those that fit scales [2/3; without faults 1/3]"),
+]
+_Delta = Annotated[
+    float,
+    typer.Option(min=0, max=0.5, help="delta: p-values that hold given the calibration, with confidence 1 - delta"),
+]
+_HoldBack = Annotated[
+    float, typer.Option(min=0, max=0.5, help="of the prompts, those left out of the fit and evaluated on")
+]
+_Smoothing = Annotated[
+    float, typer.Option(min=0.02, max=1, help="r of the multivariate monitor's MEWMA; 1: the newest vector alone")
+]
+_Robust = Annotated[bool, typer.Option(help="centre its reference on the median")]
+_Train = Annotated[
+    list[Path] | None,
+    typer.Option(help="recordings of other prompts that fit weights too; repeat for several", file_okay=False),
+]
+
+
 @app.command()
 @_refusing
 def fit(
     data: _Data,
     out: _Out,
-    model_id: Annotated[str | None, typer.Option(help="the one model to fit; without it, each key of the log")] = None,
+    model_id: _One = None,
     gpu_id: _Part = None,
     task: _Part = None,
     lang: _Part = None,
-    temperature: Annotated[str | None, typer.Option(help="temperature bucket of the one key")] = None,
-    level: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=2, help="calibrate per key at level 0 (with temperature), 1 (without), 2 (model) [0; one key: 2]"
-        ),
-    ] = None,
-    default: Annotated[bool, typer.Option(help="answer unknown keys too, as a fall-back")] = True,
-    demo: Annotated[bool, typer.Option(help="mark as a demonstration (no guarantee)")] = False,
-    projection: Annotated[str | None, typer.Option(help="digest of the projection asset of the features")] = None,
-    least: Annotated[
-        int | None, typer.Option(min=1, help="fewest healthy sessions of a key's tables [16; recordings: 4]")
-    ] = None,
-    held_out: Annotated[str, typer.Option(help="prompt ids left out for evaluation, comma-separated")] = "",
-    share: Annotated[
-        float | None,
-        typer.Option(min=0.05, max=0.95, help="of the prompts, those that fit scales [2/3; without faults 1/3]"),
-    ] = None,
-    conditional: Annotated[
-        float,
-        typer.Option(min=0, max=0.5, help="delta: p-values that hold given the calibration, with confidence 1 - delta"),
-    ] = 0.0,
-    hold_back: Annotated[
-        float, typer.Option(min=0, max=0.5, help="of the prompts, those left out of the fit and evaluated on")
-    ] = 0.0,
+    temperature: _Bucket = None,
+    level: _Level = None,
+    default: _Default = True,
+    demo: _Demo = False,
+    projection: _Projection = None,
+    least: _Least = None,
+    held_out: _HeldOut = "",
+    share: _Share = None,
+    conditional: _Delta = 0.0,
+    hold_back: _HoldBack = 0.0,
     page: _Page = None,
-    smoothing: Annotated[
-        float, typer.Option(min=0.02, max=1, help="r of the multivariate monitor's MEWMA; 1: the newest vector alone")
-    ] = 1.0,
-    robust_centre: Annotated[bool, typer.Option(help="centre its reference on the median")] = False,
-    train: Annotated[
-        list[Path] | None,
-        typer.Option(help="recordings of other prompts that fit weights too; repeat for several", file_okay=False),
-    ] = None,
+    smoothing: _Smoothing = 1.0,
+    robust_centre: _Robust = False,
+    train: _Train = None,
 ) -> None:
     """Fit assets and point OUT's manifest at them: one set per key of a log, or one for a key that is named."""
     from tcd.calibration.fit import fit_directory, shipped_weights
@@ -100,48 +116,22 @@ def fit(
     from tcd.calibration.options import FitOptions
     from tcd.calibration.steps import training_steps
 
-    traces = load(data)
-    asked = Asked(model_id, gpu_id, task, lang, temperature)
-    out_of_fit = named(traces.prompts, held_out, hold_back)
-    options = FitOptions(
-        weights=shipped_weights(),
-        delta=conditional,
-        smoothing=smoothing,
-        robust=robust_centre,
-        training=training_steps(train or []),
-    )
+    traces, asked = load(data), Asked(model_id, gpu_id, task, lang, temperature)
+    training = training_steps(train or [])
+    chosen: dict[str, Any] = {"smoothing": smoothing, "robust": robust_centre, "training": training}
+    options = FitOptions(weights=shipped_weights(), delta=conditional, **chosen)
+    same: dict[str, Any] = {"default": default, "demo": demo, "projection": projection}
+    same["held_out"] = named(traces.prompts, held_out, hold_back)
     if traces.sequences[0].key is None:
         key, at = asked.key(model_id="smollm2-135m"), 2 if level is None else level
-        digest = fit_directory(
-            data,
-            out,
-            key=key.value(at),
-            level=at,
-            default=default,
-            demo=demo,
-            projection=projection,
-            options=replace(options, least=least or 4),
-            held_out=out_of_fit,
-            share=share or 2 / 3,
-            traces=traces,
-        )
-        print(f"manifest {digest}")
-        _judge(traces, out, page, out_of_fit, asked=key)
+        same |= {"options": replace(options, least=least or 4), "share": share or 2 / 3}
+        print(f"manifest {fit_directory(data, out, key=key.value(at), level=at, traces=traces, **same)}")
+        _judge(traces, out, page, same["held_out"], asked=key)
         return
-    found = fit_keys(
-        of_key(traces, asked),
-        out,
-        level=level if level is not None else (2 if asked.model_id is not None else 0),
-        least=least or LEAST,
-        share=share,
-        default=default,
-        demo=demo,
-        projection=projection,
-        held_out=out_of_fit,
-        options=options,
-    )
+    at = level if level is not None else (2 if asked.model_id is not None else 0)
+    found = fit_keys(of_key(traces, asked), out, level=at, least=least or LEAST, share=share, options=options, **same)
     print("\n".join(found.lines()))
-    _judge(traces, out, page, out_of_fit, conformal=found.split.conformal)
+    _judge(traces, out, page, same["held_out"], conformal=found.split.conformal)
 
 
 def _judge(
@@ -238,8 +228,17 @@ def _report(found: Mapping[str, Any], text: str, *, page: Path | None) -> None:
 def promote(
     candidate: Annotated[Path, typer.Argument(help="directory that `fit` wrote", exists=True, file_okay=False)],
     live: Annotated[Path, typer.Argument(help="directory that is served", file_okay=False)],
+    share: Annotated[
+        float | None, typer.Option(help="of the sessions, that try it first; running shims watch and end the trial")
+    ] = None,
+    sessions: Annotated[int, typer.Option(min=1, help="with --share: judged until it is promoted")] = 200,
 ) -> None:
     """Make LIVE answer with the candidate's assets; whole or not at all. The old manifest is kept."""
+    if share is not None:
+        from tcd.calibration.canary import begin
+
+        print(f"canary {begin(candidate, live, share=share, sessions=sessions)}")
+        return
     from tcd.calibration.promote import promote as run
 
     print(f"manifest {run(candidate, live)}")
@@ -250,7 +249,7 @@ def promote(
 def rollback(
     live: Annotated[Path, typer.Argument(help="directory that is served", exists=True, file_okay=False)],
 ) -> None:
-    """Put the manifest before the last promotion back in force."""
+    """End a trial; without one put the manifest before the last promotion back in force."""
     from tcd.calibration.promote import rollback as run
 
     print(f"manifest {run(live)}")
@@ -274,6 +273,7 @@ def show(
     }
     body = {
         "manifest": assets.manifest_digest,
+        "canary": None if assets.canary is None else {"id": assets.canary.id, "share": assets.canary.share},
         "keys": {f"{key:016x}": asdict(binding) for key, binding in sorted(assets.bindings.items())},
         "default": asdict(assets.default) if assets.default else None,
         "assets": {

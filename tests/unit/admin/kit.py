@@ -15,6 +15,7 @@ import httpx2
 from sidecar_api.admin.app import AdminApp, create_admin, served
 from sidecar_api.admin.areas import Areas
 from sidecar_api.admin.budgets import BudgetQuery
+from sidecar_api.admin.calibrations import Calibrations
 from sidecar_api.admin.openapi import routes
 from sidecar_api.admin.plane import Limits, Plane, Requires
 from sidecar_api.admin.principals import SCOPES, KeySet, Principals
@@ -22,6 +23,7 @@ from sidecar_api.admin.receipts import ReceiptSearch
 from sidecar_api.admin.replays import Replays
 from sidecar_api.admin.routes import Outside
 from sidecar_api.admin.store import AdminStore, memory_store
+from sidecar_api.http.runtime import Runtime
 from tcd.client.admin import OperatorKey, sign
 from tcd.config import Settings
 from tcd.errors import NotFound, Unavailable
@@ -75,6 +77,7 @@ class Shim:
         self.kept = MemoryLedger()
         self.index = ReceiptIndex(":memory:", self.kept)
         self.replays: Replays | None = None
+        self.calibrations: Calibrations | None = None
 
     def put(self, files: dict[str, str]) -> dict[str, Any]:
         self.files = files
@@ -101,6 +104,7 @@ class Shim:
             budgets=self,
             replays=self.replays,
             areas=cast("Areas", Nothing()),
+            calibrations=self.calibrations,
         )
 
 
@@ -116,6 +120,7 @@ class Admin:
         store: AdminStore | None = None,
         acts: Acts | None = None,
         like: Admin | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         """A plane in `folder`; `like` another one's operators, shim and log."""
         self.folder = folder
@@ -124,6 +129,8 @@ class Admin:
         self.alice, self.bob, self.carol = made
         self.acts: Acts = acts or (Acts() if like is None else like.acts)
         self.shim: Shim = Shim() if like is None else like.shim
+        if runtime is not None:
+            self.shim.calibrations = Calibrations(runtime, folder)
         self.shim.replays = Replays(folder, lambda: Settings(**SETTINGS))
         self.skew = 0.0
         if enrolled:

@@ -150,7 +150,9 @@ def test_what_cannot_be_is_refused_with_2(name: str) -> None:
 
 
 def shim(**changes: Any) -> ShimApp:
-    settings = Settings(**{"attest_sk_hex": SEED, "ledger": "memory", "http_rate_cap": 1e9, **changes})
+    values: dict[str, Any] = {"attest_sk_hex": SEED, "ledger": "memory", "http_rate_cap": 1e9, "slo_ms": 1e9}
+    # a stalled machine must not make a step a degraded one
+    settings = Settings(**{**values, "deadline_ms": 6e5, "deadline_max_ms": 6e5, **changes})
     assets = load_assets(default_asset_dir())
     return create_app(settings, scorer=LibraryScorer(assets), assets=FixedAssets(assets))
 

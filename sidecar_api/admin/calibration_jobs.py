@@ -1,0 +1,180 @@
+"""Jobs of calibrations: a fit from the shim's signal log, and what assets do on sessions of it that no fit has seen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sidecar_api.admin.job_process import Run
+from sidecar_api.signal_log import parts
+from tcd.calibration.assets import AssetSet
+from tcd.calibration.fit import shipped_weights
+from tcd.calibration.heldout import evaluate as measure
+from tcd.calibration.heldout import judge
+from tcd.calibration.keyed import fit_keys, named
+from tcd.calibration.log import load_log
+from tcd.calibration.options import FitOptions
+from tcd.calibration.sessions import Limits
+from tcd.calibration.steps import Steps, steps_of
+from tcd.calibration.store import load_assets
+from tcd.calibration.traces import Sequence, Traces
+from tcd.errors import AssetError
+from tcd.files import write_whole
+
+#: What a job reads of the log at most, newest files first, and what it keeps of that in memory (FP32 numbers).
+_BYTES: Final = 512 << 20
+_VALUES: Final = 60_000_000
+_BINS: Final = 10
+#: Candidates that are kept, the newest ones.
+_CANDIDATES: Final = 20
+#: Beside a candidate's assets: what its fit said, and digests of the names of the sessions that it used.
+FIT_FILE: Final = "fit.json"
+USED_FILE: Final = "used.json"
+
+
+def fit(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Fit a candidate on the signal log and evaluate it on the sessions that are held back.
+
+    Every whole session of the log is used but those that are excluded by name: leaving out what the present calibration
+    alarmed on would cut off the tail that the new one is to measure.
+
+    Args:
+        job: of the process.
+        arguments: `log`, `candidates` (folders), `options` (of `Fit`).
+
+    Raises:
+        AssetError: there is no log, or not enough in it.
+    """
+    options = arguments["options"]
+    traces = _read(Path(arguments["log"]), frozenset(options["exclude"]))
+    job.progress(0, len(traces.sequences), "fitting")
+    out = job.folder / "candidate"
+    held_out = named(traces.prompts, "", options["hold_back"])
+    found = fit_keys(
+        traces,
+        out,
+        level=options["level"],
+        least=options["least"],
+        default=False,
+        held_out=held_out,
+        options=FitOptions(weights=shipped_weights(), delta=options["conditional"]),
+    )
+    about: dict[str, Any] = {
+        "calibration": found.manifest,
+        "source": traces.source,
+        "sessions": len(traces.sequences),
+        "held_out": len(held_out),
+        "excluded": len(options["exclude"]),
+        "keys": [
+            {"key": "/".join(one.key), "level": one.level, "sessions": one.sessions, "p_floor": one.p_floor}
+            for one in found.fitted
+        ],
+        "too_few": {"/".join(key): n for key, n in found.under.items()},
+        "evaluation": None,
+    }
+    if held_out:
+        assets = load_assets(out)
+        kept = _answered([steps_of(s) for s in traces.sequences if s.prompt_id in held_out], assets)
+        about["evaluation"] = _evaluated(job, kept, assets, traces.source)
+    used = [_mark(s.session) for s in traces.sequences]
+    write_whole(out / USED_FILE, json.dumps(used).encode())
+    write_whole(out / FIT_FILE, json.dumps(about).encode())
+    place = Path(arguments["candidates"]) / found.manifest.removeprefix("sha256:")
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not place.exists():
+        os.replace(out, place)  # noqa: PTH105 - beside the folder of jobs, on the same disk
+    known = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for old in known[:-_CANDIDATES]:
+        shutil.rmtree(old, ignore_errors=True)
+    return about
+
+
+def evaluate(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What assets do on the sessions of the log that their fit has not used.
+
+    Args:
+        job: of the process.
+        arguments: `log` and `assets` (folders), `used` (file of the fit, or None), `exclude` (session names).
+
+    Raises:
+        AssetError: there is nothing to evaluate on.
+    """
+    traces = _read(Path(arguments["log"]), frozenset(arguments["exclude"]))
+    seen: frozenset[str] = frozenset()
+    if arguments["used"] is not None:
+        seen = frozenset(json.loads(Path(arguments["used"]).read_bytes()))
+    assets = load_assets(Path(arguments["assets"]))
+    fresh = [steps_of(s) for s in traces.sequences if _mark(s.session) not in seen]
+    kept = _answered(fresh, assets)
+    about = {
+        "assets": assets.manifest_digest,
+        "sessions": len(kept),
+        "seen_by_the_fit": len(traces.sequences) - len(fresh),
+    }
+    return {**about, "not_answered": len(fresh) - len(kept), **_evaluated(job, kept, assets, traces.source)}
+
+
+def _read(folder: Path, exclude: frozenset[str]) -> Traces:
+    files: list[Path] = []
+    left = _BYTES
+    for path in reversed(parts(folder)):
+        left -= path.stat().st_size
+        if left < 0 and files:
+            break
+        files.insert(0, path)
+    if not files:
+        msg = "the signal log is empty: TCD_SIGNAL_LOG keeps generations when they end"
+        raise AssetError(msg)
+    traces = load_log(files, name="signal log", limits=Limits(values=_VALUES))
+    known = {sequence.session for sequence in traces.sequences}
+    strange = sorted(exclude - known)
+    if strange:
+        msg = f"no session {strange[0]!r} to be excluded"
+        raise AssetError(msg)
+    kept = tuple(sequence for sequence in traces.sequences if sequence.session not in exclude)
+    return Traces(kept, traces.source)
+
+
+def _mark(session: str) -> str:
+    return hashlib.sha256(session.encode()).hexdigest()[:24]
+
+
+def _answered(steps: Iterable[Steps], assets: AssetSet) -> list[Steps]:
+    """Sessions that an asset answers for their own key and signals."""
+    return [one for one in steps if _detector(one.sequence, assets)]
+
+
+def _detector(sequence: Sequence, assets: AssetSet) -> bool:
+    key = sequence.key
+    if key is None:
+        return False
+    detector, match = assets.detector_match((key.value(0), key.value(1), key.value(2)))
+    return detector is not None and not match.fallback and sequence.signals in detector.masks
+
+
+def _evaluated(job: Run, steps: list[Steps], assets: AssetSet, source: str) -> dict[str, Any]:
+    """Rates of false alarms with their intervals, the distribution of p-values, and whether it has drifted."""
+    if not steps:
+        msg = "no session of the log is answered by these assets and was not used in their fit"
+        raise AssetError(msg)
+    job.progress(0, len(steps), "evaluating")
+    numbers, page = measure(steps, assets, source=source)
+    write_whole(job.folder / "report.html", page.encode())
+    write_whole(job.folder / "report.json", json.dumps(numbers, indent=1).encode())
+    p = np.array([one.scored.hypothesis_p for one in judge(steps, assets) if np.isfinite(one.scored.maximum)])
+    counts, _ = np.histogram(p, bins=_BINS, range=(0.0, 1.0))
+    session = numbers["session"]
+    return {
+        "p_at_most": session.get("p_at_most", {}),
+        "histogram": counts.tolist(),
+        "ks_one_sided": session.get("ks_one_sided"),
+        "ks_limit": session.get("ks_limit"),
+        "drifted": bool(session.get("ks_one_sided", 0.0) > session.get("ks_limit", 1.0)),
+    }

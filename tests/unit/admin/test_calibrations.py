@@ -1,0 +1,171 @@
+"""Calibrations in the admin plane: fitted on the signal log, evaluated on what came later, on trial, promoted, back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tcd.calibration.promote import promote
+from tcd.calibration.store import default_asset_dir, load_assets
+from tests.unit.admin.kit import Admin
+from tests.unit.traffic.kit import Shim, fitted, record, shim
+
+FIT = {"least": 10, "hold_back": 0.2}
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A signal log of 70 generations, and a live set fitted on others."""
+    folder = tmp_path_factory.mktemp("calibrations")
+
+    async def made() -> None:
+        await record(folder / "log", default_asset_dir(), 70, seed=1, steps=20)
+        await record(folder / "old", default_asset_dir(), 50, seed=2, steps=20)
+
+    asyncio.run(made())
+    fitted(folder / "old", folder / "before")
+    return folder
+
+
+@pytest.fixture
+async def served(tmp_path: Path, logged: Path) -> AsyncIterator[Shim]:
+    promote(logged / "before", tmp_path / "live")
+    async with shim(tmp_path / "live", signal_log=logged / "log") as made:
+        yield made
+
+
+@pytest.fixture
+async def admin(tmp_path: Path, served: Shim) -> AsyncIterator[Admin]:
+    (tmp_path / "admin").mkdir()
+    made = Admin(tmp_path / "admin", runtime=served.app.runtime)
+    yield made
+    await made.plane.jobs.close()
+
+
+async def done(admin: Admin, path: str, body: Any) -> Any:
+    """The result of a job."""
+    started = await admin.call("POST", path, admin.alice, body)
+    assert started.status_code == 200, started.text
+    identifier = started.json()["result"]["id"]
+    for _ in range(2400):
+        job = (await admin.get(f"/jobs/{identifier}", admin.alice)).json()
+        if job["state"] != "running":
+            assert job["state"] == "done", job
+            return job
+        await asyncio.sleep(0.05)
+    pytest.fail("it did not end within two minutes")
+
+
+async def approved(admin: Admin, path: str, body: Any) -> Any:
+    proposed = await admin.call("POST", path, admin.alice, body)
+    assert proposed.status_code == 202, proposed.text
+    answer = await admin.call("POST", f"/approvals/{proposed.json()['id']}", admin.bob)
+    return proposed.json(), answer
+
+
+async def test_from_the_log_to_what_is_served_and_back(admin: Admin, tmp_path: Path, served: Shim) -> None:
+    live = tmp_path / "live"
+    before = load_assets(live).manifest_digest
+    job = await done(admin, "/calibrations:fit", FIT)
+    found = job["result"]
+    candidate = found["calibration"]
+    assert (found["sessions"], found["held_out"]) == (70, 14)
+    assert found["keys"][0]["sessions"] >= 10
+    assert found["evaluation"]["p_at_most"]["0.1"]["n"] == 14
+    assert sum(found["evaluation"]["histogram"]) == 14
+    assert set(job["files"]) == {"report.html", "report.json"}
+    shown = (await admin.get("/calibrations", admin.alice)).json()
+    assert shown["manifest"] == before
+    assert [one["calibration"] for one in shown["candidates"]] == [candidate]
+    assert shown["log"]["files"] == 1
+
+    proposal, began = await approved(admin, "/calibrations:promote", {"calibration": candidate, "share": 0.5})
+    assert proposal["shown"]["instead_of"] == before
+    assert proposal["shown"]["evaluation"] == found["evaluation"]
+    assert began.json()["result"] == {"canary": candidate, "share": 0.5, "sessions": 200}
+    assert (await admin.get("/calibrations", admin.alice)).json()["canary"]["candidate"] == candidate
+    again = await admin.call("POST", "/calibrations:promote", admin.alice, {"calibration": candidate, "share": 0.1})
+    assert again.status_code == 409
+    for number in range(8):
+        await served.generate(7, number, session=f"s{number}", steps=20)
+    trial = (await admin.get("/calibrations", admin.alice)).json()["canary"]
+    assert 1 <= trial["waiting"] + trial["judged"] <= 8
+    ended = await admin.call("POST", "/calibrations:rollback", admin.bob)
+    assert ended.json()["result"] == {"manifest": before}
+
+    _, put = await approved(admin, "/calibrations:promote", {"calibration": candidate})
+    assert put.json()["result"] == {"manifest": candidate}
+    assert put.json()["actors"] == ["alice", "bob"]
+    assert (await admin.get("/calibrations", admin.alice)).json()["manifest"] == candidate
+    assert (await admin.call("POST", "/calibrations:rollback", admin.bob)).json()["result"] == {"manifest": before}
+    assert load_assets(live).manifest_digest == before
+    assert [(action, actor) for action, actor, _ in admin.acts.made] == [
+        ("calibration.fit.start", "alice"),
+        ("calibration.promote", "alice + bob"),
+        ("calibration.rollback", "bob"),
+        ("calibration.promote", "alice + bob"),
+        ("calibration.rollback", "bob"),
+    ]
+
+
+async def test_what_is_in_force_is_evaluated_on_sessions_that_its_fit_has_not_used(admin: Admin) -> None:
+    found = (await done(admin, "/calibrations:evaluate", {}))["result"]
+    assert (found["sessions"], found["seen_by_the_fit"], found["not_answered"]) == (70, 0, 0)
+    entry = found["p_at_most"]["0.1"]
+    assert entry["low"] <= entry["share"] <= entry["high"]
+    assert sum(found["histogram"]) == 70
+    assert found["drifted"] is False
+    candidate = (await done(admin, "/calibrations:fit", FIT))["result"]["calibration"]
+    started = await admin.call("POST", "/calibrations:evaluate", admin.alice, {"calibration": candidate})
+    identifier = started.json()["result"]["id"]
+    for _ in range(2400):
+        job = (await admin.get(f"/jobs/{identifier}", admin.alice)).json()
+        if job["state"] != "running":
+            break
+        await asyncio.sleep(0.05)
+    # it has used all of them
+    assert job["state"] == "failed"
+    assert "was not used in their fit" in job["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/calibrations:fit", {"level": 3}, 422),
+        ("/calibrations:fit", {"more": 1}, 422),
+        ("/calibrations:evaluate", {"calibration": "sha256:" + "0" * 64}, 404),
+        ("/calibrations:promote", {"calibration": "sha256:" + "0" * 64}, 404),
+        ("/calibrations:promote", {"calibration": "../live"}, 422),
+        ("/calibrations:promote", {"calibration": "sha256:" + "0" * 64, "share": 1.0}, 422),
+        ("/calibrations:rollback", None, 409),
+    ],
+)
+async def test_what_cannot_be_is_refused(admin: Admin, path: str, body: Any, status: int, tmp_path: Path) -> None:
+    before = load_assets(tmp_path / "live").manifest_digest
+    answer = await admin.call("POST", path, admin.alice, body)
+    assert answer.status_code == status, answer.text
+    assert load_assets(tmp_path / "live").manifest_digest == before
+
+
+async def test_the_demonstration_is_no_place_to_promote_to(tmp_path: Path) -> None:
+    async with shim(default_asset_dir()) as served:
+        admin = Admin(tmp_path, runtime=served.app.runtime)
+        assert (await admin.call("POST", "/calibrations:rollback", admin.alice)).status_code == 409
+        refused = await admin.call("POST", "/calibrations:fit", admin.alice, {})
+        assert refused.status_code == 409
+        assert "TCD_SIGNAL_LOG" in refused.json()["detail"]
+
+
+async def test_a_session_to_be_excluded_has_to_be_there(admin: Admin) -> None:
+    started = await admin.call("POST", "/calibrations:fit", admin.alice, {**FIT, "exclude": ["nobody"]})
+    identifier = started.json()["result"]["id"]
+    for _ in range(2400):
+        job = (await admin.get(f"/jobs/{identifier}", admin.alice)).json()
+        if job["state"] != "running":
+            break
+        await asyncio.sleep(0.05)
+    assert job["error"] == "no session 'nobody' to be excluded"
