@@ -18,6 +18,7 @@ import msgspec
 from tcd.ledger.auditing.sources import Row, Store
 from tcd.ledger.auditing.spill import Spill
 from tcd.ledger.findings import HOSTILE, Audit
+from tcd.receipts.eproc import snapshot_digest
 from tcd.risk_av import Controller, Terms, stream_digest
 from tcd.risk_av.errors import ReplayError
 from tcd.risk_av.events import Configured, EpochOpened, Event, Leased, PoolShared, Reserved, event_from_json
@@ -67,6 +68,14 @@ class Epoch(msgspec.Struct, array_like=True):
     index: int = 0
     decisions: int = 0
     rejections: int = 0
+
+
+class Step(msgspec.Struct, array_like=True):
+    """The newest step of a stream's e-process by the events, and the digest of its snapshot."""
+
+    claim: int
+    step: int
+    digest: str
 
 
 def _key(stream: str, epoch: int) -> bytes:
@@ -124,6 +133,7 @@ class Budgets:
         """No epochs yet."""
         self._audit = audit
         self._epochs: Spill[Epoch] = Spill(Epoch)
+        self._steps: Spill[Step] = Spill(Step)
         self._reloads: list[tuple[str, float]] = []
         self._folded = False
         self._parsed: dict[bytes, tuple[Epoch, Terms]] = {}
@@ -145,6 +155,11 @@ class Budgets:
             # the sums go on; what follows from a changed event cannot be told from a changed one
             for _ in events:
                 pass
+        else:
+            for stream in controller.streams:
+                snapshot = controller.state(stream).snapshot
+                key = bytes.fromhex(snapshot.stream.removeprefix("sha256:"))
+                self._steps.put(key, Step(snapshot.claim, snapshot.step, snapshot.digest()))
         self.counts["events"] = bound
 
     def _events(self, store: Store, bound: int, at: list[int], progress: Callable[[int], None]) -> Iterator[Event]:
@@ -209,6 +224,15 @@ class Budgets:
                 epoch.reloaded = True
                 epoch.limit = max(alpha / epoch.shares, epoch.cost)
         epoch.reloads = len(self._reloads)
+
+    def folded(self, where: str, snapshot: Mapping[str, Any]) -> None:
+        """A signed snapshot of a stream is what the events come to, where it is of the newest step."""
+        newest = self._steps.get(bytes.fromhex(snapshot["stream"].removeprefix("sha256:")))
+        if newest is None or (newest.claim, newest.step) != (snapshot["claim"], snapshot["step"]):
+            return
+        if snapshot_digest(snapshot) != newest.digest:
+            detail = f"step {newest.step} of the e-process is another one by the events"
+            self._audit.note("budget_mismatch", where, detail)
 
     # -- receipts ------------------------------------------------------------------------------------------------
 

@@ -224,6 +224,7 @@ class Decisions:
         before = known.snapshot
         if snapshot == before:
             return
+        self._budgets.folded(where, snapshot)
         terms = known.terms.get(snapshot["params"])
         order = (snapshot["claim"], snapshot["step"])
         if before and order < (before["claim"], before["step"]):

@@ -100,6 +100,8 @@ class PostgresStore:
         for table in ("receipt", "event"):
             for (index,) in self._rows(f"SELECT idx FROM tcd_{table} WHERE idx < 0 ORDER BY idx LIMIT 20"):  # noqa: S608
                 yield "row_malformed", f"{table} {index}", "there is no such position"
+        for (size,) in self._rows("SELECT size FROM tcd_checkpoint WHERE size < 1 ORDER BY size LIMIT 20"):
+            yield "row_malformed", f"checkpoint {size}", "there is no such size"
         for (index,) in self._rows(_ORPHANS):
             yield "orphan_body", f"body {index}", "no receipt has it"
 

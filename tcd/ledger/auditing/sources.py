@@ -168,6 +168,8 @@ class SqliteStore:
         for table in ("receipt", "event"):
             for (index,) in self._rows(f"SELECT idx FROM {table} WHERE idx < 0 ORDER BY idx LIMIT 20"):  # noqa: S608
                 yield "row_malformed", f"{table} {index}", "there is no such position"
+        for (size,) in self._rows("SELECT size FROM checkpoint WHERE size < 1 ORDER BY size LIMIT 20"):
+            yield "row_malformed", f"checkpoint {size}", "there is no such size"
         orphans = "SELECT idx FROM body WHERE NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.idx = body.idx) LIMIT 20"
         for (index,) in self._rows(orphans):
             yield "orphan_body", f"body {index}", "no receipt has it"
