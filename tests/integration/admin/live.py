@@ -84,7 +84,7 @@ class Live:
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """In the plane's event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(300)
 
 
 async def _enrolled(admin: Running) -> list[OperatorKey]:
@@ -130,7 +130,7 @@ def live(folder: Path, **changes: Any) -> Iterator[Live]:
 
     thread = threading.Thread(target=main, name="admin-live")
     thread.start()
-    begun.wait(60)
+    begun.wait(300)
     try:
         if failed:
             raise failed[0]
@@ -139,4 +139,4 @@ def live(folder: Path, **changes: Any) -> Iterator[Live]:
         if made:
             made[0].close()
             made[0]._loop.call_soon_threadsafe(end.set)
-        thread.join(60)
+        thread.join(300)

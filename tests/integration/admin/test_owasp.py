@@ -306,8 +306,9 @@ def test_api4_rates_are_limited_for_each_address_and_principal(tmp_path: Path) -
 
 
 def test_api4_a_connection_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "_FIRST_S", 0.2)
     with live(tmp_path) as plane:
+        # from here on: nobody else connects
+        monkeypatch.setattr(tls, "_FIRST_S", 0.2)
         for said in (b"", b"GET /admin/v1/whoami HTTP/1.1\r\nHost: x\r\n"):
             with socket.create_connection(("127.0.0.1", plane.admin.server.port), timeout=60) as connection:
                 connection.sendall(said)
