@@ -85,6 +85,22 @@ def call(
 
 
 @app.command()
+def approve(
+    context: typer.Context,
+    identifier: str | None = typer.Argument(None, help="Of the proposal; without, those that you may approve."),
+    key: Path = typer.Option(..., help="File of your key."),
+    url: str = _URL,
+) -> None:
+    """Show what waits for a second person, or approve one of them."""
+    from sidecar_api.admin.principals import SCOPES
+
+    if identifier is None:
+        _call(context, url, _key(key), SCOPES, "GET", "/approvals", None)
+    else:
+        _call(context, url, _key(key), SCOPES, "POST", f"/approvals/{identifier}", None)
+
+
+@app.command()
 def login(
     context: typer.Context,
     key: Path = typer.Option(..., help="File of your key."),

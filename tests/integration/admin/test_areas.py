@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from tcd.cli.admin import app
 from tcd.config import load
 from tcd.keystore import KeyStore
 from tcd.receipts import verify_single
@@ -361,3 +363,27 @@ async def test_which_policy_applies_to_whom(tmp_path: Path) -> None:
     async with running(tmp_path / "none") as admin:
         await admin.enrol()
         assert (await admin.get("/policies:bind?tenant=x"))["policy"] == ""
+
+
+# -- from the command line ----------------------------------------------------------------------------------
+
+
+async def test_what_waits_is_shown_and_approved_from_the_command_line(tmp_path: Path) -> None:
+    async with running(tmp_path, alpha=0.5) as admin:
+        await admin.enrol()
+        admin.scorer.p = 1e-9
+        await admin.shim.step(session="s", tenant="acme")
+        await close_sessions(admin)
+        proposal = await admin.post("/receipts:erase", {"before_us": 2**52}, status=202)
+        admin.bob.save(tmp_path / "bob.key")
+
+        async def tcd(*arguments: str) -> Any:
+            words = ["approve", *arguments, "--key", str(tmp_path / "bob.key"), "--url", admin.server.url]
+            done = await asyncio.to_thread(CliRunner().invoke, app, words)
+            return done.exit_code, json.loads(done.stdout)
+
+        code, waiting = await tcd()
+        assert (code, [one["id"] for one in waiting["approvals"]]) == (0, [proposal["id"]])
+        code, done = await tcd(proposal["id"])
+        assert (code, done["actors"], done["result"]["erased"]) == (0, ["alice", "bob"], 2)
+        assert (await tcd(proposal["id"]))[0] == 1
