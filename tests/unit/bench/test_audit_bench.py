@@ -25,8 +25,8 @@ def rows_of(counts: list[int], folder: Path) -> list[dict[str, Any]]:
 
 
 def test_an_audit_is_measured(tmp_path: Path) -> None:
-    (row,) = rows_of([2_000], tmp_path)
-    assert row["receipts"] >= 2_000
+    (row,) = rows_of([400], tmp_path)
+    assert row["receipts"] >= 400
     assert row["findings"] == 0
     assert row["chains"] > row["receipts"] / 20
     assert row["cpu_seconds"] > 0
