@@ -40,6 +40,7 @@ _STAKES: Final = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 _WAITING: Final = 65_536
 _LEAST_STEPS: Final = 50
 _SLOW: Final = 0.05
+_ERRORS: Final = 3.0
 Verdict = Literal["", "noisy", "mute", "slow", "passed"]
 
 
@@ -73,6 +74,11 @@ class Service:
     def share(self) -> float:
         """Of bad ones."""
         return self.bad / self.steps if self.steps else 0.0
+
+    @property
+    def error(self) -> float:
+        """Standard error of the share, if steps were independent."""
+        return math.sqrt(self.share * (1.0 - self.share) / self.steps) if self.steps else 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -142,9 +148,11 @@ class Trial:
             return "noisy"
         if self.mute.log_wealth >= limit:
             return "mute"
-        # of a machine that is late for everybody the candidate is not the reason
-        if self.mine.steps >= _LEAST_STEPS and self.mine.share > _SLOW + self.others.share:
-            return "slow"
+        if min(self.mine.steps, self.others.steps) >= _LEAST_STEPS:
+            # of a machine that is late for everybody the candidate is not the reason
+            error = math.hypot(self.mine.error, self.others.error)
+            if self.mine.share > self.others.share + _SLOW + _ERRORS * error:
+                return "slow"
         return "passed" if self.judged >= self.canary.sessions else ""
 
     def to_json(self) -> dict[str, Any]:
