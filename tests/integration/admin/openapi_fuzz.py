@@ -40,6 +40,10 @@ OPERATIONS = tuple((path, method) for path, item in DOCUMENT["paths"].items() fo
 MEANT = {400, 404, 409, 413, 422}
 
 
+#: Seconds that an answer may take on a machine that is busy with something else.
+PATIENCE = 300
+
+
 class Signed(AuthBase):
     """A token and a signature of the request as it is sent."""
 
@@ -63,11 +67,12 @@ class Signed(AuthBase):
 
 def _judge(live: Live, case: Any, operation: dict[str, Any], seen: Counter[int]) -> None:
     # what is sent without a token is refused, whatever else it is
-    bare = case.call(base_url=live.url, allow_redirects=False)
+    bare = case.call(base_url=live.url, allow_redirects=False, timeout=PATIENCE)
     seen[bare.status_code] += 1
     assert bare.status_code in {400, 401, 413}, (bare.status_code, bare.content)
     signs = any("signature" in need for need in operation["security"])
-    reply = case.call(base_url=live.url, auth=Signed(live.admin.alice, signs=signs), allow_redirects=False)
+    signed = Signed(live.admin.alice, signs=signs)
+    reply = case.call(base_url=live.url, auth=signed, allow_redirects=False, timeout=PATIENCE)
     seen[reply.status_code] += 1
     assert reply.status_code < 500, (case.body, reply.content)
     checks = [check for check in CHECKS.get_all() if check.__name__ != "ignored_auth"]
