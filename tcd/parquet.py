@@ -20,7 +20,7 @@ from tcd.ledger.auditing.sources import Row, Store
 from tcd.receipts.fast import read_json
 
 VERSION: Final = "tcd.parquet/1"
-#: Rows of one row group.
+#: Rows of one row group, up to a page more.
 GROUP: Final = 32_768
 _MONITORS: Final = (*COMPONENTS, "multivariate")
 _ZERO: Final = "0" * 16
@@ -143,25 +143,31 @@ def write(
         tcd.errors.ConfigError: the ledger cannot be read.
     """
     columns, count = schema(bodies=wanted.bodies), 0
+    waiting: list[pa.RecordBatch] = []
     with pq.ParquetWriter(out, columns, compression="zstd") as writer:
-        for group in _groups(store, wanted, progress):
-            writer.write_batch(_batch(group, columns, bodies=wanted.bodies), row_group_size=GROUP)
-            count += len(group)
+        for rows in _pages(store, wanted, progress):
+            waiting.append(_batch(rows, columns, bodies=wanted.bodies))
+            count += len(rows)
+            if sum(batch.num_rows for batch in waiting) >= GROUP:
+                _write_group(writer, waiting, columns)
+                waiting = []
+        if waiting:
+            _write_group(writer, waiting, columns)
     return count
 
 
-def _groups(store: Store, wanted: Wanted, progress: Callable[[int, int], None]) -> Iterator[list[Row]]:
+def _write_group(writer: pq.ParquetWriter, batches: Sequence[pa.RecordBatch], columns: pa.Schema) -> None:
+    table = pa.Table.from_batches(batches, columns).unify_dictionaries()
+    writer.write_table(table, row_group_size=table.num_rows)
+
+
+def _pages(store: Store, wanted: Wanted, progress: Callable[[int, int], None]) -> Iterator[list[Row]]:
     first, size = wanted.first, store.sizes().receipts
-    group: list[Row] = []
     while first < size and (page := store.rows(first)):
-        group += [row for row in page if row.idx < size and wanted.takes(row)]
         first = page[-1].idx + 1
         progress(min(first, size), size)
-        while len(group) >= GROUP:
-            yield group[:GROUP]
-            group = group[GROUP:]
-    if group:
-        yield group
+        if rows := [row for row in page if row.idx < size and wanted.takes(row)]:
+            yield rows
 
 
 def _batch(rows: Sequence[Row], columns: pa.Schema, *, bodies: bool) -> pa.RecordBatch:
