@@ -381,9 +381,11 @@ class Service:
 
     def _key(self, session: Session, request: DiagnoseRequest) -> Key:
         """The key of a step; that of a canary where the session is one of its."""
-        key, canary = staging.key(request), self.resolver.canary
-        if canary is None and self.watch.trial is None:
+        key = staging.key(request)
+        if self.resolver.canary is None and self.watch.trial is None:
             return key
+        # as of now: the newest pins may be older than the end of the trial
+        canary = self.resolver.current().canary
         self.watch.of(canary)
         if canary is None:
             return key
