@@ -8,15 +8,47 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 
 from tests.e2e.stack import serving
 
 pytestmark = pytest.mark.triton
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "admin.md").read_text()
-SCRIPT = "\n".join(re.findall(r"(?ms)^```console-admin\n(.*?)^```", PAGE))
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def blocks(page: str) -> list[str]:
+    """The scripts of a page."""
+    return [
+        re.sub(r"(?m)^\$ ", "", block)
+        for block in re.findall(r"(?ms)^```console-admin\n(.*?)^```", (DOCS / page).read_text())
+    ]
+
+
+def run(script: str, place: Path, *, bootstrap: str, url: str) -> str:
+    """What a script prints; `tcd` is this environment's, the admin plane the one at `url`."""
+    tcd = f'tcd() {{ "{sys.executable}" -m tcd.cli.main "$@"; }}\n'
+    script = re.sub(r"tcd admin (enrol|call|approve|login)", rf"tcd admin \1 --url {url}", script)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", tcd + script],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "BOOTSTRAP": bootstrap},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def answers_in(printed: str) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in re.findall(r"(?ms)^\{\n.*?^\}$", printed)]
+
+
 POLICY = '[[policy]]\nname = "base"\nversion = 1\n'
 
 
@@ -30,20 +62,7 @@ def test_the_page(tmp_path: Path) -> None:
         url = re.search(r"(?m)^admin +(http://[^/]+)/admin/v1$", log)
         assert secret is not None
         assert url is not None
-        tcd = f'tcd() {{ "{sys.executable}" -m tcd.cli.main "$@"; }}\n'
-        script = re.sub(r"(?m)^\$ ", "", SCRIPT)
-        script = re.sub(r"tcd admin (enrol|call)", rf"tcd admin \1 --url {url[1]}", script)
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", tcd + script],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env={**os.environ, "BOOTSTRAP": secret[1]},
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        answers = [json.loads(text) for text in re.findall(r"(?ms)^\{\n.*?^\}$", done.stdout)]
+        answers = answers_in(run("\n".join(blocks("admin.md")), tmp_path, bootstrap=secret[1], url=url[1]))
         assert [a.get("action") for a in answers] == [
             "principals.enrol", None, None, "policy.put", "policy.put", None, None
         ]  # fmt: skip
@@ -57,3 +76,28 @@ def test_the_page(tmp_path: Path) -> None:
     text = stack.log.read_text()
     assert text.count(secret[1]) == 1
     assert "alice.key" not in text
+
+
+def test_the_pages_that_go_on_from_there(tmp_path: Path) -> None:
+    """An audit, an erasure that two people want, a way into the dashboard: as their pages have them."""
+    with serving(tmp_path, env={"TCD_ADMIN_ENABLE": "true", "TCD_ADMIN_PORT": "0"}) as stack:
+        log = stack.log.read_text()
+        secret = re.search(r"(?m)^bootstrap (tcd-bootstrap-\w+)", log)
+        url = re.search(r"(?m)^admin +(http://[^/]+)/admin/v1$", log)
+        assert secret is not None
+        assert url is not None
+        at = {"bootstrap": secret[1], "url": url[1]}
+        run(blocks("admin.md")[0], tmp_path, **at)
+        who = {"tenant": "acme", "user": "u1", "session": "s1"}
+        httpx2.post(f"{stack.shim}/diagnose", json={**who, "trace_vector": [-0.5]}, timeout=60).raise_for_status()
+        (audits,) = blocks("audits.md")
+        started = answers_in(run(audits, tmp_path, **at))
+        assert started[0]["action"] == "audit.start"
+        assert started[1]["jobs"][0]["kind"] == "audit"
+        (erasure,) = blocks("admin-operate.md")
+        answers = answers_in(run(erasure, tmp_path, **at))
+        assert answers[-1]["action"] == "receipts.erase"
+        assert answers[-1]["actors"] == ["alice", "bob"]
+        (login,) = blocks("dashboard.md")
+        printed = run(login, tmp_path, **at)
+        assert re.match(rf"{re.escape(url[1])}/ui/login\?code=\w+$", printed.strip())
