@@ -68,7 +68,7 @@ def measure(place: Path) -> dict[str, float]:
     steps.done("clone")
     home = place / "home"
     home.mkdir()
-    # the mirror of this machine's pip stays; its cache, and every setting of tcd, do not
+    # pip's own settings stay; its cache, and every setting of tcd, do not
     env = {k: v for k, v in os.environ.items() if not k.startswith("TCD_")}
     env |= {"HOME": str(home), "PIP_NO_CACHE_DIR": "1", "XDG_STATE_HOME": str(home / "state")}
     log = place / "serve.log"
@@ -117,7 +117,7 @@ def main() -> None:
     lines += ["| step | seconds |", "|---|---|", *(f"| {name} | {value} |" for name, value in seconds.items())]
     lines += [
         "",
-        "`python -m tests.benchmarks.bench_first_minutes`; the caches are empty, packages come from a mirror nearby.",
+        "`python -m tests.benchmarks.bench_first_minutes`; the caches are empty; downloads are part of it, over a fast connection.",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     if arguments.out is not None:
