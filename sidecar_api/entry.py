@@ -17,12 +17,12 @@ from sidecar_api.http.context import RequestContext, session_header
 from sidecar_api.http.problems import EdgeQuotaExceeded
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.outcome import Answer, Call, Gate, Overloaded, SubjectQuotaExceeded
+from sidecar_api.pace import DEEP
 from sidecar_api.schemas import DiagnoseRequest
 from tcd.errors import QuotaExceeded, TcdError
 
-#: Share of a deadline that may be spent on waiting, as far as that can be foreseen; requests that are let in anyway.
+#: Share of a deadline that may be spent on waiting, as far as that can be foreseen.
 _SHARE: Final = 0.5
-_ALWAYS: Final = 32
 
 
 class Arrival(Struct, frozen=True):
@@ -56,7 +56,7 @@ def check_room(runtime: Runtime) -> None:
         raise Overloaded(in_flight)
     # bodies that are not here yet wait for nothing
     ahead = in_flight - runtime.reading
-    if ahead >= _ALWAYS and runtime.service.pace.wait(ahead) > _SHARE * settings.deadline_ms / 1000.0:
+    if ahead >= DEEP and runtime.service.pace.wait(ahead) > _SHARE * settings.deadline_ms / 1000.0:
         runtime.exporter.throttled(zone="wait")
         raise Overloaded(in_flight)
 

@@ -12,14 +12,17 @@ from typing import Final
 _STRETCH: Final = 0.5
 #: Decisions that it needs at least.
 _ENOUGH: Final = 16
-#: What is remembered of a faster pace, per measurement: a few requests at a time are decided more slowly than many.
+#: What is remembered of a faster pace, per measurement.
 _MEMORY: Final = 0.9
+#: Decisions at once from which their pace is what the server can do: a few at a time are decided more slowly than many,
+#: and say nothing about how long many would wait.
+DEEP: Final = 32
 
 
 class Pace:
-    """Decisions per second of the time in which there was any work."""
+    """Decisions per second of the time in which there was any work, when there was much of it."""
 
-    __slots__ = ("_busy", "_ended", "_since", "_work", "rate")
+    __slots__ = ("_at_once", "_busy", "_ended", "_since", "_work", "rate")
 
     def __init__(self) -> None:
         """Nothing is known yet."""
@@ -27,6 +30,7 @@ class Pace:
         self._since = 0.0
         self._busy = 0.0
         self._ended = 0
+        self._at_once = 0
         self.rate = 0.0
 
     def begun(self, now: float) -> None:
@@ -37,6 +41,7 @@ class Pace:
 
     def ended(self, now: float) -> None:
         """A decision was made, or given up."""
+        self._at_once += self._work
         self._work -= 1
         self._ended += 1
         if not self._work or now - self._since >= _STRETCH:
@@ -44,8 +49,12 @@ class Pace:
             self._since = now
         if self._busy >= _STRETCH and self._ended >= _ENOUGH:
             measured = self._ended / self._busy
-            self.rate = max(measured, _MEMORY * self.rate + (1.0 - _MEMORY) * measured)
-            self._busy, self._ended = 0.0, 0
+            # of those that end together the last one leaves none behind: half of them on average
+            if 2 * self._at_once >= DEEP * self._ended:
+                self.rate = max(measured, _MEMORY * self.rate + (1.0 - _MEMORY) * measured)
+            elif self.rate:
+                self.rate = max(measured, self.rate)
+            self._busy, self._ended, self._at_once = 0.0, 0, 0
 
     def wait(self, ahead: int) -> float:
         """Seconds until `ahead` decisions are made; 0 while nothing is known."""

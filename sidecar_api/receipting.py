@@ -358,10 +358,11 @@ def _subject(session: Session) -> Subject:
 def _av(session: Session, facts: Facts) -> Av:
     """The hypothesis's part of its records, written once."""
     known = session.written.av
-    if known is None or known[0] is not facts.reservation or known[1] != facts.p_floor:
+    of = (facts.reservation, facts.p_floor, session.stream)
+    if known is None or known[0] is not of[0] or known[1:3] != of[1:]:
         made = Av.of(facts.reservation, stream=session.stream, unit=facts.unit, p_floor=facts.p_floor)
-        known = session.written.av = (facts.reservation, facts.p_floor, made)
-    return known[2]
+        known = session.written.av = (*of, made)
+    return known[3]
 
 
 @lru_cache(maxsize=4096)

@@ -536,7 +536,8 @@ class Service:
                 # a second attempt under new assets goes on with it, or reserves anew
                 turn.reserved = False
             if self._parts.punctual and turn.call.gate is None:
-                result = await self._scorer.score(row, timeout=left)
+                # the reservation took of it
+                result = await self._scorer.score(row, timeout=left - (loop.time() - began))
             else:
                 with Cutoff(began + left, "the row was not scored by its deadline"):
                     if turn.call.gate is not None:

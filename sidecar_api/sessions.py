@@ -32,7 +32,7 @@ class Written:
     """Parts of a session's answers and records that were made once, each with what it was made of."""
 
     subject: tuple[tuple[str, ...], records.Subject] | None = None
-    av: tuple[Reservation | None, float, records.Av] | None = None
+    av: tuple[Reservation | None, float, str, records.Av] | None = None
     claim: tuple[Any, str] | None = None
     checks: tuple[Any, list[Check]] | None = None
     answer: KeptAv = field(default_factory=KeptAv)

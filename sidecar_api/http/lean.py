@@ -120,12 +120,33 @@ class LeanProtocol(HttpToolsProtocol):
         super().data_received(data)
         exchange = self.cycle
         if type(exchange) is Exchange and exchange.begun and not exchange.whole and not exchange.response_complete:
-            # each piece begins no new time: an exchange expires once
-            if exchange.watched:
-                return
-            exchange.watched = True
-            due = self.loop.time() + self._runtime.settings.body_timeout_s
-            deadlines.of(self.loop).watch(due, exchange)
+            self._watch(exchange)
+
+    def _watch(self, exchange: Exchange) -> None:
+        """Its body has so much time; each piece begins no new one."""
+        if exchange.watched:
+            return
+        exchange.watched = True
+        due = self.loop.time() + self._runtime.settings.body_timeout_s
+        deadlines.of(self.loop).watch(due, exchange)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Behind a request that waits for its answer, which must not be written into a WebSocket, there is none."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.close()
+            return
+        super().handle_websocket_upgrade()
+
+    def pause_writing(self) -> None:
+        """The client does not read: nor is read what it sends, which would be answered too."""
+        super().pause_writing()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        if not self.pipeline:
+            self.flow.resume_reading()
 
     def _unset_keepalive_if_required(self) -> None:
         # one timer per connection, which looks when it was quiet last, instead of one per request
@@ -149,7 +170,8 @@ class LeanProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if not self.flow.write_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             # not at once: a thousand that are refused one after the other would be as many calls within each other
             self.loop.call_soon(self._next)
@@ -207,7 +229,8 @@ class LeanProtocol(HttpToolsProtocol):
         if type(exchange) is not Exchange:
             super().on_body(body)
             return
-        if exchange.response_complete:
+        # whole: an upgrade after it has no cycle of its own; over the limit, while it waits its turn: enough is known
+        if exchange.response_complete or exchange.whole or len(exchange.body) > self._route.limit:
             return
         if not exchange.body:
             exchange.body = body
@@ -225,6 +248,8 @@ class LeanProtocol(HttpToolsProtocol):
         if type(exchange) is not Exchange:
             super().on_message_complete()
             return
+        if exchange.whole:
+            return
         exchange.whole = True
         if exchange.begun and not exchange.response_complete:
             self._launch(exchange)
@@ -234,6 +259,8 @@ class LeanProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle | Exchange, app: Any) -> None:
         if type(cycle) is Exchange:
             self._begin(cycle)
+            if cycle.begun and not cycle.whole:
+                self._watch(cycle)
             return
         super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
@@ -264,7 +291,9 @@ class LeanProtocol(HttpToolsProtocol):
     async def _answer(self, exchange: Exchange) -> None:
         runtime, route, context = self._runtime, self._route, exchange.context
         try:
-            answer = await route.decided(context, bytes(exchange.body))
+            # whoever watches over the exchange keeps it for a while, but not its body
+            body, exchange.body = bytes(exchange.body), b""
+            answer = await route.decided(context, body)
             if self.flow.write_paused and not exchange.disconnected:
                 await self.flow.drain()
             self._write_answer(exchange, answer.body)
@@ -283,6 +312,7 @@ class LeanProtocol(HttpToolsProtocol):
     def _end(self, exchange: Exchange) -> None:
         """It leaves its place without having been decided."""
         exchange.begun = False
+        exchange.body = b""
         self._runtime.in_flight -= 1
         self._runtime.reading -= 1
 

@@ -7,7 +7,6 @@ with OpenSSL and the checks of `edwards`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,8 +23,11 @@ def openssl(seed: bytes) -> tuple[bytes, Sign]:
 
 keypair: Callable[[bytes], tuple[bytes, Sign]] = openssl
 
-if find_spec("nacl") is not None:
+try:
     from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
+except ImportError:  # not installed, or its library cannot be loaded
+    pass
+else:
 
     def libsodium(seed: bytes) -> tuple[bytes, Sign]:
         """As `openssl`."""

@@ -314,3 +314,83 @@ async def test_a_server_that_stops_lets_a_request_end(make_client: Any, kit: Any
     await until(wire, 1)
     [(status, headers, _)] = parsed(wire.sent)
     assert (status, headers[b"connection"], wire.closing) == (200, b"close", True)
+
+
+async def test_a_slow_body_behind_another_request_is_given_up_too(make_client: Any, kit: Any) -> None:
+    app = make_client(kit.ScriptedScorer(0.9), body_timeout_s=0.05).app
+    protocol, wire = connect(app, lean=True)
+    protocol.data_received(post() + post()[:-10])
+    await until(wire, 2)
+    assert [status for status, _, _ in parsed(wire.sent)] == [200, 400]
+    assert app.runtime.in_flight == app.runtime.reading == 0
+
+
+async def test_an_upgrade_behind_a_request_in_work_decides_nothing_twice(make_client: Any, kit: Any) -> None:
+    going = asyncio.Event()
+
+    async def before(_: Any) -> None:
+        await going.wait()
+
+    scorer = kit.ScriptedScorer(0.9, before=before)
+    app = make_client(scorer).app
+    protocol, wire = connect(app, lean=True)
+    upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    protocol.data_received(post() + b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n" + upgrade)
+    assert wire.closing
+    await soon(lambda: bool(scorer.rows))
+    protocol.connection_lost(None)
+    going.set()
+    await soon(lambda: not app.runtime.in_flight)
+    assert app.runtime.reading == 0
+    assert len(scorer.rows) == 1
+    assert wire.sent == b""
+
+
+def is_paused(wire: Wire) -> bool:
+    return wire.paused
+
+
+async def test_who_does_not_read_is_not_read(make_client: Any, kit: Any) -> None:
+    app = make_client(kit.ScriptedScorer(0.9)).app
+    protocol, wire = connect(app, lean=True)
+    protocol.pause_writing()
+    assert is_paused(wire)
+    protocol.data_received(post())
+    await soon(lambda: bool(app.runtime.in_flight))
+    # nothing that is answered meanwhile opens it again
+    protocol.on_response_complete()
+    assert is_paused(wire)
+    protocol.resume_writing()
+    assert not is_paused(wire)
+    await until(wire, 1)
+
+
+async def test_a_body_that_waits_its_turn_is_bounded(make_client: Any, kit: Any) -> None:
+    going = asyncio.Event()
+
+    async def before(_: Any) -> None:
+        await going.wait()
+
+    app = make_client(kit.ScriptedScorer(0.9, before=before)).app
+    protocol, wire = connect(app, lean=True)
+    head = b"POST /diagnose HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    protocol.data_received(post() + head)
+    waiting: Any = protocol.cycle
+    for _ in range(300):
+        protocol.data_received(b"4000\r\n" + b" " * 0x4000 + b"\r\n")
+    assert len(waiting.body) <= 2**20 + 0x4000
+    going.set()
+    await until(wire, 2)
+    assert [status for status, _, _ in parsed(wire.sent)] == [200, 413]
+    assert app.runtime.in_flight == app.runtime.reading == 0
+
+
+async def test_an_answered_request_keeps_no_body(make_client: Any, kit: Any) -> None:
+    app = make_client(kit.ScriptedScorer(0.9)).app
+    protocol, wire = connect(app, lean=True)
+    whole = post()
+    protocol.data_received(whole[:-10])
+    exchange: Any = protocol.cycle
+    protocol.data_received(whole[-10:])
+    await until(wire, 1)
+    assert exchange.body == b""
