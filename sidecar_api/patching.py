@@ -33,10 +33,19 @@ PATCHABLE: Final = (
 )
 
 
+def settled(settings: Settings, name: str, value: Any) -> Any:
+    """A setting's value in the type that the setting has: "500" is 500.0.
+
+    Raises:
+        ValueError: the setting cannot have it.
+    """
+    return getattr(Settings(**{**{n: getattr(settings, n) for n in type(settings).model_fields}, name: value}), name)
+
+
 def allowed_value(settings: Settings, name: str, value: Any) -> bool:
     """Whether a setting may have a value at all."""
     try:
-        Settings(**{**{n: getattr(settings, n) for n in type(settings).model_fields}, name: value})
+        settled(settings, name, value)
     except ValueError:
         return False
     return True
@@ -97,12 +106,11 @@ class Patches:
             Conflict: there is one of this name, or too many are open.
             Unavailable: the journal cannot be written; nothing happened.
         """
-        now = self._now()
+        now, value = self._now(), self._tightens(setting, value)
         found = self._do(
             lambda: self._runtime.register(
                 patch, setting=setting, value=value, actor=actor, now=now, ttl=ttl, share=share
-            ),
-            before=lambda: self._tightens(setting, value),
+            )
         )
         return self._runtime.get(found[0].patch)
 
@@ -123,10 +131,8 @@ class Patches:
             NotFound, Conflict, Unavailable: see `PatchRuntime.apply`; the journal cannot be written.
         """
         known = self._runtime.get(patch)
-        self._do(
-            lambda: self._runtime.apply(patch, actor=actor, now=self._now()),
-            before=lambda: self._tightens(known.setting, known.value),
-        )
+        self._tightens(known.setting, known.value)
+        self._do(lambda: self._runtime.apply(patch, actor=actor, now=self._now()))
         return self._runtime.get(patch)
 
     def roll_back(self, patch: str, *, actor: str, reason: str) -> Patch:
@@ -181,16 +187,18 @@ class Patches:
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _tightens(self, setting: str, value: Any) -> None:
+    def _tightens(self, setting: str, value: Any) -> Any:
+        """The value as the setting has it; it only tightens."""
         if setting not in PATCHABLE or not allowed_value(self.settings, setting, value):
             msg = f"{setting} cannot be set to this at run time"
             raise ValidationFailed(msg, pointer="/setting")
+        value = settled(self.settings, setting, value)
         if RELOADABLE[setting](getattr(self.settings, setting), value):
             msg = f"{setting} = {value!r} loosens: a patch only tightens"
             raise Forbidden(msg)
+        return value
 
-    def _do(self, work: Callable[[], list[Event]], *, before: Callable[[], None] = lambda: None) -> list[Event]:
-        before()
+    def _do(self, work: Callable[[], list[Event]]) -> list[Event]:
         events = work()
         if events:
             self._keep(events)

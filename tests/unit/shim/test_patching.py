@@ -127,6 +127,23 @@ async def test_a_patch_only_tightens_and_only_what_is_listed(make_client: Any, c
     assert "alpha" not in PATCHABLE
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "kept"),
+    [("deadline_ms", "500", 500.0), ("deadline_ms", 500, 500.0), ("cooldown_steps", "900", 900)],
+)
+async def test_a_value_has_the_type_of_its_setting(
+    make_client: Any, clock: Clock, tmp_path: Path, setting: str, value: Any, kept: Any
+) -> None:
+    client = shim(make_client, clock, tmp_path, deadline_ms=1000.0)
+    put_in_force(client.app.runtime.service.patches, setting=setting, value=value)
+    assert (await client.step(session="s"))["route"]["tags"][-1] == "patch:p"
+    client.app.runtime.service.patches.stop()
+    again = shim(make_client, clock, tmp_path, deadline_ms=1000.0)
+    assert (await again.step(session="s"))["route"]["tags"][-1] == "patch:p"
+    (found,) = again.app.runtime.service.patches
+    assert (found.value, type(found.value)) == (kept, type(kept))
+
+
 async def test_it_goes_on_after_a_restart(make_client: Any, clock: Clock, tmp_path: Path) -> None:
     client = shim(make_client, clock, tmp_path)
     put_in_force(client.app.runtime.service.patches)
