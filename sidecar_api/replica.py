@@ -228,8 +228,10 @@ class Replica:
         await self._transact(work)
         return others
 
-    async def acknowledge(self, stream: str, make: Callable[[int], tuple[Receipt, ...]]) -> tuple[Receipt, ...]:
-        """Clear the alarms of a stream for all shims; the records that `make` made for the new claim.
+    async def acknowledge(
+        self, stream: str, claim: int, make: Callable[[int], tuple[Receipt, ...]]
+    ) -> tuple[Receipt, ...]:
+        """Clear the alarms of a stream's `claim` for all shims; the records that `make` made for the new claim.
 
         Raises:
             tcd.errors.Conflict: another shim did it meanwhile.
@@ -241,8 +243,8 @@ class Replica:
             nonlocal made
             await self._catch_up(root)
             view = self._budget.controller.state(stream)
-            if not (view.alarm or view.cusum_alarm):
-                msg = "there is no alarm to acknowledge"
+            if view.claim != claim or not (view.alarm or view.cusum_alarm):
+                msg = "there is no alarm of this claim to acknowledge"
                 raise Conflict(msg)
             made = make(view.claim + 1)
             return Batch(made, (Acknowledged(stream, view.claim + 1),))

@@ -5,6 +5,8 @@ Acknowledging clears what tightened decisions, so it takes two people. Nothing t
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 from typing import Annotated, Any, Final
 
@@ -20,7 +22,7 @@ from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.principals import EVERY_TENANT
 from sidecar_api.admin.tokens import Caller
 from sidecar_api.http.runtime import Runtime
-from tcd.errors import Conflict, NotFound
+from tcd.errors import Conflict, NotFound, TcdError
 from tcd.receipts import Receipt
 from tcd.risk_av import StreamView, Terms, stream_digest
 
@@ -50,6 +52,7 @@ class AlarmArea:
     def __init__(self, runtime: Runtime) -> None:
         """Show and clear those of `runtime`."""
         self._runtime = runtime
+        self._one = asyncio.Lock()
 
     def list(self, tenant: str) -> list[dict[str, Any]]:
         """Streams that are awake and alarmed; of one tenant, or of all."""
@@ -87,9 +90,21 @@ class AlarmArea:
         return stream, view
 
     async def acknowledge(self, args: Any, actors: str) -> dict[str, Any]:
-        """Clear a stream's alarms, durably, with the record that says who did."""
+        """Clear a stream's alarms once the record that says who did is durable.
+
+        Raises:
+            NotFound, Conflict: see `look`; or it is a newer alarm than the one that was proposed.
+            Unavailable: the ledger cannot be written; the alarm stays on.
+        """
+        async with self._one:
+            return await self._acknowledge(args, actors)
+
+    async def _acknowledge(self, args: Any, actors: str) -> dict[str, Any]:
         runtime = self._runtime
         stream, view = self.look(args, EVERY_TENANT)
+        if view.claim != args["claim"]:
+            msg = "the alarm that was to be cleared is off, and there is a newer one"
+            raise Conflict(msg)
         judge, receipts = runtime.service.judge, runtime.service.judge.receipts
         assert receipts is not None  # noqa: S101 - the plane is not made without
         terms = Terms.of(judge.budget.controller.params_of(stream))
@@ -98,10 +113,15 @@ class AlarmArea:
             return receipts.ack(actor=actors, stream=stream, claim=claim, terms=terms)
 
         if runtime.replica is not None:
-            records = await runtime.replica.acknowledge(stream, made)
+            records = await runtime.replica.acknowledge(stream, view.claim, made)
         else:
-            records = made(judge.budget.acknowledge(stream))
+            records = made(view.claim + 1)
             await judge.put(records)
+            # the record is durable: only now the alarm may go
+            judge.budget.acknowledge(stream)
+            # an event that is not durable yet goes with the next commit; a crash before it leaves the alarm on
+            with contextlib.suppress(TcdError):
+                await judge.put(())
         after = judge.budget.view(stream)
         return {"before": _shown(view), "after": _shown(after), "record": records[1].head_hex}
 
@@ -131,6 +151,7 @@ def add_alarms(made: APIRouter, plane: Plane, area: AlarmArea) -> None:
         args = (await parsed(request, Acknowledge)).model_dump()
         stream, view = area.look(args, caller.tenant)
         digest = stream_digest(stream)
+        args["claim"] = view.claim
         return await plane.mutate(request, caller, ACKING, Mutation("alarm.ack", digest, _shown(view), args=args))
 
     plane.perform("alarm.ack", area.acknowledge)

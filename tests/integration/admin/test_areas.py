@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from tcd.cli.admin import app
 from tcd.config import load
+from tcd.errors import Unavailable
 from tcd.keystore import KeyStore
 from tcd.receipts import verify_single
 from tcd.reload import RELOADABLE
@@ -286,6 +287,57 @@ async def test_an_alarm_is_acknowledged_by_two_and_the_record_says_so(tmp_path: 
         controller = admin.runtime.service.judge.budget.controller
         page = await admin.runtime.ledger.events()
         assert Controller.replay(page.events, controller.params).digest() == controller.digest()
+
+
+async def alarmed(admin: Running, name: str) -> None:
+    """Reject until the alarm of tenant acme is on."""
+    admin.scorer.p = 1e-9
+    for number in range(12):
+        await admin.shim.step(session=f"{name}{number}", tenant="acme", step_id=0, trace_vector=[-1.0] * 64)
+        await close_sessions(admin)
+    assert [alarm["tenant"] for alarm in (await admin.get("/alarms"))["alarms"]] == ["acme"]
+
+
+async def test_an_alarm_stays_on_when_its_record_is_not_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, alpha=0.5) as admin:
+        await admin.enrol()
+        await alarmed(admin, "s")
+        ledger, controller = admin.runtime.ledger, admin.runtime.service.judge.budget.controller
+        append = ledger.append
+
+        async def full(batch: Any, **terms: Any) -> Any:
+            if any(json.loads(receipt.body)["typ"] == "ack" for receipt in batch.receipts):
+                msg = "full"
+                raise Unavailable(msg)
+            return await append(batch, **terms)
+
+        with monkeypatch.context() as context:
+            context.setattr(ledger, "append", full)
+            await admin.two("/alarms:ack", {"tenant": "acme"}, status=503)
+        assert ("alarm.ack.failed", "alice + bob") in await admin.acts()
+        (alarm,) = (await admin.get("/alarms"))["alarms"]
+        assert (alarm["alarm"], alarm["claim"]) == (True, 0)
+        await admin.two("/alarms:ack", {"tenant": "acme"})
+        assert [record["ack"]["claim"] for record in await admin.bodies("ack")] == [1]
+        from tcd.risk_av import Controller  # noqa: PLC0415
+
+        page = await ledger.events()
+        assert Controller.replay(page.events, controller.params).digest() == controller.digest()
+
+
+async def test_a_proposal_clears_no_alarm_but_the_one_it_was_made_for(tmp_path: Path) -> None:
+    async with running(tmp_path, alpha=0.5) as admin:
+        await admin.enrol()
+        await alarmed(admin, "s")
+        first = await admin.post("/alarms:ack", {"tenant": "acme"}, status=202)
+        second = await admin.post("/alarms:ack", {"tenant": "acme"}, status=202)
+        await admin.post(f"/approvals/{first['id']}", by=admin.bob)
+        await alarmed(admin, "t")
+        await admin.post(f"/approvals/{second['id']}", by=admin.bob, status=409)
+        (alarm,) = (await admin.get("/alarms"))["alarms"]
+        assert (alarm["alarm"], alarm["claim"]) == (True, 1)
 
 
 async def close_sessions(admin: Running) -> None:
