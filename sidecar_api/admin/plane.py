@@ -253,7 +253,10 @@ class Plane:
     async def once(
         self, request: Request, caller: Caller, work: Callable[[Ticket], Awaitable[tuple[int, Any]]]
     ) -> tuple[int, Any]:
-        """The answer of `work` under the request's idempotency key; it runs once, and again only when it failed.
+        """The answer of `work` under the request's idempotency key; it runs once, and again only when it was refused.
+
+        After any other end (cancelled, or an error that nobody expected) what it did is not known: the ticket stays,
+        and without signs of life it is found as interrupted (`recover`).
 
         Raises:
             Conflict, Interrupted: as `AdminStore.begin` says.
@@ -267,7 +270,7 @@ class Plane:
         living = asyncio.ensure_future(self._live(ticket))
         try:
             status, answer = await work(ticket)
-        except BaseException:
+        except TcdError:
             with contextlib.suppress(TcdError):
                 await self.store.abandon(ticket)
             raise
@@ -291,7 +294,7 @@ class Plane:
     async def act(
         self, action: str, actors: str, digest: str, work: Work, *, ticket: Ticket | None = None, proposal: str = ""
     ) -> dict[str, Any]:
-        """Record an act, then do it; a failure is recorded too.
+        """Record an act, then do it; a refusal is recorded too, and so is an end that says nothing of what was done.
 
         Args:
             action: its name in the log.
@@ -311,8 +314,12 @@ class Plane:
         receipt = await self.acts.record(action, actors, digest)
         try:
             done = await work(actors)
-        except BaseException:
+        except TcdError:
             await self.acts.record(f"{action}.failed", actors, digest)
+            raise
+        except BaseException:
+            if ticket is None:
+                await self.acts.record(f"{action}.interrupted", actors, digest)
             raise
         return {"action": action, "actors": actors.split(" + "), "object": digest, "receipt": receipt, "result": done}
 

@@ -26,6 +26,8 @@ from tcd.ledger.search import ReceiptIndex
 
 #: Seconds between looks for interrupted acts and renewed certificates.
 _LOOK_S: Final = 30.0
+#: Seconds that cancelled requests get to end.
+_ENDING_S: Final = 10.0
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -145,6 +147,10 @@ class AdminServer:
             serving, recovering = self._running
             recovering.cancel()
             await asyncio.wait([serving, recovering])
+            # requests that were cancelled still use what is closed below
+            left = set(self._server.server_state.tasks)
+            if left:
+                await asyncio.wait(left, timeout=_ENDING_S)
         self._sock.close()
         await self.plane.jobs.close()
         await self._index.close()

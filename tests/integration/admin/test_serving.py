@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,23 @@ def test_it_is_on_loopback_or_not_at_all(host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
 def test_loopback_has_several_names(host: str) -> None:
     check_host(host)
+
+
+async def test_requests_that_a_shutdown_cut_off_end_before_the_store_is_closed(tmp_path: Path) -> None:
+    ended = []
+    async with running(tmp_path) as admin:
+        server = admin.server._server
+
+        async def request() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.05)
+                ended.append(await admin.server.plane.store.principals())
+
+        server.config.timeout_graceful_shutdown = 0
+        task = asyncio.ensure_future(request())
+        server.server_state.tasks.add(task)
+        task.add_done_callback(server.server_state.tasks.discard)
+        await asyncio.sleep(0)
+    assert ended == [None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -20,6 +21,7 @@ from sidecar_api.admin.plane import Limits, Plane, Requires
 from sidecar_api.admin.principals import SCOPES, Principals
 from sidecar_api.admin.routes import Enrolment
 from sidecar_api.admin.store import memory_store
+from sidecar_api.admin.store.store import LEASE
 from tcd.client.admin import OperatorKey
 from tcd.errors import ConfigError
 from tcd.rate_limit import Limit
@@ -220,6 +222,31 @@ async def test_what_fails_is_recorded_as_failed(admin: Admin, monkeypatch: pytes
     late = await admin.call("POST", f"/approvals/{second.json()['id']}", admin.bob)
     assert late.status_code == 409
     assert [action for action, _, _ in admin.acts.made] == ["principals.put", "principals.put", "principals.put.failed"]
+
+
+@pytest.mark.parametrize("end", ["cancelled", "unexpected"])
+async def test_an_act_whose_end_is_not_known_is_interrupted_and_not_done_again(admin: Admin, end: str) -> None:
+    identifier = (await admin.call("PUT", "/policies", admin.alice, BUNDLE)).json()["id"]
+    begun, done = asyncio.Event(), []
+
+    async def perform(*_: Any) -> Any:
+        done.append(1)
+        begun.set()
+        if end == "unexpected":
+            raise OSError
+        await asyncio.Event().wait()
+
+    admin.plane.perform("policy.put", perform)
+    path = f"/approvals/{identifier}"
+    running = asyncio.ensure_future(admin.call("POST", path, admin.bob, key="k"))
+    await begun.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    admin.skew += LEASE + 1
+    assert await admin.plane.recover() == 1
+    assert [action for action, _, _ in admin.acts.made] == ["policy.put", "policy.put.interrupted"]
+    retry = await admin.call("POST", path, admin.bob, key="k")
+    assert (retry.status_code, retry.json()["code"], done) == (409, "interrupted", [1])
 
 
 # ---------------------------------------------------------------- principals and tenants
