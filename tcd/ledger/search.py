@@ -90,7 +90,7 @@ class Erasable:
 
 
 class ReceiptIndex:
-    """The index of one ledger. All of SQLite runs in one thread of its own."""
+    """The index of one ledger. All of SQLite runs in one thread of its own; where it fails, that is `Unavailable`."""
 
     def __init__(self, path: Path | str, ledger: Ledger) -> None:
         """Index `ledger` in the file `path` (`:memory:` for none)."""
@@ -172,17 +172,26 @@ class ReceiptIndex:
         self._thread.shutdown()
 
     async def _run(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        except sqlite3.Error as error:
+            msg = f"the index of the receipts cannot be used: {error}"
+            raise Unavailable(msg, retry_after=1.0) from error
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            made = self._connection = sqlite3.connect(self._path, isolation_level=None)
-            # what a crash loses is indexed again
-            made.execute("PRAGMA journal_mode = WAL")
-            made.execute("PRAGMA synchronous = OFF")
-            made.execute("PRAGMA secure_delete = ON")
-            if made.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-                made.executescript(f"{_DROP} {_SCHEMA} PRAGMA user_version = {VERSION};")
+            made = sqlite3.connect(self._path, isolation_level=None)
+            try:
+                # what a crash loses is indexed again
+                made.execute("PRAGMA journal_mode = WAL")
+                made.execute("PRAGMA synchronous = OFF")
+                made.execute("PRAGMA secure_delete = ON")
+                if made.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                    made.executescript(f"{_DROP} {_SCHEMA} PRAGMA user_version = {VERSION};")
+            except BaseException:
+                made.close()
+                raise
+            self._connection = made
         return self._connection
 
     def _position(self) -> tuple[int, bytes]:
@@ -204,12 +213,18 @@ class ReceiptIndex:
         connection = self._open()
         bodies = [None if stored.receipt is None else read_json(stored.receipt.body) for stored in page]
         connection.execute("BEGIN")
-        connection.executemany(_INSERT, map(_row, page, bodies))
-        for stored, body in zip(page, bodies, strict=True):
-            if body is not None and body["typ"] == "erase":
-                connection.executemany(_FORGET, runs_of(body))
-                connection.execute(_ERASED, (stored.index, body["erase"]["count"]))
-        connection.execute("COMMIT")
+        try:
+            connection.executemany(_INSERT, map(_row, page, bodies))
+            for stored, body in zip(page, bodies, strict=True):
+                if body is not None and body["typ"] == "erase":
+                    connection.executemany(_FORGET, runs_of(body))
+                    connection.execute(_ERASED, (stored.index, body["erase"]["count"]))
+            connection.execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself after some errors
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
     def _erasable(self, wanted: Erasable, after: int, limit: int) -> list[tuple[int, bytes]]:
         values: list[Any] = [after]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tcd.errors import Unavailable
 from tcd.ledger.port import LedgerStats
 from tcd.ledger.search import FILTERS, Found, ReceiptIndex, query
 
@@ -203,3 +204,20 @@ async def test_every_filter_is_answered_from_an_index_without_a_sort(name: str) 
 def test_a_filter_that_is_not_known_is_refused() -> None:
     with pytest.raises(ValueError, match="no filter"):
         query({"1=1; --": "x"}, None, None, None, 1)
+
+
+@pytest.mark.parametrize("name", ["_INSERT", "_row"])
+async def test_an_error_within_a_page_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    records = made(5)
+    index = index_of(Ledger(records))
+    with monkeypatch.context() as patch:
+        if name == "_INSERT":
+            patch.setattr("tcd.ledger.search._INSERT", "INSERT INTO nothing VALUES (?)")
+            with pytest.raises(Unavailable, match="index of the receipts"):
+                await index.catch_up()
+        else:
+            patch.setattr("tcd.ledger.search._row", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await index.catch_up()
+    assert await index.catch_up() == len(records)
+    await index.close()
