@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tcd.calibration.codec import digest_of
-from tcd.calibration.promote import copy_assets, keep, without_canary
+from tcd.calibration.promote import changing, copy_assets, keep, without_canary
 from tcd.calibration.store import MANIFEST, load_assets, manifest_bytes, read_file
 from tcd.errors import AssetError, Conflict
 from tcd.files import write_whole
@@ -31,7 +31,7 @@ def begin(candidate: Path, live: Path, *, share: float, sessions: int) -> str:
 
     Raises:
         AssetError: one of them does not load, or the candidate cannot be tried beside the live set.
-        Conflict: a canary is on trial.
+        Conflict: a canary is on trial, or the live set was replaced meanwhile.
     """
     now, new = load_assets(live), load_assets(candidate)
     if now.canary is not None:
@@ -45,22 +45,28 @@ def begin(candidate: Path, live: Path, *, share: float, sessions: int) -> str:
         raise AssetError(msg)
     manifest = copy_assets(candidate, live)
     identity = digest_of(manifest)
-    write_whole(_kept(live, identity), manifest)
-    body = json.loads(read_file(live / MANIFEST, _LIMIT))
-    keys = json.loads(manifest)["keys"]
-    body["canary"] = {"id": identity, "share": share, "sessions": sessions, "keys": keys}
-    write_whole(live / MANIFEST, manifest_bytes(body))
-    load_assets(live)
+    with changing(live):
+        before = read_file(live / MANIFEST, _LIMIT)
+        if digest_of(before) != now.manifest_digest:
+            msg = "what is in force was replaced meanwhile"
+            raise Conflict(msg)
+        write_whole(_kept(live, identity), manifest)
+        body = json.loads(before)
+        keys = json.loads(manifest)["keys"]
+        body["canary"] = {"id": identity, "share": share, "sessions": sessions, "keys": keys}
+        write_whole(live / MANIFEST, manifest_bytes(body))
+        load_assets(live)
     return identity
 
 
 def end(live: Path, identity: str) -> bool:
     """End a canary that is on trial; whether it was (another replica may have ended it)."""
-    data = read_file(live / MANIFEST, _LIMIT)
-    if _on_trial(data).get("id") != identity:
-        return False
-    write_whole(live / MANIFEST, without_canary(data))
-    _kept(live, identity).unlink(missing_ok=True)
+    with changing(live):
+        data = read_file(live / MANIFEST, _LIMIT)
+        if _on_trial(data).get("id") != identity:
+            return False
+        write_whole(live / MANIFEST, without_canary(data))
+        _kept(live, identity).unlink(missing_ok=True)
     return True
 
 
@@ -70,16 +76,20 @@ def complete(live: Path, identity: str) -> bool:
     Raises:
         AssetError: its assets are missing or altered; nothing is changed then.
     """
-    if _on_trial(read_file(live / MANIFEST, _LIMIT)).get("id") != identity:
-        return False
-    manifest = read_file(_kept(live, identity), _LIMIT)
-    if digest_of(manifest) != identity:
-        msg = "the candidate's manifest was altered"
-        raise AssetError(msg)
-    load_assets(live, manifest=_kept(live, identity))
-    keep(live)
-    write_whole(live / MANIFEST, manifest)
-    _kept(live, identity).unlink(missing_ok=True)
+    with changing(live):
+        if _on_trial(read_file(live / MANIFEST, _LIMIT)).get("id") != identity:
+            return False
+        manifest = read_file(_kept(live, identity), _LIMIT)
+        if digest_of(manifest) != identity:
+            msg = "the candidate's manifest was altered"
+            raise AssetError(msg)
+        load_assets(live, manifest=_kept(live, identity))
+        keep(live)
+        # whoever writes without the lock, such as an earlier version, may have ended it while the assets were loaded
+        if _on_trial(read_file(live / MANIFEST, _LIMIT)).get("id") != identity:
+            return False
+        write_whole(live / MANIFEST, manifest)
+        _kept(live, identity).unlink(missing_ok=True)
     return True
 
 

@@ -1,12 +1,17 @@
 """Promotion of a fitted asset directory to a live one, and the way back.
 
 The assets are copied first, each atomically and under its digest; the manifest is replaced last, in one rename. A
-crash at any point leaves the old manifest or the new one, both complete. Old manifests are kept in `history/`.
+crash at any point leaves the old manifest or the new one, both complete. Old manifests are kept in `history/`. Whoever
+reads a manifest to replace it holds the directory's lock.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +22,33 @@ from tcd.errors import AssetError
 from tcd.files import write_whole
 
 HISTORY: Final = "history"
+LOCK: Final = ".lock"
 _LIMIT: Final = 64 * 2**20
 _DIGITS: Final = 8
+
+
+@contextmanager
+def changing(live: Path) -> Iterator[None]:
+    """Alone among threads and processes in changing what a live directory answers with; waits for the others.
+
+    Raises:
+        AssetError: there is no such directory.
+        OSError: it cannot be locked.
+    """
+    try:
+        try:
+            file = os.open(live / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except PermissionError:
+            # another user made it; most file systems lock what is only read, too
+            file = os.open(live / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        msg = f"{live}: {error.strerror}"
+        raise AssetError(msg) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 def _files(directory: Path, assets: AssetSet) -> list[Path]:
@@ -66,9 +96,10 @@ def promote(candidate: Path, live: Path) -> str:
         AssetError: if the candidate does not load; the live directory is then untouched.
     """
     data = copy_assets(candidate, live)
-    keep(live)
-    write_whole(live / MANIFEST, data)
-    return load_assets(live).manifest_digest
+    with changing(live):
+        keep(live)
+        write_whole(live / MANIFEST, data)
+        return load_assets(live).manifest_digest
 
 
 def copy_assets(candidate: Path, live: Path) -> bytes:
@@ -100,6 +131,11 @@ def rollback(live: Path) -> str:
     Raises:
         AssetError: if there is none, or one of its assets is missing or altered; nothing is changed then.
     """
+    with changing(live):
+        return _rolled_back(live)
+
+
+def _rolled_back(live: Path) -> str:
     past = history(live)
     now = read_file(live / MANIFEST, _LIMIT)
     if without_canary(now) != now:

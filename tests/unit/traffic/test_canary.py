@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import pytest
 from sidecar_api.canary import DELTA, LEVEL, MUTE, NOISY, Bets, Trial
 from tcd.bench.controller.rate import clopper_pearson
 from tcd.calibration import canary as trials
+from tcd.calibration import promote as promotions
 from tcd.calibration.assets import Binding, Canary, canary_key
-from tcd.calibration.promote import history, promote, rollback
+from tcd.calibration.promote import LOCK, history, promote, rollback
 from tcd.calibration.store import MANIFEST, AssetDirectory, default_asset_dir, load_assets
 from tcd.errors import AssetError, Conflict
+from tcd.files import write_whole
 from tests.unit.traffic.kit import Shim, fitted, record, shim, spoiled
 
 ANY = Canary("sha256:" + "a" * 64, 0.5, 10**9, {})
@@ -183,6 +187,78 @@ def test_a_rollback_ends_a_trial_and_promotes_nothing_older(live: Path, logged: 
     assert [path.read_bytes() for path in history(live)][-1] == before
     rollback(live)
     assert (live / MANIFEST).read_bytes() == before
+
+
+def test_a_rollback_while_a_trial_is_completed_is_not_undone(
+    live: Path, logged: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load_assets(live).manifest_digest
+    identity = trials.begin(logged["good"], live, share=0.5, sessions=10)
+    operator = threading.Thread(target=rollback, args=(live,))
+
+    def load(*args: Any, **options: Any) -> Any:
+        operator.start()
+        operator.join(1.0)  # without the lock it is through by then
+        return load_assets(*args, **options)
+
+    monkeypatch.setattr(trials, "load_assets", load)
+    trials.complete(live, identity)
+    operator.join()
+    assert load_assets(live).manifest_digest == before
+
+
+def test_a_trial_that_is_ended_past_the_lock_is_not_completed(
+    live: Path, logged: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (live / MANIFEST).read_bytes()
+    identity = trials.begin(logged["good"], live, share=0.5, sessions=10)
+
+    def load(*args: Any, **options: Any) -> Any:
+        write_whole(live / MANIFEST, before)
+        return load_assets(*args, **options)
+
+    monkeypatch.setattr(trials, "load_assets", load)
+    assert not trials.complete(live, identity)
+    assert (live / MANIFEST).read_bytes() == before
+
+
+def test_a_trial_does_not_begin_beside_another_set_than_it_was_checked_with(
+    live: Path, logged: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(candidate: Path, place: Path) -> bytes:
+        promote(default_asset_dir(), live)
+        return promotions.copy_assets(candidate, place)
+
+    monkeypatch.setattr(trials, "copy_assets", copy)
+    with pytest.raises(Conflict, match="meanwhile"):
+        trials.begin(logged["good"], live, share=0.5, sessions=10)
+    assert load_assets(live).canary is None
+
+
+def test_every_manifest_is_written_under_the_lock(
+    live: Path, logged: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def write(path: Path, data: bytes) -> None:
+        if path.name == MANIFEST or path.parent.name == promotions.HISTORY:
+            with (live / LOCK).open("rb") as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            written.append(path)
+        write_whole(path, data)
+
+    monkeypatch.setattr(trials, "write_whole", write)
+    monkeypatch.setattr(promotions, "write_whole", write)
+    identity = trials.begin(logged["good"], live, share=0.5, sessions=10)
+    assert trials.end(live, identity)
+    trials.begin(logged["good"], live, share=0.5, sessions=10)
+    assert trials.complete(live, identity)
+    promote(logged["live"], live)
+    rollback(live)
+    # two of them also put the manifest before into the history
+    assert len(written) == 6 + 2
+    with (live / LOCK).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.mark.parametrize(("share", "sessions"), [(0.0, 10), (1.0, 10), (0.5, 0)])
