@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sidecar_api.admin.areas import areas_of
 from sidecar_api.admin.audits import Audits
@@ -16,10 +16,13 @@ from sidecar_api.admin.routes import Outside
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.reload import Reloader
 from tcd.config import Settings, shown
-from tcd.errors import ConfigError, Conflict, ValidationFailed
+from tcd.errors import ConfigError, Conflict, Forbidden, Unavailable, ValidationFailed
 from tcd.files import write_whole
 from tcd.ledger.search import ReceiptIndex
 from tcd.trust import PolicySet, lint, load
+
+#: Rules that a refusal names at most.
+_SHOWN: Final = 5
 
 
 def outside_of(runtime: Runtime, index: ReceiptIndex, folder: Path) -> Outside:
@@ -96,13 +99,32 @@ def _put(runtime: Runtime, place: Path, files: dict[str, str]) -> dict[str, Any]
     Raises:
         Conflict: it is more than one file.
         Forbidden: it loosens.
+        ConfigError: it does not fit the settings.
+        Unavailable: the file cannot be written; what was in force stays.
     """
     if len(files) != 1:
         msg = f"the bundle in force is one file, this is {len(files)}"
         raise Conflict(msg)
     (text,) = files.values()
     bundle = _loaded({str(place): text})
-    Reloader(runtime).apply(runtime.settings, policies=bundle, source="admin plane")
-    # the watch of the file finds what is in force already
-    write_whole(place, text.encode(), mode=0o644)
+    reloader = Reloader(runtime)
+    loose = reloader.loosened_by(bundle)
+    if loose:
+        msg = f"the bundle loosens protection: {'; '.join(loose[:_SHOWN])}"
+        raise Forbidden(msg)
+    try:
+        before = place.read_bytes() if place.exists() else None
+        # first, because it can fail; the watch of the file finds what is in force already
+        write_whole(place, text.encode(), mode=0o644)
+    except OSError as error:
+        msg = f"the file of the policies cannot be written ({error.strerror}): what was in force stays"
+        raise Unavailable(msg) from error
+    try:
+        reloader.apply(runtime.settings, policies=bundle, source="admin plane")
+    except BaseException:
+        if before is None:
+            place.unlink()
+        else:
+            write_whole(place, before, mode=0o644)
+        raise
     return _policies(bundle)

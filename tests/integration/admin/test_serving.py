@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,38 @@ async def test_a_bundle_that_loosens_is_refused_when_it_is_proposed(tmp_path: Pa
         assert late.status_code == 403, late.text
         assert place.read_text() == second["files"]["policies.toml"]
         assert (await admin.acts())[-1] == ("policy.put.failed", "alice + bob")
+
+
+async def test_a_bundle_that_cannot_be_kept_is_not_put_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "policies.toml"
+    old, new = (MODE.format(version=version, mode="enforce", more="") for version in (1, 2))
+    place.write_text(old)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refused(*_: object, **__: object) -> None:
+        assert place.read_text() == new
+        msg = "refused"
+        raise ConfigError(msg)
+
+    async with running(tmp_path, policies=place) as admin:
+        await admin.enrol()
+        for spoiled, says in (
+            ("outside.write_whole", "No space left on device"),
+            ("outside.Reloader.apply", "refused"),
+        ):
+            proposed = (await admin.call(admin.alice, "PUT", "/policies", {"files": {"policies.toml": new}})).json()
+            with monkeypatch.context() as patch:
+                patch.setattr(f"sidecar_api.admin.{spoiled}", full if "write" in spoiled else refused)
+                failed = await admin.call(admin.bob, "POST", f"/approvals/{proposed['id']}")
+            assert says in failed.json()["detail"]
+            assert (await admin.acts())[-1] == ("policy.put.failed", "alice + bob")
+            assert place.read_text() == old
+            assert [policy.version for policy in admin.runtime.policies] == [1]
+        assert failed.status_code == 500
 
 
 async def test_a_blocked_session_is_found_by_its_names_and_the_receipt_verifies(tmp_path: Path) -> None:
