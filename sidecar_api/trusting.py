@@ -124,12 +124,19 @@ class TrustFeed:
 
     def seen(self, nodes: Iterable[Node], *, good: bool, evidence: str) -> None:
         """Evidence about nodes; the same id counts once for each. Never blocks."""
-        at = self._clock()
         for node in nodes:
             try:
-                self._queue.put_nowait((node.kind, node.name, good, f"{evidence}/{node.kind}", at))
+                self.tell(node, good=good, evidence=f"{evidence}/{node.kind}")
             except queue.Full:  # noqa: PERF203 - each one counts
                 self.dropped += 1
+
+    def tell(self, node: Node, *, good: bool, evidence: str) -> None:
+        """Evidence about one node, with an id that no other evidence has; it counts within a second.
+
+        Raises:
+            queue.Full: too much waits.
+        """
+        self._queue.put_nowait((node.kind, node.name, good, evidence, self._clock()))
 
     def depend(self, node: Node, on: Node, weight: float) -> None:
         """Add an operator's dependency, or take it back with the weight 0; it counts within a second.

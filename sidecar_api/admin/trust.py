@@ -57,7 +57,7 @@ class NodeQuery(BaseModel):
 
 
 class Evidence(BaseModel):
-    """What an operator has seen: about whom, and an id of it (a receipt's head, a ticket) that counts once."""
+    """What an operator has seen: about whom, and an id of it (a receipt's head, a ticket) that counts once for it."""
 
     model_config = STRICT
 
@@ -143,8 +143,16 @@ class TrustArea:
         }  # fmt: skip
 
     def observe(self, args: Any, *, good: bool) -> dict[str, Any]:
-        """Take evidence; it counts within a second."""
-        self._feed().seen([Node.parse(args["node"])], good=good, evidence=f"operator/{args['evidence']}")
+        """Take evidence; it counts within a second, and the same id once for each node.
+
+        Raises:
+            Unavailable: too much waits; it does not count.
+        """
+        try:
+            # a digest of both: a ticket about two users is evidence about each
+            self._feed().tell(Node.parse(args["node"]), good=good, evidence=f"operator/{_object(args)}")
+        except queue.Full:
+            raise _waits() from None
         return args  # type: ignore[no-any-return]
 
     def depend(self, args: Any, weight: float) -> dict[str, Any]:
@@ -167,9 +175,12 @@ class TrustArea:
         try:
             feed.depend(*pair, weight)
         except queue.Full:
-            msg = "too much evidence waits"
-            raise Unavailable(msg, retry_after=1.0) from None
+            raise _waits() from None
         return args  # type: ignore[no-any-return]
+
+
+def _waits() -> Unavailable:
+    return Unavailable("too much evidence waits", retry_after=1.0)
 
 
 def _object(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import queue
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -221,6 +222,34 @@ async def test_trust_is_lowered_by_one_and_given_back_by_two(tmp_path: Path) -> 
         await admin.two("/trust/edges:remove", {"node": "tool:search", "on": "model:bad"})
         await until(lambda: not feed.graph.edges())
         await admin.two("/trust/edges:remove", {"node": "tool:search", "on": "model:bad"}, status=404)
+
+
+async def test_one_ticket_is_evidence_about_each_node_it_names(tmp_path: Path) -> None:
+    async with running(tmp_path, folder=tmp_path, trust_enable=True) as admin:
+        await admin.enrol()
+        feed = admin.runtime.service.judge.trust
+        for node in ("user:a", "user:b", "user:a"):
+            await admin.post("/trust:distrust", {"node": node, "evidence": "ticket-1"})
+        # taken in order: what came before this counts, or never will
+        await admin.post("/trust:distrust", {"node": "tool:last", "evidence": "x"})
+        await until(lambda: feed.graph.explain(_node("tool:last"), time.time()).bad > 0)
+        for node in ("user:a", "user:b"):
+            assert (await admin.get(f"/trust/node?node={node}"))["bad"] == pytest.approx(1, rel=1e-3)
+
+
+async def test_evidence_of_an_operator_is_never_dropped_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, folder=tmp_path, trust_enable=True) as admin:
+        await admin.enrol()
+
+        def full(_: Any) -> None:
+            raise queue.Full
+
+        with monkeypatch.context() as context:
+            context.setattr(admin.runtime.service.judge.trust._queue, "put_nowait", full)
+            await admin.post("/trust:distrust", {"node": "user:a", "evidence": "ticket-1"}, status=503)
+        assert ("trust.distrust.failed", "alice") in await admin.acts()
 
 
 def _node(text: str) -> Any:
