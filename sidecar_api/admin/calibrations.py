@@ -184,17 +184,28 @@ class Calibrations:
         return {"share": asked.share, "sessions": asked.sessions, "instead_of": now.manifest_digest, **about}
 
     async def promote(self, args: Any, _: str) -> Any:
-        """Carry out a promotion that two people agreed on."""
-        asked = Promotion.model_validate(args)
+        """Carry out a promotion that two people agreed on.
+
+        Raises:
+            Conflict: it is no longer instead of what they were shown.
+        """
+        asked = Promotion.model_validate({name: args[name] for name in Promotion.model_fields if name in args})
+        # a proposal of a version that did not say what it replaces matches nothing: it has to be made again
+        instead_of = str(args.get("instead_of", ""))
         candidate, live = self.candidate(asked.calibration), self.live
         if asked.share is None:
-            return {"manifest": await _written(promote, candidate, live)}
-        began = await _written(canary.begin, candidate, live, share=asked.share, sessions=asked.sessions)
+            return {"manifest": await _written(promote, candidate, live, instead_of=instead_of)}
+        options = {"share": asked.share, "sessions": asked.sessions, "instead_of": instead_of}
+        began = await _written(canary.begin, candidate, live, **options)
         return {"canary": began, "share": asked.share, "sessions": asked.sessions}
 
-    async def roll_back(self) -> Any:
-        """End a trial, or put what was in force before back."""
-        return {"manifest": await _written(rollback, self.live)}
+    async def roll_back(self, instead_of: str) -> Any:
+        """End a trial, or put what was in force before back.
+
+        Raises:
+            Conflict: `instead_of` is not the digest of the manifest in force, or nothing was in force before.
+        """
+        return {"manifest": await _written(rollback, self.live, instead_of=instead_of)}
 
 
 async def _written(work: Any, *arguments: Any, **options: Any) -> Any:
@@ -236,7 +247,8 @@ def add_calibrations(made: APIRouter, plane: Plane, calibrations: Calibrations |
     async def promote_(request: Request, caller: Annotated[Caller, Depends(PROMOTING)]) -> Response:
         asked = await parsed(request, Promotion)
         shown = await _written(_there(calibrations).promotion, asked)
-        made_of = Mutation("calibration.promote", asked.calibration, shown, args=asked.model_dump())
+        args = {**asked.model_dump(), "instead_of": shown["instead_of"]}
+        made_of = Mutation("calibration.promote", asked.calibration, shown, args=args)
         return await plane.mutate(request, caller, PROMOTING, made_of)
 
     async def promoted(args: Any, actors: str) -> Any:
@@ -250,7 +262,7 @@ def add_calibrations(made: APIRouter, plane: Plane, calibrations: Calibrations |
         now = (await asyncio.to_thread(load_assets, there.live)).manifest_digest
 
         async def work(_: str) -> Any:
-            return await there.roll_back()
+            return await there.roll_back(now)
 
         return await plane.mutate(request, caller, WORKING, Mutation("calibration.rollback", now, None, work))
 

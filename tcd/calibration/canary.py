@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tcd.calibration.codec import digest_of
-from tcd.calibration.promote import changing, copy_assets, keep, without_canary
+from tcd.calibration.promote import changing, copy_assets, expect, keep, without_canary
 from tcd.calibration.store import MANIFEST, load_assets, manifest_bytes, read_file
 from tcd.errors import AssetError, Conflict
 from tcd.files import write_whole
@@ -20,7 +20,7 @@ from tcd.routing.policy import DEFAULT_POLICY
 _LIMIT: Final = 4 * 2**20
 
 
-def begin(candidate: Path, live: Path, *, share: float, sessions: int) -> str:
+def begin(candidate: Path, live: Path, *, share: float, sessions: int, instead_of: str | None = None) -> str:
     """Let a share of the sessions be judged by a candidate; returns its id.
 
     Args:
@@ -28,10 +28,11 @@ def begin(candidate: Path, live: Path, *, share: float, sessions: int) -> str:
         live: directory that is served.
         share: of the sessions, in (0, 1).
         sessions: that are to be judged before it is promoted.
+        instead_of: digest of the manifest beside which it is to be tried; None: whichever is there.
 
     Raises:
         AssetError: one of them does not load, or the candidate cannot be tried beside the live set.
-        Conflict: a canary is on trial, or the live set was replaced meanwhile.
+        Conflict: a canary is on trial, or the live set is another one or was replaced meanwhile.
     """
     now, new = load_assets(live), load_assets(candidate)
     if now.canary is not None:
@@ -46,12 +47,10 @@ def begin(candidate: Path, live: Path, *, share: float, sessions: int) -> str:
     manifest = copy_assets(candidate, live)
     identity = digest_of(manifest)
     with changing(live):
-        before = read_file(live / MANIFEST, _LIMIT)
-        if digest_of(before) != now.manifest_digest:
-            msg = "what is in force was replaced meanwhile"
-            raise Conflict(msg)
+        expect(live, now.manifest_digest)
+        expect(live, instead_of)
         write_whole(_kept(live, identity), manifest)
-        body = json.loads(before)
+        body = json.loads(read_file(live / MANIFEST, _LIMIT))
         keys = json.loads(manifest)["keys"]
         body["canary"] = {"id": identity, "share": share, "sessions": sessions, "keys": keys}
         write_whole(live / MANIFEST, manifest_bytes(body))

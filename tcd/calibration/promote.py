@@ -18,7 +18,7 @@ from typing import Final
 from tcd.calibration.assets import AssetSet
 from tcd.calibration.codec import digest_of
 from tcd.calibration.store import MANIFEST, load_assets, manifest_bytes, read_file
-from tcd.errors import AssetError
+from tcd.errors import AssetError, Conflict
 from tcd.files import write_whole
 
 HISTORY: Final = "history"
@@ -49,6 +49,17 @@ def changing(live: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def expect(live: Path, instead_of: str | None) -> None:
+    """Look, under the lock, whether the manifest is the one that somebody decided on; None: whichever it is.
+
+    Raises:
+        Conflict: it is another one.
+    """
+    if instead_of is not None and digest_of(read_file(live / MANIFEST, _LIMIT)) != instead_of:
+        msg = "what is in force was replaced meanwhile"
+        raise Conflict(msg)
 
 
 def _files(directory: Path, assets: AssetSet) -> list[Path]:
@@ -89,14 +100,21 @@ def without_canary(manifest: bytes) -> bytes:
     return manifest_bytes(body)
 
 
-def promote(candidate: Path, live: Path) -> str:
+def promote(candidate: Path, live: Path, *, instead_of: str | None = None) -> str:
     """Make the live directory answer with the candidate's assets; returns the manifest's digest. A canary ends.
+
+    Args:
+        candidate: directory that a fit wrote.
+        live: directory that is served.
+        instead_of: digest of the manifest that is to be replaced; None: whichever is there.
 
     Raises:
         AssetError: if the candidate does not load; the live directory is then untouched.
+        Conflict: another manifest is there.
     """
     data = copy_assets(candidate, live)
     with changing(live):
+        expect(live, instead_of)
         keep(live)
         write_whole(live / MANIFEST, data)
         return load_assets(live).manifest_digest
@@ -125,13 +143,19 @@ def copy_assets(candidate: Path, live: Path) -> bytes:
     return data
 
 
-def rollback(live: Path) -> str:
+def rollback(live: Path, *, instead_of: str | None = None) -> str:
     """Put the manifest before the last promotion back in force, or end a canary; returns the manifest's digest.
+
+    Args:
+        live: directory that is served.
+        instead_of: digest of the manifest that is to be taken back; None: whichever is there.
 
     Raises:
         AssetError: if there is none, or one of its assets is missing or altered; nothing is changed then.
+        Conflict: another manifest is there.
     """
     with changing(live):
+        expect(live, instead_of)
         return _rolled_back(live)
 
 

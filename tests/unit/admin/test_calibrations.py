@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tcd.calibration.promote import promote
+from sidecar_api.admin.calibration_jobs import FIT_FILE
+from sidecar_api.admin.replays import CANDIDATES
+from tcd.calibration import canary
+from tcd.calibration.promote import promote, rollback
 from tcd.calibration.store import default_asset_dir, load_assets
 from tests.unit.admin.kit import Admin
 from tests.unit.traffic.kit import Shim, fitted, record, shim
@@ -28,6 +32,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     asyncio.run(made())
     fitted(folder / "old", folder / "before")
+    fitted(folder / "log", folder / "other")
     return folder
 
 
@@ -130,6 +135,49 @@ async def test_what_is_in_force_is_evaluated_on_sessions_that_its_fit_has_not_us
     # it has used all of them
     assert job["state"] == "failed"
     assert "was not used in their fit" in job["error"]
+
+
+async def test_of_two_who_end_the_same_trial_the_second_takes_back_nothing(
+    admin: Admin, tmp_path: Path, logged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = tmp_path / "live"
+    promote(default_asset_dir(), live)
+    promote(logged / "before", live)
+    good = load_assets(live).manifest_digest
+    canary.begin(logged / "other", live, share=0.5, sessions=10)
+    record_ = admin.acts.record
+
+    async def record(action: str, actor: str, digest: str) -> str:
+        if action == "calibration.rollback":
+            # the other operator is faster
+            rollback(live)
+        return await record_(action, actor, digest)
+
+    monkeypatch.setattr(admin.acts, "record", record)
+    answer = await admin.call("POST", "/calibrations:rollback", admin.alice)
+    assert answer.status_code == 409
+    assert "replaced meanwhile" in answer.json()["detail"]
+    assert load_assets(live).manifest_digest == good
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+async def test_a_promotion_replaces_what_was_shown_to_who_approved_it(
+    admin: Admin, tmp_path: Path, logged: Path, share: float | None
+) -> None:
+    live = tmp_path / "live"
+    candidate = load_assets(logged / "other").manifest_digest
+    place = tmp_path / "admin" / CANDIDATES / candidate.removeprefix("sha256:")
+    shutil.copytree(logged / "other", place)
+    (place / FIT_FILE).write_text("{}")
+    body = {"calibration": candidate, "share": share}
+    proposed = (await admin.call("POST", "/calibrations:promote", admin.alice, body)).json()
+    assert proposed["shown"]["instead_of"] == load_assets(live).manifest_digest
+    promote(default_asset_dir(), live)
+    other = load_assets(live).manifest_digest
+    answer = await admin.call("POST", f"/approvals/{proposed['id']}", admin.bob)
+    assert answer.status_code == 409
+    assert "replaced meanwhile" in answer.json()["detail"]
+    assert load_assets(live).manifest_digest == other
 
 
 @pytest.mark.parametrize(
