@@ -21,7 +21,7 @@ from sidecar_api.schemas import MAX_SAFE, WHOLE_TEXT
 from sidecar_api.sessions import Session
 from sidecar_api.windows import Hold, SessionWindow, feature_ring
 from tcd.contract import MAX_FEATURE_COLS, MAX_FEATURE_ROWS, MAX_FEATURE_VALUES, MAX_WINDOW
-from tcd.errors import Conflict, ValidationFailed
+from tcd.errors import ValidationFailed
 from tcd.receipts import canonical
 from tcd.risk_av import hex64, unhex64
 
@@ -184,17 +184,15 @@ def _real(text: str, pointer: str) -> float:
         raise ValidationFailed(str(error), pointer=pointer) from None
 
 
-def load_session(state: SessionState, make: Callable[[tuple[str, str, str]], Session], index: int) -> None:
-    """Bring one session in.
+def read_session(state: SessionState, index: int) -> Callable[[Session], None]:
+    """Check the state of one session; what brings it into a live session that is not in flight.
 
     Args:
         state: of the snapshot.
-        make: the live session of a subject, made when there is none.
         index: in the snapshot, for pointers.
 
     Raises:
         ValidationFailed: the state cannot be one.
-        Conflict: a step of the session is in flight.
     """
     where = f"/detector/sessions/{index}"
     window = _window(state, where)
@@ -207,25 +205,25 @@ def load_session(state: SessionState, make: Callable[[tuple[str, str, str]], Ses
     if state.hold_route is not None:
         a, b, c, d = (_real(text, f"{where}/hold_route") for text in state.hold_route)
         route = (a, b, c, d)
-    session = make((state.tenant, state.user, state.session))
-    if not session.idle:
-        msg = "a step of the session is in flight"
-        raise Conflict(msg, pointer=where, retry_after=0.1)
-    if state.steps >= session.steps:
-        session.window = window
-        session.steps = state.steps
-        session.last_step = max(
-            (step for step in (state.last_step, session.last_step) if step is not None), default=None
-        )
-    # only ever towards more alarm
-    session.sup = (max(sup[0], session.sup[0]), max(sup[1], session.sup[1]))
-    session.p = min(p, session.p)
-    session.triggered = session.triggered or state.triggered
-    session.beyond = session.beyond or state.beyond
-    if state.hold_on and not session.hold.on:
-        session.hold = Hold(on=True, calm=state.hold_calm, route=route)
-    if "session loaded from a snapshot" not in session.notes:
-        session.notes = (*session.notes, "session loaded from a snapshot")
+
+    def bring(session: Session) -> None:
+        if state.steps >= session.steps:
+            session.window = window
+            session.steps = state.steps
+            session.last_step = max(
+                (step for step in (state.last_step, session.last_step) if step is not None), default=None
+            )
+        # only ever towards more alarm
+        session.sup = (max(sup[0], session.sup[0]), max(sup[1], session.sup[1]))
+        session.p = min(p, session.p)
+        session.triggered = session.triggered or state.triggered
+        session.beyond = session.beyond or state.beyond
+        if state.hold_on and not session.hold.on:
+            session.hold = Hold(on=True, calm=state.hold_calm, route=route)
+        if "session loaded from a snapshot" not in session.notes:
+            session.notes = (*session.notes, "session loaded from a snapshot")
+
+    return bring
 
 
 def _window(state: SessionState, where: str) -> SessionWindow:

@@ -10,7 +10,7 @@ from sidecar_api.receipting import Receipts
 from sidecar_api.schemas import DiagnoseRequest
 from sidecar_api.service import Service
 from sidecar_api.sessions import Session
-from sidecar_api.snapshot import MAX_SESSIONS, Key, Snapshot, check, dump, load_session
+from sidecar_api.snapshot import MAX_SESSIONS, Key, Snapshot, check, dump, read_session
 from tcd.contract import detector_key, temperature_bucket
 from tcd.errors import Conflict
 
@@ -39,7 +39,7 @@ class StateService:
         )
 
     def load(self, key: Key, snapshot: Snapshot) -> int:
-        """Load a snapshot of the same key; the number of sessions.
+        """Load a snapshot of the same key, all of it or nothing; the number of sessions.
 
         Raises:
             ValidationFailed: another version, altered, or no possible state.
@@ -63,8 +63,16 @@ class StateService:
             )
             return self._service.session(request, now)
 
-        for index, state in enumerate(snapshot.sessions):
-            load_session(state, make, index)
+        bring = [read_session(state, index) for index, state in enumerate(snapshot.sessions)]
+        subjects = [(state.tenant, state.user, state.session) for state in snapshot.sessions]
+        for index, subject in enumerate(subjects):
+            live = self._service.sessions.get(subject, now)
+            if live is not None and not live.idle:
+                msg = "a step of the session is in flight"
+                raise Conflict(msg, pointer=f"/detector/sessions/{index}", retry_after=0.1)
+        # where there is no room for one of them, the others are made and stay empty
+        for load, session in zip(bring, [make(subject) for subject in subjects], strict=True):
+            load(session)
         self._log(snapshot.digest, len(snapshot.sessions))
         if self._receipts is not None:
             acts = self._receipts.admin("state.load", snapshot.digest)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from sidecar_api.pins import FixedAssets
+from sidecar_api.snapshot import Snapshot, digest_of
 from tcd.calibration.store import AssetDirectory, default_asset_dir
 from tcd.scoring import LibraryScorer
 
@@ -117,6 +119,32 @@ async def test_a_snapshot_that_was_altered_is_refused(make_client: Any) -> None:
             assert reply.json()["pointer"] == pointer
     other = await client.post({"detector": good, "model_id": "other"}, "/state/load", **BEARER)
     assert (other.status, other.json()["code"]) == (409, "conflict")
+
+
+async def test_a_refused_snapshot_replaces_no_session(make_client: Any) -> None:
+    source, target = make_client(api_tokens=TOKENS), make_client(api_tokens=TOKENS)
+    for name in ("a", "b"):
+        for i in range(3):
+            await source.step(session=name, step_id=i)
+        await target.step(session=name, step_id=0)
+    snapshot = (await source.get("/state/get", **BEARER)).json()["detector"]
+    before = (await target.get("/state/get", **BEARER)).json()["detector"]
+    assert [state["session"] for state in snapshot["sessions"]] == ["a", "b"]
+    # no p-value, under a digest that is right
+    bad = msgspec.convert(snapshot, Snapshot)
+    wrong = msgspec.structs.replace(bad.sessions[1], p="4000000000000000")
+    bad = msgspec.structs.replace(bad, sessions=[bad.sessions[0], wrong])
+    bad = msgspec.structs.replace(bad, digest=digest_of(bad))
+    reply = await target.post({"detector": msgspec.to_builtins(bad)}, "/state/load", **BEARER)
+    assert (reply.status, reply.json()["pointer"]) == (422, "/detector/sessions/1/p")
+    assert (await target.get("/state/get", **BEARER)).json()["detector"] == before
+    (last,) = (s for s in target.app.runtime.service.sessions if s.subject[2] == "b")
+    await last.acquire(wait=1.0, waiters=1)
+    reply = await target.post({"detector": snapshot}, "/state/load", **BEARER)
+    assert (reply.status, reply.json()["pointer"]) == (409, "/detector/sessions/1")
+    last.release()
+    assert (await target.get("/state/get", **BEARER)).json()["detector"]["sessions"] == before["sessions"]
+    assert (await target.post({"detector": snapshot}, "/state/load", **BEARER)).status == 200
 
 
 async def test_a_snapshot_of_other_assets_is_refused(make_client: Any, kit: Any) -> None:
