@@ -22,7 +22,7 @@ from sidecar_api.admin.describe import says
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
 from sidecar_api.http.runtime import Runtime
-from tcd.errors import Conflict
+from tcd.errors import Conflict, TcdError
 from tcd.ledger.search import Erasable, ReceiptIndex
 from tcd.receipts.erasure import MAX_RUNS, runs
 
@@ -93,7 +93,11 @@ class EraseArea:
         return {**told, "first_leaf": found[0][0], "last_leaf": found[-1][0]}
 
     async def erase(self, args: Any, actors: str) -> dict[str, Any]:
-        """Erase, page by page: each with its record, durably; then overwrite what the files still have."""
+        """Erase, page by page: each with its record, durably; then overwrite what the files still have.
+
+        What is gone is gone: where the files cannot be overwritten now, the answer is `scrubbed: false` and says why.
+        The next start of a SQLite ledger and the next erasure do it again.
+        """
         runtime = self._runtime
         receipts, judge = runtime.service.judge.receipts, runtime.service.judge
         assert receipts is not None  # noqa: S101 - the plane is not made without
@@ -109,11 +113,19 @@ class EraseArea:
             gone, last = gone + len(places), places[-1]
             if len(heads) < _SHOWN:
                 heads.append(made[1].head_hex)
-        # the index reads the records that were just written, and forgets
-        await self._index.catch_up()
-        await runtime.ledger.scrub()
-        await self._index.scrub()
-        return {"erased": gone, "records": heads}
+        left = await self._scrub()
+        return {"erased": gone, "records": heads, "scrubbed": not left, **({"why": left} if left else {})}
+
+    async def _scrub(self) -> list[str]:
+        """Overwrite; why not, for each place where that failed."""
+        why = []
+        # the index reads the records that were just written, and forgets; each is tried whatever becomes of the others
+        for overwrite in (self._index.catch_up, self._runtime.ledger.scrub, self._index.scrub):
+            try:
+                await overwrite()
+            except TcdError as error:  # noqa: PERF203 - three at most
+                why.append(error.detail)
+        return why
 
 
 def _fitting(found: Sequence[tuple[int, bytes]]) -> Sequence[tuple[int, bytes]]:

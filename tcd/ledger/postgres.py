@@ -25,6 +25,8 @@ from tcd.risk_av.events import Event
 #: How long a commit in doubt is asked about before the caller is told so.
 _DOUBT_TRIES: Final = 20
 _DOUBT_PAUSE: Final = 0.1
+#: Seconds that the rows of erased bodies may take to be freed.
+_VACUUM_S: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +281,9 @@ class PostgresLedger(Reader):
         What overwrites at once (`VACUUM FULL`) locks out every shim, so it is the operator's to choose.
         """
         async with self._read() as connection:
-            await connection.execute("VACUUM tcd_body, tcd_answer")
+            # however long it takes; the pool resets the setting
+            await connection.execute("SET statement_timeout = 0")
+            await connection.execute("VACUUM tcd_body, tcd_answer", timeout=_VACUUM_S)
 
     async def put_checkpoint(self, checkpoint: Checkpoint) -> None:
         """See `Ledger.put_checkpoint`."""

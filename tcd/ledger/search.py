@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS receipt (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS erasure (idx INTEGER PRIMARY KEY, count INTEGER NOT NULL) STRICT;
 """
+_EMPTY_WAL: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 _DROP: Final = "DROP TABLE IF EXISTS receipt; DROP TABLE IF EXISTS erasure;"
 #: Openings of epochs and of chains that are nobody's session name none.
 _NAMES_A_SUBJECT: Final = "(typ IN ('decision', 'rewrite') OR (typ = 'open' AND model <> '-'))"
@@ -129,7 +130,11 @@ class ReceiptIndex:
         return await self._run(self._erasures)
 
     async def scrub(self) -> None:
-        """Overwrite what was forgotten in the file's older copies of pages."""
+        """Overwrite what was forgotten in the file's older copies of pages; opening the file does it too.
+
+        Raises:
+            Unavailable: somebody else reads the file.
+        """
         await self._run(self._scrub)
 
     async def _is_at(self, position: int, head: bytes) -> bool:
@@ -188,6 +193,8 @@ class ReceiptIndex:
                 made.execute("PRAGMA secure_delete = ON")
                 if made.execute("PRAGMA user_version").fetchone()[0] != VERSION:
                     made.executescript(f"{_DROP} {_SCHEMA} PRAGMA user_version = {VERSION};")
+                # what an earlier process could not, or was ended before
+                made.execute(_EMPTY_WAL)
             except BaseException:
                 made.close()
                 raise
@@ -245,7 +252,9 @@ class ReceiptIndex:
         return int(self._open().execute("SELECT coalesce(sum(count), 0) FROM erasure").fetchone()[0])
 
     def _scrub(self) -> None:
-        self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if self._open().execute(_EMPTY_WAL).fetchone()[0]:
+            msg = "the WAL of the receipts' index cannot be emptied now"
+            raise Unavailable(msg, retry_after=1.0)
 
     def _search(self, sql: str, values: list[Any]) -> list[Found]:
         rows = self._open().execute(sql, values).fetchall()

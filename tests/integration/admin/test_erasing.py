@@ -139,6 +139,32 @@ async def test_what_is_older_than_a_time_goes_in_pages_and_of_one_tenant_only(
         assert await admin.acts()
 
 
+async def test_files_that_cannot_be_overwritten_now_are_told_and_overwritten_later(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "data")
+    async with running(tmp_path, ledger=ledger) as admin:
+        await admin.enrol()
+        nonces = [json.loads((await steps(admin, user))[0]["receipt_body"])["nonce"].encode() for user in ("a", "b")]
+        await admin.get("/receipts")
+        # readers of what was: no WAL can be emptied meanwhile
+        readers = [
+            sqlite3.connect(place, isolation_level=None)
+            for place in (tmp_path / "data" / FILE, tmp_path / "admin" / "search.sqlite")
+        ]
+        for reader in readers:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM receipt").fetchone()
+        told = (await admin.two("/receipts:erase", {"sessions": [names("a")]}))["result"]
+        assert (told["erased"], told["scrubbed"], len(told["why"])) == (4, False, 2)
+        assert (await admin.acts())[-1] == ("receipts.erase", "alice + bob")
+        assert nonces[0] in contents(tmp_path)
+        for reader in readers:
+            reader.close()
+        told = (await admin.two("/receipts:erase", {"sessions": [names("b")]}))["result"]
+        assert (told["erased"], told["scrubbed"], told.get("why")) == (4, True, None)
+        files = contents(tmp_path)
+        assert [nonce in files for nonce in nonces] == [False, False]
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -306,3 +308,19 @@ async def test_the_settings_open_it_and_a_role_without_rights_says_so(postgres: 
     await execute(url, f"GRANT USAGE ON SCHEMA {schema}_empty TO {schema}_nobody")
     with pytest.raises(ConfigError, match="owner of the schema"):
         await PostgresLedger.open(url.replace("tcd:", f"{schema}_nobody:", 1) + "_empty")
+
+
+async def test_rows_of_erased_bodies_are_freed_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, float]] = []
+
+    class Connection:
+        async def execute(self, sql: str, *, timeout: float = 10.0) -> None:
+            said.append((sql, timeout))
+
+    @asynccontextmanager
+    async def read(_: PostgresLedger) -> AsyncIterator[Connection]:
+        yield Connection()
+
+    monkeypatch.setattr(PostgresLedger, "_read", read)
+    await PostgresLedger.__new__(PostgresLedger).scrub()
+    assert said == [("SET statement_timeout = 0", 10.0), ("VACUUM tcd_body, tcd_answer", 86_400.0)]
