@@ -24,7 +24,7 @@ from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.reload import Reloader
-from tcd.errors import ConfigError, Conflict, NotFound
+from tcd.errors import ConfigError, Conflict, NotFound, ValidationFailed
 from tcd.keystore import KeyStore
 from tcd.receipts import PinnedKey
 
@@ -123,8 +123,20 @@ class KeyArea:
             raise Conflict(msg)
         return self._used(_changed(lambda: store.change(key.kid, not_after_us=store.now_us())).to_json())
 
-    def compromise(self, args: Any) -> dict[str, Any]:
+    async def reached(self, size: int) -> None:
+        """See that the log has so many leaves: up to a larger size whoever stole the key could still sign.
+
+        Raises:
+            ValidationFailed: it has fewer.
+        """
+        now = (await self._runtime.ledger.stats()).receipts
+        if size > now:
+            msg = f"the log has {now} leaves: a larger size would leave the key trusted for those to come"
+            raise ValidationFailed(msg, pointer="/size")
+
+    async def compromise(self, args: Any) -> dict[str, Any]:
         """Distrust a key from a size of the log on; a successor is made first where there is none."""
+        await self.reached(args["size"])
         store = self._store()
         key = self._found(store, args["kid"])
         made: list[dict[str, Any]] = []
@@ -191,7 +203,10 @@ def add_keys(made: APIRouter, plane: Plane, area: KeyArea) -> None:
 
     @made.post("/keys/{kid}:compromise", **says("Propose to distrust a stolen key", takes=Compromise))
     async def compromise_key(request: Request, kid: str, caller: Annotated[Caller, Depends(CHANGING)]) -> Response:
-        return await propose(request, caller, "keys.compromise", kid, (await parsed(request, Compromise)).model_dump())
+        told = (await parsed(request, Compromise)).model_dump()
+        area.look(kid)
+        await area.reached(told["size"])
+        return await propose(request, caller, "keys.compromise", kid, told)
 
     async def rotate(args: Any, _: str) -> Any:
         return area.rotate(args)
@@ -200,7 +215,7 @@ def add_keys(made: APIRouter, plane: Plane, area: KeyArea) -> None:
         return area.retire(args)
 
     async def compromise(args: Any, _: str) -> Any:
-        return area.compromise(args)
+        return await area.compromise(args)
 
     plane.perform("keys.rotate", rotate)
     plane.perform("keys.retire", retire)

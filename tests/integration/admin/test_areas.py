@@ -8,6 +8,7 @@ import os
 import queue
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,28 @@ async def test_a_stolen_key_in_use_gets_a_successor_and_is_distrusted_from_a_siz
         assert await admin.bodies("rotate") == []
         # no key is ever trusted more again
         await admin.two(f"/keys/{kid(before)}:compromise", {"size": 5}, status=409)
+
+
+async def test_a_stolen_key_is_not_trusted_for_leaves_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store_of(tmp_path / "keys")
+    async with running(tmp_path, keys_dir=tmp_path / "keys", attest_sk_hex=None, subject_key_hex="77" * 32) as admin:
+        await admin.enrol()
+        path = f"/keys/{kid(await admin.shim.step(session='a'))}:compromise"
+        size = (await admin.runtime.ledger.stats()).receipts
+        refused = await admin.post(path, {"size": size + 1000}, status=422)
+        assert refused["pointer"] == "/size"
+        # the act looks again, whatever was proposed
+        proposal = await admin.post(path, {"size": size}, status=202)
+        stats = admin.runtime.ledger.stats
+
+        async def fewer() -> Any:
+            return replace(await stats(), receipts=size - 1)
+
+        with monkeypatch.context() as context:
+            context.setattr(admin.runtime.ledger, "stats", fewer)
+            await admin.post(f"/approvals/{proposal['id']}", by=admin.bob, status=422)
+        assert all("compromised_after_size" not in key for key in (await admin.get("/keys"))["keys"])
+        await admin.two(path, {"size": size})
 
 
 async def test_keys_of_a_seed_are_shown_and_do_not_change(tmp_path: Path) -> None:
