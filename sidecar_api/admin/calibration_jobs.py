@@ -14,6 +14,7 @@ import numpy as np
 
 from sidecar_api.admin.job_process import Run
 from sidecar_api.signal_log import parts
+from tcd.calibration import canary
 from tcd.calibration.assets import AssetSet
 from tcd.calibration.fit import shipped_weights
 from tcd.calibration.heldout import evaluate as measure
@@ -32,7 +33,7 @@ from tcd.files import write_whole
 _BYTES: Final = 512 << 20
 _VALUES: Final = 60_000_000
 _BINS: Final = 10
-#: Candidates that are kept, the newest ones.
+#: Candidates that are kept, the newest ones, beside what is in force and on trial.
 _CANDIDATES: Final = 20
 #: Beside a candidate's assets: what its fit said, and digests of the names of the sessions that it used.
 FIT_FILE: Final = "fit.json"
@@ -47,7 +48,7 @@ def fit(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         job: of the process.
-        arguments: `log`, `candidates` (folders), `options` (of `Fit`).
+        arguments: `log`, `candidates`, `live` (folders), `options` (of `Fit`).
 
     Raises:
         AssetError: there is no log, or not enough in it.
@@ -90,10 +91,20 @@ def fit(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not place.exists():
         os.replace(out, place)  # noqa: PTH105 - beside the folder of jobs, on the same disk
-    known = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    for old in known[:-_CANDIDATES]:
-        shutil.rmtree(old, ignore_errors=True)
+    _prune(place.parent, Path(arguments["live"]))
     return about
+
+
+def _prune(candidates: Path, live: Path) -> None:
+    """Remove old candidates; none that is in force or on trial, and none at all where that cannot be read."""
+    try:
+        needed = {str(digest).removeprefix("sha256:") for digest in canary.served(live)}
+    except AssetError:
+        return
+    known = sorted(candidates.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for old in known[:-_CANDIDATES]:
+        if old.name not in needed:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def evaluate(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +112,8 @@ def evaluate(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         job: of the process.
-        arguments: `log` and `assets` (folders), `used` (file of the fit, or None), `exclude` (session names).
+        arguments: `log` and `assets` (folders), `used` (file of the fit; None: not known, then no session is left
+            out and `seen_by_the_fit` is None), `exclude` (session names).
 
     Raises:
         AssetError: there is nothing to evaluate on.
@@ -116,7 +128,7 @@ def evaluate(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
     about = {
         "assets": assets.manifest_digest,
         "sessions": len(kept),
-        "seen_by_the_fit": len(traces.sequences) - len(fresh),
+        "seen_by_the_fit": None if arguments["used"] is None else len(traces.sequences) - len(fresh),
     }
     return {**about, "not_answered": len(fresh) - len(kept), **_evaluated(job, kept, assets, traces.source)}
 

@@ -156,13 +156,19 @@ class Calibrations:
     def fit_order(self, asked: Fit) -> tuple[dict[str, Any], dict[str, Any]]:
         """Arguments of a fit, and those that are not shown."""
         options = asked.model_dump()
-        return {"options": options}, {"log": str(self.log()), "candidates": str(self._candidates)}
+        place = self._runtime.settings.assets or default_asset_dir()
+        private = {"log": str(self.log()), "candidates": str(self._candidates), "live": str(place)}
+        return {"options": options}, private
 
     def evaluation_order(self, asked: Evaluation) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Arguments of an evaluation, and those that are not shown."""
+        """Arguments of an evaluation, and those that are not shown.
+
+        Raises:
+            NotFound, Conflict, AssetError: there is no such candidate, no log, or what is in force cannot be read.
+        """
         if asked.calibration is None:
             place = self._runtime.settings.assets or default_asset_dir()
-            digest = self._runtime.service.resolver.current().manifest_digest
+            digest, _ = canary.served(place)
             used = self._candidates / digest.removeprefix("sha256:") / USED_FILE
         else:
             place = self.candidate(asked.calibration)
@@ -240,7 +246,7 @@ def add_calibrations(made: APIRouter, plane: Plane, calibrations: Calibrations |
         **says("Evaluate a calibration on the signal log, as a job", takes=Evaluation, gives=Act, refuses=(404,)),
     )
     async def evaluate(request: Request, caller: Annotated[Caller, Depends(WORKING)]) -> Response:
-        arguments, private = _there(calibrations).evaluation_order(await parsed(request, Evaluation))
+        arguments, private = await _written(_there(calibrations).evaluation_order, await parsed(request, Evaluation))
         return await _start(plane, request, caller, EVALUATING, arguments, private)
 
     @made.post("/calibrations:promote", **says("Propose to promote a candidate", takes=Promotion, refuses=(404, 409)))

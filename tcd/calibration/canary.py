@@ -92,6 +92,16 @@ def complete(live: Path, identity: str) -> bool:
     return True
 
 
+def served(live: Path) -> tuple[str, str | None]:
+    """Digest of the manifest in force as it is without a canary, and the id of the canary that is on trial.
+
+    Raises:
+        AssetError: the manifest cannot be read.
+    """
+    data = read_file(live / MANIFEST, _LIMIT)
+    return digest_of(without_canary(data)), _on_trial(data).get("id")
+
+
 def _on_trial(manifest: bytes) -> dict[str, Any]:
     found = json.loads(manifest).get("canary")
     return found if isinstance(found, dict) else {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sidecar_api.admin.calibration_jobs import FIT_FILE
+from sidecar_api.admin.calibration_jobs import FIT_FILE, USED_FILE, _mark, _prune, _read
 from sidecar_api.admin.replays import CANDIDATES
 from tcd.calibration import canary
 from tcd.calibration.promote import promote, rollback
@@ -119,7 +121,8 @@ async def test_from_the_log_to_what_is_served_and_back(admin: Admin, tmp_path: P
 
 async def test_what_is_in_force_is_evaluated_on_sessions_that_its_fit_has_not_used(admin: Admin) -> None:
     found = (await done(admin, "/calibrations:evaluate", {}))["result"]
-    assert (found["sessions"], found["seen_by_the_fit"], found["not_answered"]) == (70, 0, 0)
+    # which sessions it was fitted on is not known: it was not fitted here
+    assert (found["sessions"], found["seen_by_the_fit"], found["not_answered"]) == (70, None, 0)
     entry = found["p_at_most"]["0.1"]
     assert entry["low"] <= entry["share"] <= entry["high"]
     assert sum(found["histogram"]) == 70
@@ -158,6 +161,33 @@ async def test_of_two_who_end_the_same_trial_the_second_takes_back_nothing(
     assert answer.status_code == 409
     assert "replaced meanwhile" in answer.json()["detail"]
     assert load_assets(live).manifest_digest == good
+
+
+def test_what_is_in_force_and_on_trial_is_not_pruned(tmp_path: Path, logged: Path) -> None:
+    live, folder = tmp_path / "live", tmp_path / "candidates"
+    promote(logged / "before", live)
+    needed = [load_assets(live).manifest_digest, canary.begin(logged / "other", live, share=0.5, sessions=10)]
+    names = [digest.removeprefix("sha256:") for digest in needed] + [f"{number:064x}" for number in range(25)]
+    for age, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        os.utime(folder / name, (1000 + age, 1000 + age))
+    _prune(folder, tmp_path / "nothing")
+    assert len(list(folder.iterdir())) == len(names)
+    _prune(folder, live)
+    assert {path.name for path in folder.iterdir()} == {*names[:2], *names[-20:]}
+
+
+async def test_what_the_fit_in_force_used_is_left_out_during_a_trial_too(
+    admin: Admin, tmp_path: Path, logged: Path
+) -> None:
+    live = tmp_path / "live"
+    place = tmp_path / "admin" / CANDIDATES / load_assets(live).manifest_digest.removeprefix("sha256:")
+    place.mkdir(parents=True)
+    seen = [_mark(one.session) for one in _read(logged / "log", frozenset()).sequences[:20]]
+    (place / USED_FILE).write_text(json.dumps(seen))
+    canary.begin(logged / "other", live, share=0.5, sessions=10)
+    found = (await done(admin, "/calibrations:evaluate", {}))["result"]
+    assert (found["sessions"], found["seen_by_the_fit"]) == (50, 20)
 
 
 @pytest.mark.parametrize("share", [None, 0.5])
