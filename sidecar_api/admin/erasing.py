@@ -72,7 +72,19 @@ class EraseArea:
         """Erase in the ledger of `runtime`, found in `index`."""
         self._runtime, self._index = runtime, index
 
+    def without_names(self, wanted: Erase) -> dict[str, Any]:
+        """What a proposal keeps: digests in place of names."""
+        subject = self._runtime.service.subjects.subject
+        named = [subject(s.tenant, s.user, s.session) for s in wanted.sessions]
+        return {
+            "sessions": [],
+            "subjects": sorted({*named, *wanted.subjects}),
+            "before_us": wanted.before_us,
+            "tenant": wanted.tenant,
+        }
+
     def _wanted(self, args: Any) -> Erasable:
+        # proposals of earlier versions have names
         subject = self._runtime.service.subjects.subject
         digests = [subject(s["tenant"], s["user"], s["session"]) for s in args["sessions"]] + list(args["subjects"])
         return Erasable(tuple(digests) if digests else None, args["before_us"], args["tenant"])
@@ -139,8 +151,11 @@ def add_erasing(made: APIRouter, plane: Plane, area: EraseArea) -> None:
 
     @made.post("/receipts:erase", **says("Propose to erase bodies of receipts", takes=Erase))
     async def erase(request: Request, caller: Annotated[Caller, Depends(ERASING)]) -> Response:
-        args = (await parsed(request, Erase)).model_dump(mode="json")
-        shown = {**args, **await area.look(args)}
+        wanted = await parsed(request, Erase)
+        args = area.without_names(wanted)
+        # answers are kept for a day: of who was named they only have how many
+        told = {"sessions": len(wanted.sessions), "subjects": wanted.subjects}
+        shown = {**args, **told, **await area.look(args)}
         digest = "sha256:" + hashlib.sha256(json.dumps(args, sort_keys=True).encode()).hexdigest()
         return await plane.mutate(request, caller, ERASING, Mutation("receipts.erase", digest, shown, args=args))
 

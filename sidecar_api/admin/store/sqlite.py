@@ -69,6 +69,8 @@ class SqliteDriver:
             # a rollback journal: few writes, and no fault of a write-ahead log can matter
             made.execute("PRAGMA journal_mode = DELETE")
             made.execute("PRAGMA synchronous = EXTRA")
+            # what is forgotten is zeros in the file
+            made.execute("PRAGMA secure_delete = ON")
             (version,) = made.execute("PRAGMA user_version").fetchone()
             if version not in {0, VERSION}:
                 made.close()

@@ -165,6 +165,26 @@ async def test_files_that_cannot_be_overwritten_now_are_told_and_overwritten_lat
         assert [nonce in files for nonce in nonces] == [False, False]
 
 
+async def test_whom_an_erasure_is_about_is_not_kept(tmp_path: Path) -> None:
+    async with running(tmp_path) as admin:
+        await admin.enrol()
+        subject = json.loads((await steps(admin, "uniquely"))[0]["receipt_body"])["subject"]
+        proposal = await admin.post("/receipts:erase", {"sessions": [names("uniquely")]}, status=202)
+        assert (proposal["shown"]["sessions"], proposal["shown"]["subjects"]) == (1, [])
+        driver = admin.server.plane.store._driver
+        for waits in (True, False):
+            async with driver.transaction() as tx:
+                kept = [
+                    await tx.run(f"SELECT * FROM {table}")  # noqa: S608 - constants
+                    for table in ("tcd_admin_act", "tcd_admin_proposal")
+                ]
+            assert (subject in str(kept), len(kept[1])) == (waits, int(waits))
+            assert "uniquely" not in str(kept)
+            if waits:
+                done = await admin.post(f"/approvals/{proposal['id']}", by=admin.bob)
+        assert done["result"]["erased"] == 4
+
+
 @pytest.mark.parametrize(
     "body",
     [

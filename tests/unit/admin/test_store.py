@@ -196,6 +196,21 @@ async def test_a_file_is_its_owners_alone_and_there_after_a_restart(tmp_path: Pa
     await again.close()
 
 
+async def test_what_is_forgotten_is_not_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    driver = SqliteDriver(path)
+    store = AdminStore(driver, owner="a")
+    # longer than a page
+    await store.propose("p", {"about": "somebody " * 2000}, {}, until=10.0, now=0.0)
+    assert b"somebody" in path.read_bytes()
+    await store.propose("q", {}, {}, until=30.0, now=20.0)
+    assert b"somebody" not in path.read_bytes()
+    # some builds of SQLite have it on already
+    async with driver.transaction() as tx:
+        assert await tx.run("PRAGMA secure_delete") == [(1,)]
+    await store.close()
+
+
 def _newer(path: Path) -> None:
     made = sqlite3.connect(path)
     made.execute("PRAGMA user_version = 99")
