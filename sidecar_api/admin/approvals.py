@@ -71,7 +71,7 @@ class Approvals:
         """Let a proposal wait.
 
         Raises:
-            Unavailable: too many do.
+            QuotaExceeded, Unavailable: too many do, of this principal or altogether.
         """
         members = asdict(proposal)
         args = members.pop("args")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar_api.admin.store.driver import Driver, Transaction
-from tcd.errors import Conflict, Unavailable
+from tcd.errors import Conflict, QuotaExceeded, Unavailable
 
 #: Seconds without a sign of life after which an act counts as interrupted.
 LEASE: Final = 60.0
@@ -17,6 +18,8 @@ ANSWERS_LIVE: Final = 86_400.0
 NONCES: Final = 100_000
 ANSWERS: Final = 10_000
 PROPOSALS: Final = 100
+#: Proposals of one principal at once, so that none can take all the room.
+OWN_PROPOSALS: Final = 10
 
 
 class Interrupted(Conflict):
@@ -209,16 +212,23 @@ class AdminStore:
 
     # -- proposals
 
-    async def propose(self, identifier: str, proposal: Any, args: Any, *, until: float, now: float) -> None:
-        """Let a proposal wait; `args` may be long, and are read only with this one.
+    async def propose(
+        self, identifier: str, proposal: Mapping[str, Any], args: Any, *, until: float, now: float
+    ) -> None:
+        """Let a proposal wait, of the principal in `by`; `args` may be long, and are read only with this one.
 
         Raises:
+            QuotaExceeded: too many of this principal do.
             Unavailable: too many do.
         """
         async with self._driver.transaction() as tx:
             await tx.run("DELETE FROM tcd_admin_proposal WHERE until <= $1", now)
-            ((waiting,),) = await tx.run("SELECT count(*) FROM tcd_admin_proposal")
-            if waiting >= PROPOSALS:
+            waiting = await tx.run("SELECT proposal FROM tcd_admin_proposal")
+            by = proposal.get("by")
+            if sum(json.loads(text).get("by") == by for (text,) in waiting) >= OWN_PROPOSALS:
+                msg = f"{OWN_PROPOSALS} of your proposals wait already"
+                raise QuotaExceeded(msg, retry_after=60.0)
+            if len(waiting) >= PROPOSALS:
                 msg = f"{PROPOSALS} proposals wait already"
                 raise Unavailable(msg, retry_after=60.0)
             await tx.run(

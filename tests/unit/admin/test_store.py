@@ -14,7 +14,7 @@ from sidecar_api.admin.store import AdminStore, Driver, Interrupted, Ticket
 from sidecar_api.admin.store.postgres import PostgresDriver
 from sidecar_api.admin.store.sqlite import MEMORY, SqliteDriver
 from sidecar_api.admin.store.store import ANSWERS_LIVE, LEASE
-from tcd.errors import ConfigError, Conflict, Unavailable
+from tcd.errors import ConfigError, Conflict, QuotaExceeded, Unavailable
 from tests.postgres import PASSWORD, PostgresServer
 
 ONE = Ticket("alice", "k")
@@ -166,6 +166,17 @@ async def test_proposals_are_bounded(stores: Stores, monkeypatch: pytest.MonkeyP
         await there.propose("more", {}, {}, until=10.0, now=0.0)
     await there.propose("more", {}, {}, until=30.0, now=20.0)
     assert len(await here.proposals(now=20.0)) == 1
+
+
+async def test_one_principal_cannot_take_all_the_room(stores: Stores) -> None:
+    here, there = stores
+    for number in range(10):
+        await stores[number % 2].propose(str(number), {"by": "alice"}, {}, until=10.0, now=0.0)
+    for store in stores:
+        with pytest.raises(QuotaExceeded):
+            await store.propose("more", {"by": "alice"}, {}, until=10.0, now=0.0)
+    await here.propose("bobs", {"by": "bob"}, {}, until=10.0, now=0.0)
+    await there.propose("later", {"by": "alice"}, {}, until=30.0, now=20.0)
 
 
 async def test_principals_are_replaced_where_the_expected_ones_are(stores: Stores) -> None:
