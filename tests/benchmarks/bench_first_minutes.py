@@ -117,7 +117,8 @@ def main() -> None:
     lines += ["| step | seconds |", "|---|---|", *(f"| {name} | {value} |" for name, value in seconds.items())]
     lines += [
         "",
-        "`python -m tests.benchmarks.bench_first_minutes`; caches are empty, downloads are part of it, by a fast connection.",
+        "`python -m tests.benchmarks.bench_first_minutes`; caches are empty, downloads are part of it,",
+        "by a fast connection.",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     if arguments.out is not None:
