@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,7 +115,9 @@ def _compare(entries: list[bytes], heads: Iterator[bytes], tile: Tile, audit: Au
 
 def _stray(directory: TileDirectory, log: TileLog, audit: Audit) -> None:
     """Partial tiles of older checkpoints say what the log says; other files do not belong here."""
-    for path in sorted(item for item in directory.root.rglob("*") if item.is_file()):
+    # not rglob: the log may go on, and partial tiles go when theirs is full
+    files = (Path(folder, name) for folder, _, names in os.walk(directory.root) for name in names)
+    for path in sorted(files):
         name = path.relative_to(directory.root).as_posix()
         if name == CHECKPOINT or path.name.startswith("."):
             continue
@@ -129,7 +132,11 @@ def _stray(directory: TileDirectory, log: TileLog, audit: Audit) -> None:
 
 
 def _same(directory: TileDirectory, log: TileLog, tile: Tile) -> None:
-    mine = split_tile(tile, (directory.root / tile.path()).read_bytes())
+    try:
+        content = (directory.root / tile.path()).read_bytes()
+    except FileNotFoundError:
+        return
+    mine = split_tile(tile, content)
     theirs = [log.subtree(tile.level * 8, tile.index * WIDTH + number) for number in range(tile.width)]
     if mine != theirs:
         msg = "not what the log has there"

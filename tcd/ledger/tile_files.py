@@ -65,9 +65,13 @@ class TileDirectory:
         full = self.root / Tile(tile.level, tile.index).path()
         yield full
         folder = full.with_name(full.name + ".p")
-        if folder.is_dir():
+        try:
             widths = sorted(int(item.name) for item in folder.iterdir() if item.name.isdecimal())
-            yield from (folder / str(width) for width in widths if width > tile.width)
+        except (FileNotFoundError, NotADirectoryError):
+            # none, or the tile was filled this moment: then it is there
+            yield full
+            return
+        yield from (folder / str(width) for width in widths if width > tile.width)
 
     @staticmethod
     def _bytes(path: Path) -> bytes:
