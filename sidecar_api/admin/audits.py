@@ -14,8 +14,9 @@ from starlette.responses import Response
 from sidecar_api.admin.answers import Act
 from sidecar_api.admin.bodies import parsed
 from sidecar_api.admin.describe import says
-from sidecar_api.admin.jobs import Kind, object_of
-from sidecar_api.admin.plane import Mutation, Plane, Requires
+from sidecar_api.admin.job_routes import start_job
+from sidecar_api.admin.jobs import Kind
+from sidecar_api.admin.plane import Plane, Requires
 from sidecar_api.admin.principals import EVERY_TENANT
 from sidecar_api.admin.tokens import Caller
 from sidecar_api.bindings import defaults_of
@@ -115,10 +116,4 @@ def add_audits(made: APIRouter, plane: Plane, audits: Audits | None) -> None:
         # what an earlier audit found signed has to be there still
         remembered = plane.jobs.remembered(KIND.name, "checkpoint")
         private["notes"] += [] if remembered is None else [remembered]
-
-        async def work(actors: str) -> Any:
-            job = await plane.jobs.start(KIND, arguments, tenant=caller.tenant, by=actors, private=private)
-            return job.to_json()
-
-        made_of = Mutation("audit.start", object_of("audit", arguments), None, work)
-        return await plane.mutate(request, caller, AUDITING, made_of)
+        return await start_job(plane, request, caller, AUDITING, KIND, arguments, private)

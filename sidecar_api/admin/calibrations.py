@@ -17,7 +17,8 @@ from sidecar_api.admin.answers import Act
 from sidecar_api.admin.bodies import parsed
 from sidecar_api.admin.calibration_jobs import FIT_FILE, USED_FILE
 from sidecar_api.admin.describe import says
-from sidecar_api.admin.jobs import Kind, object_of
+from sidecar_api.admin.job_routes import start_job
+from sidecar_api.admin.jobs import Kind
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.replays import CANDIDATES
 from sidecar_api.admin.tokens import Caller
@@ -239,7 +240,7 @@ def add_calibrations(made: APIRouter, plane: Plane, calibrations: Calibrations |
     @made.post("/calibrations:fit", **says("Fit a candidate on the signal log, as a job", takes=Fit, gives=Act))
     async def fit(request: Request, caller: Annotated[Caller, Depends(WORKING)]) -> Response:
         arguments, private = _there(calibrations).fit_order(await parsed(request, Fit))
-        return await _start(plane, request, caller, FITTING, arguments, private)
+        return await start_job(plane, request, caller, WORKING, FITTING, arguments, private)
 
     @made.post(
         "/calibrations:evaluate",
@@ -247,7 +248,7 @@ def add_calibrations(made: APIRouter, plane: Plane, calibrations: Calibrations |
     )
     async def evaluate(request: Request, caller: Annotated[Caller, Depends(WORKING)]) -> Response:
         arguments, private = await _written(_there(calibrations).evaluation_order, await parsed(request, Evaluation))
-        return await _start(plane, request, caller, EVALUATING, arguments, private)
+        return await start_job(plane, request, caller, WORKING, EVALUATING, arguments, private)
 
     @made.post("/calibrations:promote", **says("Propose to promote a candidate", takes=Promotion, refuses=(404, 409)))
     async def promote_(request: Request, caller: Annotated[Caller, Depends(PROMOTING)]) -> Response:
@@ -271,16 +272,6 @@ def add_calibrations(made: APIRouter, plane: Plane, calibrations: Calibrations |
             return await there.roll_back(now)
 
         return await plane.mutate(request, caller, WORKING, Mutation("calibration.rollback", now, None, work))
-
-
-async def _start(
-    plane: Plane, request: Request, caller: Caller, kind: Kind, arguments: dict[str, Any], private: dict[str, Any]
-) -> Response:
-    async def work(actors: str) -> Any:
-        return (await plane.jobs.start(kind, arguments, tenant=caller.tenant, by=actors, private=private)).to_json()
-
-    made_of = Mutation(f"{kind.name}.start", object_of(kind.name, arguments), None, work)
-    return await plane.mutate(request, caller, WORKING, made_of)
 
 
 def _there(calibrations: Calibrations | None) -> Calibrations:

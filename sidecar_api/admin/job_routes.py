@@ -1,4 +1,4 @@
-"""Routes of jobs of every kind; what starts one is with its area."""
+"""Routes of jobs of every kind, and how a route of an area starts one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from sidecar_api.admin.answers import Act
 from sidecar_api.admin.describe import says
-from sidecar_api.admin.jobs import Job, Jobs, object_of
+from sidecar_api.admin.jobs import Job, Jobs, Kind, object_of
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
 
@@ -33,6 +33,34 @@ class JobList(TypedDict):
     """Jobs."""
 
     jobs: list[Job]
+
+
+async def start_job(
+    plane: Plane,
+    request: Request,
+    caller: Caller,
+    rule: Requires,
+    kind: Kind,
+    arguments: dict[str, Any],
+    private: dict[str, Any],
+) -> Response:
+    """Start a job: recorded as `KIND.start`, answered once.
+
+    Args:
+        plane: whose jobs.
+        request: that asks for it.
+        caller: who asks.
+        rule: what the route requires.
+        kind: of the job.
+        arguments: shown with it, and recorded by their digest.
+        private: what only the job is told.
+    """
+
+    async def work(actors: str) -> Any:
+        return (await plane.jobs.start(kind, arguments, tenant=caller.tenant, by=actors, private=private)).to_json()
+
+    mutation = Mutation(f"{kind.name}.start", object_of(kind.name, arguments), None, work)
+    return await plane.mutate(request, caller, rule, mutation)
 
 
 def add_jobs(made: APIRouter, plane: Plane, jobs: Jobs) -> None:

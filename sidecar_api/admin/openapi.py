@@ -6,7 +6,6 @@ less, is a change of that file and seen in review.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -25,6 +24,7 @@ from sidecar_api.admin.routes import Outside, router
 from sidecar_api.schemas import Problem
 from tcd import __version__
 from tcd.errors import ConfigError
+from tcd.kept import keep
 
 _REF: Final = "#/components/schemas/{model}"
 _TEXT: Final = {
@@ -213,18 +213,5 @@ def text() -> str:
     return json.dumps(document(), indent=1, sort_keys=True) + "\n"
 
 
-def main() -> int:
-    """Write the kept document, or with `--check` compare it; 1 when it is another one."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--check", action="store_true")
-    if parser.parse_args().check:
-        same = KEPT.exists() and KEPT.read_text() == text()
-        if not same:
-            print(f"{KEPT} is out of date: run python -m sidecar_api.admin.openapi", file=sys.stderr)  # noqa: T201
-        return int(not same)
-    KEPT.write_text(text())
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keep("sidecar_api.admin.openapi", {KEPT: text}))

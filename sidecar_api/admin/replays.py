@@ -17,8 +17,9 @@ from typing_extensions import Self, TypedDict
 from sidecar_api.admin.answers import Act
 from sidecar_api.admin.bodies import parsed
 from sidecar_api.admin.describe import says
-from sidecar_api.admin.jobs import Kind, object_of
-from sidecar_api.admin.plane import Mutation, Plane, Requires
+from sidecar_api.admin.job_routes import start_job
+from sidecar_api.admin.jobs import Kind
+from sidecar_api.admin.plane import Plane, Requires
 from sidecar_api.admin.tokens import Caller
 from sidecar_api.signal_log import parts
 from tcd.config import Settings
@@ -155,13 +156,7 @@ def add_replays(
         arguments, private = _there(replays).order(asked)
         if asked.policies is not None:
             check(asked.policies)
-
-        async def work(actors: str) -> Any:
-            job = await plane.jobs.start(KIND, arguments, tenant=caller.tenant, by=actors, private=private)
-            return job.to_json()
-
-        made_of = Mutation("replay.start", object_of("replay", arguments), None, work)
-        return await plane.mutate(request, caller, REPLAYING, made_of)
+        return await start_job(plane, request, caller, REPLAYING, KIND, arguments, private)
 
 
 def _there(replays: Replays | None) -> Replays:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from sidecar_api.rewrite_schemas import NonceResponse, RewriteRequest, RewriteRe
 from sidecar_api.schemas import BatchResponse, DiagnoseRequest, Problem, RiskResponse, VerifyRequest, VerifyResponse
 from sidecar_api.snapshot import Key
 from tcd import __version__
+from tcd.kept import keep
 
 _COMMON: Final = ("400", "413", "429", "500", "503")
 _TEXT: Final = {
@@ -164,18 +164,5 @@ def text() -> str:
     return json.dumps(document(), indent=1, sort_keys=True) + "\n"
 
 
-def main() -> int:
-    """Write the kept document, or with `--check` compare it; 1 when it is another one."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--check", action="store_true")
-    if parser.parse_args().check:
-        same = KEPT.read_text() == text()
-        if not same:
-            print(f"{KEPT} is out of date: run python -m sidecar_api.http.openapi", file=sys.stderr)  # noqa: T201
-        return int(not same)
-    KEPT.write_text(text())
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keep("sidecar_api.http.openapi", {KEPT: text}))

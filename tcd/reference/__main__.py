@@ -1,4 +1,4 @@
-"""Write `docs/reference` and the pictures, or with `--check` compare it; 1 when a page is out of date."""
+"""`docs/reference` and the pictures: written, or with `--check` compared."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tcd.kept import keep
 from tcd.reference import cli, http, metrics, rpc
 from tcd.reference.pictures import PICTURES
 
@@ -39,18 +40,5 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
 }
 
 
-def main(arguments: list[str]) -> int:
-    """Write the pages or check them."""
-    if arguments != ["--check"]:
-        for name, render in PAGES.items():
-            (DOCS / name).parent.mkdir(exist_ok=True)
-            (DOCS / name).write_text(render())
-        return 0
-    stale = [name for name, render in PAGES.items() if (DOCS / name).read_text() != render()]
-    for name in stale:
-        sys.stderr.write(f"docs/{name} is out of date: python -m tcd.reference\n")
-    return int(bool(stale))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(keep("tcd.reference", {DOCS / name: render for name, render in PAGES.items()}))

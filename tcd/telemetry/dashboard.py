@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tcd.kept import keep
+
 PATH: Final = Path(__file__).resolve().parents[2] / "docker" / "grafana" / "tcd.json"
 _WIDTH, _HEIGHT, _COLUMNS = 8, 7, 3
 _SOURCE: Final = {"type": "prometheus", "uid": "${source}"}
@@ -269,11 +271,7 @@ def text() -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the file, or with `--check` say whether it is as built."""
-    if "--check" in arguments:
-        return 0 if PATH.read_text("utf-8") == text() else 1
-    PATH.parent.mkdir(parents=True, exist_ok=True)
-    PATH.write_text(text(), "utf-8")
-    return 0
+    return keep("tcd.telemetry.dashboard", {PATH: text}, arguments)
 
 
 if __name__ == "__main__":
