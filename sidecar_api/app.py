@@ -28,6 +28,7 @@ from sidecar_api.log.heads_writer import HeadsWriter
 from sidecar_api.log.keyring import KeyRing
 from sidecar_api.log.service import LogService
 from sidecar_api.mending import Mender
+from sidecar_api.parts import Parts
 from sidecar_api.patching import FILE as PATCHES_FILE
 from sidecar_api.patching import Patches
 from sidecar_api.pins import Assets, Resolver
@@ -37,7 +38,7 @@ from sidecar_api.recovery import recover
 from sidecar_api.replica import Replica, ReplicaRules, shared_params
 from sidecar_api.rewrite_records import RewriteRecords
 from sidecar_api.rewriting import Rewriter, rewrite_rules, spotlight_key
-from sidecar_api.service import Parts, Service
+from sidecar_api.service import Service
 from sidecar_api.sessions import SessionTable
 from sidecar_api.settle import Judge
 from sidecar_api.shared_budget import SharedBudget
@@ -245,7 +246,7 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
     replica = None
     if several is not None:
         replica = _replica(settings, several, judge, committer, edges)
-        replica.forget = service.forget_hypotheses
+        replica.forget = service.lifecycle.disown
         checks["ledger"] = replica.problem
 
     verifier: Verifier | None = None

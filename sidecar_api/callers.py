@@ -156,7 +156,7 @@ class Callers:
         async with service.place(step, call) as session:
             service.order(session, step)
             if step.step_id == 0 and session.steps:
-                service.end(session, "end")
+                service.lifecycle.end(session, "end")
                 session.restart()
             turn = Turn(session, step, call, quota, claim, Stages(), perf_counter(), service.rules(step))
             turn.staged = _staged(request.tokens)
@@ -165,10 +165,10 @@ class Callers:
             turn.pins = service.resolver.pins(
                 detector_key(step.model_id, step.gpu_id, step.task, step.lang, bucket), _shape(request)
             )
-            if await service.reservable(turn):
+            if await service.hypotheses.reservable(turn):
                 msg = "the ledger gives no budget now"
                 raise Unavailable(msg, retry_after=1.0)
-            reservation = service.pin(turn)
+            reservation = service.hypotheses.pin(turn)
             ticket = self._ticket(turn, reservation)
             body = _encode(self._answer(turn, ticket, reservation))
             answers = () if claim is None else (self._idempotency.record(claim, body, "", now_us=self._now_us()),)
@@ -195,7 +195,7 @@ class Callers:
         service, session, pins = self._service, turn.session, turn.pins
         settings = service.settings
         view = service.budget.view(session.stream)
-        flags = service.unit_flag | (Flag.CONTROLLER if service.routes(reservation) else Flag(0))
+        flags = service.hypotheses.unit_flag | (Flag.CONTROLLER if service.hypotheses.routes(reservation) else Flag(0))
         claimed = claims.claim(
             claims.Situation(
                 pins=pins,
@@ -214,7 +214,7 @@ class Callers:
         )
         return ReserveResponse(
             reservation=ticket.token,
-            controller=service.routes(reservation),
+            controller=service.hypotheses.routes(reservation),
             alpha=reservation.alpha if reservation is not None else 0.0,
             sup=list(session.sup),
             key=list(pins.key),
@@ -275,8 +275,7 @@ class Callers:
             row, result = self._checked(request, ticket, turn)
             answer = await service.judge.conclude(turn, row, result, "")
             if request.end:
-                service.end(session, "end")
-                service.sessions.remove(session)
+                service.lifecycle.remove(session, "end")
                 self._tickets.pop(ticket.token, None)
         return answer
 
@@ -292,8 +291,8 @@ class Callers:
             alpha=reservation.alpha if reservation is not None else 0.0,
             sup=sent,
             base=turn.base,
-            controller=self._service.routes(reservation),
-            unit=self._service.unit_flag,
+            controller=self._service.hypotheses.routes(reservation),
+            unit=self._service.hypotheses.unit_flag,
         )
         result = _result(request.outputs)
         wrong = evidence.problem(row, result, turn.pins)

@@ -61,7 +61,7 @@ class StateService:
             request = DiagnoseRequest(
                 tenant=tenant, user=user, session=session, model_id=model, gpu_id=gpu, task=task, lang=lang
             )
-            return self._service.session(request, now)
+            return self._service.lifecycle.session(request, now)
 
         bring = [read_session(state, index) for index, state in enumerate(snapshot.sessions)]
         subjects = [(state.tenant, state.user, state.session) for state in snapshot.sessions]

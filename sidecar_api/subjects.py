@@ -33,6 +33,11 @@ class Subjects:
         """Of a user: the name of its stream in the unit `request`, and whose credits are capped."""
         return self._short("user", tenant, user)
 
+    def stream(self, subject: tuple[str, str, str], *, unit: str, mark: str = "") -> str:
+        """Name of the stream that a subject's hypotheses belong to; `mark` continues the tenant's name."""
+        tenant, user, _ = subject
+        return self.tenant(tenant + mark) if unit != "request" else self.user(tenant + mark, user)
+
 
 def subject_key(settings: Settings, random: Callable[[int], bytes]) -> bytes:
     """The key of subject digests: the settings', else one that follows from the receipt key, else a random one."""

@@ -396,7 +396,7 @@ async def close_sessions(admin: Running) -> None:
     """End what is open, so that the e-process folds it."""
     service = admin.runtime.service
     for session in list(service.sessions):
-        service.end(session, "end")
+        service.lifecycle.end(session, "end")
 
 
 # -- settings -----------------------------------------------------------------------------------------------

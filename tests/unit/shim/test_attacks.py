@@ -45,7 +45,7 @@ async def test_an_exhausted_budget_tightens_and_is_never_a_silent_allow(make_cli
     assert view(client).exhausted
     # the detectors without a budget go on
     before = view(client)
-    client.app.runtime.service.end(next(iter(client.app.runtime.service.sessions)), "end")
+    client.app.runtime.service.lifecycle.end(next(iter(client.app.runtime.service.sessions)), "end")
     assert view(client).folded == before.folded + 1
 
 

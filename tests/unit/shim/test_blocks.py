@@ -99,7 +99,7 @@ async def test_a_session_of_bad_blocks_triggers_at_its_close_and_not_before(make
     service = client.app.runtime.service
     view = service.budget.view(service.subjects.tenant("tenant0"))
     assert (view.rejections, view.folded) == (0, 0)
-    service.end(next(iter(service.sessions)), "end")
+    service.lifecycle.end(next(iter(service.sessions)), "end")
     view = service.budget.view(service.subjects.tenant("tenant0"))
     assert (view.rejections, view.folded) == (1, 1)
     assert view.snapshot.x == answer["p_value"]
@@ -109,7 +109,7 @@ async def test_one_bad_block_or_a_benign_session_does_not(make_client: Any, kit:
     client = make_client(kit.ScriptedScorer(1.0), unit="block", rule="e_lond", receipts_enable=False)
     await generation(client, "fine", 12)
     service = client.app.runtime.service
-    service.end(next(iter(service.sessions)), "idle")
+    service.lifecycle.end(next(iter(service.sessions)), "idle")
     view = service.budget.view(service.subjects.tenant("tenant0"))
     assert (view.rejections, view.folded) == (0, 1)
     # a generation under the same name begins without the evidence of the last one
@@ -122,7 +122,7 @@ async def test_blocks_have_receipts_and_replay(make_client: Any, kit: Any) -> No
     answer = await generation(client, "s", 6)
     assert answer["receipt"]
     service = client.app.runtime.service
-    service.end(next(iter(service.sessions)), "end")
+    service.lifecycle.end(next(iter(service.sessions)), "end")
     await service.judge.flush()
     ledger = service.judge._committer._ledger
     events = (await ledger.events(limit=1000)).events

@@ -49,7 +49,7 @@ def end_all(client: Client) -> None:
     """End every session: nothing is left that a restart would have to abandon."""
     service = client.app.runtime.service
     for session in list(service.sessions):
-        service.end(session, "end")
+        service.lifecycle.end(session, "end")
 
 
 async def test_what_was_spent_stays_spent_and_the_epoch_goes_on(make_client: Any, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ async def test_rejected_sessions_lower_trust_and_the_policy_acts_on_it(
         assert (answer["action"], answer["cause"]) == ("ask_for_review", "trust")
         assert "rule:distrusted" in answer["route"]["tags"]
         assert json.loads(answer["receipt_body"])["risk"]["distrust"] != "0" * 16
-        app.runtime.service.end(next(iter(app.runtime.service.sessions)), "end")
+        app.runtime.service.lifecycle.end(next(iter(app.runtime.service.sessions)), "end")
     assert len(read(tmp_path / FILE)[0]) == 12
     done = CliRunner().invoke(trust_app, ["explain", "model:other", "--data-dir", str(tmp_path)])
     told = json.loads(done.output)
@@ -104,7 +104,7 @@ async def test_a_session_whose_blocks_are_rejected_at_its_end_is_bad_evidence(ma
     async with app.router.lifespan_context(app):
         await client.step(session="s", step_id=0)
         judge.judge_blocks = rejected
-        app.runtime.service.end(next(iter(app.runtime.service.sessions)), "end")
+        app.runtime.service.lifecycle.end(next(iter(app.runtime.service.sessions)), "end")
     assert [good for _, _, good, _, _ in read(tmp_path / FILE)[0]] == [False] * 3
 
 
