@@ -35,13 +35,13 @@ from sidecar_api.pins import Assets, Resolver
 from sidecar_api.policing import policy_digest
 from sidecar_api.receipting import Receipts
 from sidecar_api.recovery import recover
-from sidecar_api.replica import Replica, ReplicaRules, shared_params
+from sidecar_api.replica import Replica, ReplicaRules
 from sidecar_api.rewrite_records import RewriteRecords
 from sidecar_api.rewriting import Rewriter, rewrite_rules, spotlight_key
 from sidecar_api.service import Service
 from sidecar_api.sessions import SessionTable
 from sidecar_api.settle import Judge
-from sidecar_api.shared_budget import SharedBudget
+from sidecar_api.shared_budget import SharedBudget, shared_params
 from sidecar_api.signal_log import SignalLog
 from sidecar_api.state import StateService
 from sidecar_api.states import StateKeeper

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from sidecar_api.budget import Budget
-from tcd.errors import NotFound
+from tcd.errors import ConfigError, NotFound
 from tcd.risk_av import (
     BudgetUsedUp,
     CloseReason,
@@ -47,7 +47,7 @@ class _Dry:
 
 
 class SharedBudget(Budget):
-    """`Budget` over leases; see `sidecar_api.replica` for how they are got."""
+    """`Budget` over leases; see `sidecar_api.leasing` for how they are got."""
 
     leased = True
 
@@ -307,3 +307,14 @@ class SharedBudget(Budget):
         """Events that must become durable with the next commit."""
         events, self._made = tuple(self._made), []
         return events
+
+
+def shared_params(params: ControllerParams) -> None:
+    """Refuse parameters whose budget cannot be leased.
+
+    Raises:
+        ConfigError: the costs of the rule depend on evidence, or the schedule has no length.
+    """
+    if params.rule != "rai" or params.schedule[0] != "uniform":
+        msg = "shims on a shared ledger lease parts of a budget: that needs rule=rai and schedule=uniform"
+        raise ConfigError(msg)

@@ -24,7 +24,7 @@ async def main(url: str, seed: int) -> None:
     random = np.random.default_rng(seed)
     scorer = ScriptedScorer(p=lambda _: float(random.uniform()), hops=2, seed=seed)
     shim = await start_shim(url, scorer, lease_ttl_s=5.0, epoch_length=40, on_failure="static")
-    say({"recovered": shim.replica.position})
+    say({"recovered": shim.replica.follower.position})
 
     async def work(worker: int) -> None:
         for n in range(1_000_000):

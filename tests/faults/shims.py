@@ -44,7 +44,7 @@ class Shim:
 
     async def crash(self) -> None:
         """As kill -9 would: nothing more is said, the connections end."""
-        for task in tuple(self.replica._tasks):
+        for task in tuple(self.replica._tasks._running):
             task.cancel()
         if self.service._sweeper is not None:
             self.service._sweeper.cancel()

@@ -60,7 +60,7 @@ async def test_two_shims_share_budgets_and_one_gapless_log(url: str) -> None:
         controller = check_log(events)
         assert sum(isinstance(event, Drawn) for event in events) == 16 * 6
         for shim in made:
-            await shim.replica._catch_up()
+            await shim.replica.follower.catch_up()
             assert shim.service.budget.controller.digest() == controller.digest()
         heads = await made[0].ledger.heads()
         assert len(heads) == (await made[1].ledger.stats()).receipts
@@ -100,7 +100,7 @@ async def test_commits_in_doubt_under_load_leave_a_log_that_follows(
             await shim.service.judge.flush()
         controller = check_log(await all_events(made[0].ledger))
         for shim in made:
-            await shim.replica._catch_up()
+            await shim.replica.follower.catch_up()
             assert shim.replica.problem() == ""
             assert shim.service.budget.controller.digest() == controller.digest()
         for answer in answers:
@@ -211,7 +211,7 @@ async def test_a_shim_that_was_declared_lost_joins_again_and_spends_nothing_twic
         paused, other = made
         for n in range(3):
             await paused.client.step(tenant="t", session=f"s{n}", step_id=0)
-        await other.replica._retire([paused.ledger.epoch])
+        await other.replica._succession.retire([paused.ledger.epoch])
         old = paused.ledger.epoch
         # it goes on as if nothing had happened: what it says now is not stored, and it says so
         first = await paused.client.step(tenant="t", session="s0", step_id=1)
@@ -260,7 +260,7 @@ async def test_an_idle_lease_is_returned_so_that_the_fold_goes_on(url: str) -> N
         await one.client.step(tenant="t", session="a", step_id=0)
         await two.client.step(tenant="t", session="b", step_id=0)
         for _ in range(1000):
-            await one.replica._catch_up()
+            await one.replica.follower.catch_up()
             view = one.service.budget.view(one.service.subjects.tenant("t"))
             if view.folded == 2:
                 break

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sidecar_api.replica import _Watched
+from sidecar_api.succession import Watched
 from tcd.ledger.shared import Member
 
 
 def test_a_member_is_lost_after_a_time_without_a_sign_in_which_it_was_looked_for() -> None:
-    watched = _Watched()
+    watched = Watched()
     steady, silent = [Member(1, "", str(n)) for n in range(9)], Member(2, "", "x")
     found = [watched.lost([steady[n], silent], 100.0 + n, 4.0) for n in range(9)]
     assert found == [[], [], [], [], [], [2], [2], [2], [2]]
@@ -15,7 +15,7 @@ def test_a_member_is_lost_after_a_time_without_a_sign_in_which_it_was_looked_for
 
 
 def test_a_watcher_that_was_away_judges_nobody_by_that_time() -> None:
-    watched = _Watched()
+    watched = Watched()
     member = [Member(1, "", "x")]
     assert watched.lost(member, 100.0, 4.0) == []
     assert watched.lost(member, 190.0, 4.0) == []
