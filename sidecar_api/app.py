@@ -254,7 +254,7 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
     if keyring is not None:
         witnesses = witness_policy(settings)
         checks["keys"] = keyring.problem
-        verifier = Verifier(verify_policy(keyring.keys, witnesses), now_us=edges.now_us)
+        verifier = Verifier(verify_policy(keyring.keys, witnesses), now_us=edges.now_us, ledger=ledger)
         log = make_log(settings, ledger, keyring, witnesses=witnesses, metrics=shared.exporter.log, now_us=edges.now_us)
         if log is not None:
             committer.grew = log.checkpointer.grew

@@ -262,7 +262,10 @@ Proof = Annotated[str, Meta(max_length=81_920)]
 
 
 class VerifyRequest(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
-    """One receipt (`receipt_head_hex`, `receipt_body_json`) or a chain (`heads`, `bodies`)."""
+    """One receipt (`receipt_head_hex`, `receipt_body_json`) or a chain (`heads`, `bodies`).
+
+    Of a receipt whose body this shim's log has erased, `receipt_head_hex` and `receipt_sig_hex` are enough.
+    """
 
     receipt_head_hex: Hex | None = None
     receipt_body_json: Body | None = None
@@ -291,8 +294,31 @@ class VerifyCheck(Struct, kw_only=True, frozen=True):
     code: str
 
 
+class BodyErased(Struct, frozen=True):
+    """A receipt whose body was erased from this shim's log: its head and leaf, and head and leaf of the `erase` record.
+
+    `record` and `record_index` are null where no record of the log says so.
+    """
+
+    receipt: str
+    index: int
+    record: str | None = None
+    record_index: int | None = None
+
+
+class BodiesKept(Struct, kw_only=True, frozen=True):
+    """Of how many of the verified receipts this shim's log has the body, and which were erased: at most 64 of them."""
+
+    kept: int
+    erased: int
+    erasures: list[BodyErased] = []
+
+
 class VerifyResponse(Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """Whether it verifies; a failed verification is `ok=false` with the code of the first failed check."""
+    """Whether it verifies; a failed verification is `ok=false` with the code of the first failed check.
+
+    `bodies` is there where what was shown is signed by a pinned key, or a chain that verifies, and the log can be read.
+    """
 
     ok: bool
     code: str
@@ -300,6 +326,7 @@ class VerifyResponse(Struct, kw_only=True, frozen=True, omit_defaults=True):
     policy: str
     trust: Literal["server", "caller", "none"]
     first_bad: int | None = None
+    bodies: BodiesKept | None = None
 
 
 class BatchResult(Struct, kw_only=True, frozen=True, omit_defaults=True):

@@ -1,22 +1,31 @@
-"""/verify: a request to a report. Pure but for the clock; long work goes to a thread, a few at a time."""
+"""/verify: a request to a report, and what the shim's own log still has of what was verified.
+
+Long work goes to a thread, a few at a time. The log is only asked about what is shown to be a receipt of it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
 
 import msgspec
 
-from sidecar_api.schemas import AnchorIn, DiagnoseRequest, VerifyRequest
-from tcd.errors import Unavailable, ValidationFailed
+from sidecar_api import kept_bodies
+from sidecar_api.schemas import AnchorIn, BodiesKept, DiagnoseRequest, VerifyRequest
+from tcd.errors import TcdError, Unavailable, ValidationFailed
+from tcd.ledger import Ledger
 from tcd.receipts import Anchor, Report, VerifyPolicy, verify_chain, verify_single
+from tcd.receipts.erasure import ErasedBody
+from tcd.receipts.verify_erased import verify_erased
 
 #: Bytes up to which a verification runs in the event loop (under a millisecond).
 _SMALL = 32_768
 _AT_ONCE = 2
 _WAITING = 64
+_HEAD = 64
+_HEX = frozenset("0123456789abcdef")
 
 
 def canonical_request(value: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +41,21 @@ def canonical_request(value: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A report, and what the shim's log has of the bodies; None where that was not asked or cannot be read."""
+
+    report: Report
+    bodies: BodiesKept | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer of /verify."""
+        out = self.report.to_json()
+        if self.bodies is not None:
+            out["bodies"] = msgspec.to_builtins(self.bodies)
+        return out
+
+
 class Verifier:
     """Verifies against one policy, which may be replaced by a newer one.
 
@@ -39,14 +63,15 @@ class Verifier:
         policy: pinned keys of receipts and of the log, and what is demanded.
     """
 
-    def __init__(self, policy: VerifyPolicy, *, now_us: Callable[[], int]) -> None:
-        """Demand `policy`; receipts from the future of `now_us` are refused."""
+    def __init__(self, policy: VerifyPolicy, *, now_us: Callable[[], int], ledger: Ledger | None = None) -> None:
+        """Demand `policy`; receipts from the future of `now_us` are refused; `ledger` says which bodies are erased."""
         self.policy = policy
+        self._ledger = ledger
         self._now_us = now_us
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
 
-    async def verify(self, request: VerifyRequest, size: int) -> Report:
+    async def verify(self, request: VerifyRequest, size: int) -> Verified:
         """The report of a request of `size` bytes.
 
         Raises:
@@ -54,7 +79,10 @@ class Verifier:
             InvalidRequest, TooLarge: the chain's arrays do not fit, or are too long.
             Unavailable: too many long verifications wait.
         """
-        work = self._work(request)
+        report = await self._erased(request, size) or await self._timely(self._work(request), size)
+        return Verified(report, await self._bodies(request, report))
+
+    async def _timely(self, work: Callable[[], Report], size: int) -> Report:
         if size <= _SMALL:
             return work()
         if self._waiting >= _WAITING:
@@ -66,6 +94,45 @@ class Verifier:
                 return await asyncio.to_thread(work)
         finally:
             self._waiting -= 1
+
+    async def _erased(self, request: VerifyRequest, size: int) -> Report | None:
+        """The report of a receipt that was shown by head and signature, where the log has erased its body.
+
+        None for everything else, so that who cannot show the signature is answered as if the receipt were not there.
+        """
+        head, sig = request.receipt_head_hex, request.receipt_sig_hex
+        if self._ledger is None or request != VerifyRequest(
+            receipt_head_hex=head, receipt_sig_hex=sig, proof=request.proof
+        ):
+            return None
+        if sig is None or not _is_head(head):
+            return None
+        try:
+            found = await self._ledger.get(head)
+        except TcdError:
+            return None
+        stub = None if found is None or found.receipt is not None else found.stub
+        key = None if stub is None else self.policy.keys.get(stub.kid)
+        if stub is None or key is None:
+            return None
+        body = ErasedBody(stub.kid, key.alg, key.origin, stub.tenant)
+        policy = self.policy
+        report = await self._timely(
+            lambda: verify_erased(body, head=head, sig=sig, policy=policy, proof=request.proof), size
+        )
+        return report if report.trust == "server" else None
+
+    async def _bodies(self, request: VerifyRequest, report: Report) -> BodiesKept | None:
+        if self._ledger is None:
+            return None
+        if request.heads is None:
+            head = request.receipt_head_hex
+            if report.trust == "server" and _is_head(head):
+                return await kept_bodies.of_receipt(self._ledger, head)
+            return None
+        if not (report.ok and request.bodies):
+            return None
+        return await kept_bodies.of_chain(self._ledger, request.bodies[0], request.heads)
 
     def _work(self, request: VerifyRequest) -> Callable[[], Report]:
         policy = replace(self.policy, now_us=self._now_us())
@@ -81,6 +148,10 @@ class Verifier:
                 msg = "missing"
                 raise ValidationFailed(msg, pointer=f"/{name}")
         return lambda: _single(request, policy)
+
+
+def _is_head(text: str | None) -> TypeGuard[str]:
+    return text is not None and len(text) == _HEAD and set(text) <= _HEX
 
 
 def _single(request: VerifyRequest, policy: VerifyPolicy) -> Report:

@@ -97,10 +97,10 @@ class TcdServicer(CallerMethods):
                 msg = "receipts are switched off: there is no pinned key"
                 raise ValidationFailed(msg)
             request = convert(translate.members(message), VerifyRequest)
-            report = await runtime.verifier.verify(request, len(raw))
+            verified = await runtime.verifier.verify(request, len(raw))
             runtime.exporter.request(surface=self.surface, outcome="ok")
-            runtime.exporter.verified(code=report.code)
-            return pb.VerifyResponse(**report.to_json())
+            runtime.exporter.verified(code=verified.report.code)
+            return pb.VerifyResponse(**verified.to_json())
 
         return await self._unary(raw, call, pb.VerifyRequest, MAX_VERIFY, work)
 

@@ -142,8 +142,8 @@ class Verify(HotRoute):
         if runtime.verifier is None:
             msg = "receipts are switched off: there is no pinned key"
             raise ValidationFailed(msg)
-        report = await runtime.verifier.verify(decode_verify(body), len(body))
-        out = _encode(report.to_json())
+        verified = await runtime.verifier.verify(decode_verify(body), len(body))
+        out = _encode(verified.to_json())
         await respond(send, 200, context.answer_headers(JSON, len(out)), out)
         runtime.exporter.request(surface=self.surface, outcome="ok")
-        runtime.exporter.verified(code=report.code)
+        runtime.exporter.verified(code=verified.report.code)

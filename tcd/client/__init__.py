@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from tcd.client.api import AsyncClient, Client
 from tcd.client.errors import ApiError, ClientError, DeadlineExceeded, TransportFailed
-from tcd.client.models import Decision, Report, Route
+from tcd.client.models import Bodies, Decision, Report, Route
 from tcd.client.retries import Retries
 
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "Bodies",
     "Client",
     "ClientError",
     "DeadlineExceeded",

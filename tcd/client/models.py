@@ -68,6 +68,23 @@ class Decision(Struct, kw_only=True, frozen=True):
         return self.cause == "degraded"
 
 
+class Erased(Struct, kw_only=True, frozen=True):
+    """A receipt whose body the log has erased, and the log's `erase` record: heads in hex, and leaves."""
+
+    receipt: str
+    index: int
+    record: str | None = None
+    record_index: int | None = None
+
+
+class Bodies(Struct, kw_only=True, frozen=True):
+    """What the shim's log has of the bodies of what was verified: how many, and which were erased (at most 64)."""
+
+    kept: int
+    erased: int
+    erasures: list[Erased] = []
+
+
 class Report(Struct, kw_only=True, frozen=True):
     """A verification's report."""
 
@@ -77,3 +94,4 @@ class Report(Struct, kw_only=True, frozen=True):
     policy: str
     trust: str
     first_bad: int | None = None
+    bodies: Bodies | None = None

@@ -24,6 +24,7 @@ from tcd.ledger.port import (
     check_checkpoint,
     check_erasure,
     check_state,
+    erased_by,
     next_states,
 )
 from tcd.receipts.chain import ChainState
@@ -50,6 +51,7 @@ class MemoryLedger:
         self._answers: OrderedDict[tuple[str, str], Idempotent] = OrderedDict()
         self._expiries: list[tuple[int, str, str]] = []
         self._bodies_evicted = self._bodies_erased = 0
+        self._erased_by: dict[str, int] = {}
         self._chains_evicted = 0
         self._answers_evicted = 0
         self._checkpoints: list[Checkpoint] = []
@@ -67,8 +69,8 @@ class MemoryLedger:
         check_erasure(batch.erase, size=self._size)
         # as in a transaction: a refused batch forgets nothing either
         self._forget_expired(now_us)
-        self._erase(batch.erase)
         first = self._size
+        self._erase(batch.erase, erased_by(batch, first))
         for receipt in batch.receipts:
             self._add(receipt)
         for chain in chains.values():
@@ -82,7 +84,7 @@ class MemoryLedger:
         self._evict()
         return Appended(self._size, self._event_count, tuple(range(first, self._size)))
 
-    def _erase(self, positions: Sequence[int]) -> None:
+    def _erase(self, positions: Sequence[int], records: Mapping[int, int]) -> None:
         oldest = self._size - len(self._heads)
         wanted = {position for position in positions if position >= oldest}
         gone: set[str] = set()
@@ -91,6 +93,8 @@ class MemoryLedger:
                 self._heads[stored.head] = StoredReceipt(stored.index, stored.head, None, Stub.of(stored.receipt))
                 self._bodies_erased += 1
                 gone.add(stored.head)
+                if stored.index in records:
+                    self._erased_by[stored.head] = records[stored.index]
         for name in [name for name, answer in self._answers.items() if answer.head in gone]:
             del self._answers[name]
 
@@ -158,6 +162,7 @@ class MemoryLedger:
             head = self._bodies.popleft()
             stored = self._heads[head]
             self._heads[head] = StoredReceipt(stored.index, head, None)
+            self._erased_by.pop(head, None)
             if stored.receipt is None:
                 self._bodies_erased -= 1
             self._bodies_evicted += 1
@@ -186,6 +191,12 @@ class MemoryLedger:
         """See `Ledger.get`."""
         self._check_open()
         return self._heads.get(head)
+
+    async def erasure(self, index: int) -> StoredReceipt | None:
+        """See `Ledger.erasure`."""
+        stored = next(iter(self._from(index, 1)), None) if index >= self._size - len(self._heads) else None
+        record = None if stored is None else self._erased_by.get(stored.head)
+        return None if record is None else next(iter(self._from(record, 1)), None)
 
     async def answer(self, tenant: str, key: str, *, now_us: int) -> Idempotent | None:
         """See `Ledger.answer`."""

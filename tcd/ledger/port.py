@@ -12,6 +12,8 @@ from typing import Final, Protocol
 
 from tcd.errors import Conflict, Unavailable
 from tcd.receipts.chain import ChainState
+from tcd.receipts.erasure import runs_of
+from tcd.receipts.fast import read_json
 from tcd.receipts.issue import Receipt
 from tcd.risk_av.events import Event
 
@@ -232,6 +234,23 @@ def check_erasure(positions: Sequence[int], *, size: int) -> None:
         raise Conflict(msg)
 
 
+def erased_by(batch: Batch, size: int) -> dict[int, int]:
+    """Positions that a batch erases and an `erase` record in it names, to the position of the record.
+
+    Args:
+        batch: appended as a whole; several erasures may be in it.
+        size: of the ledger before.
+    """
+    found: dict[int, int] = {}
+    wanted = frozenset(batch.erase)
+    for position, receipt in enumerate(batch.receipts, size) if wanted else ():
+        if receipt.typ == "erase":
+            named = (place for first, end in runs_of(read_json(receipt.body)) for place in range(first, end))
+            for place in wanted.intersection(named):
+                found.setdefault(place, position)
+    return found
+
+
 def check_state(state: SavedState, *, newest: int, events: int) -> None:
     """Refuse a state that does not continue the kept ones.
 
@@ -306,6 +325,14 @@ class Ledger(Protocol):
 
     async def get(self, head: str) -> StoredReceipt | None:
         """The receipt of a head (hex), None when it was never there or nothing of it is kept."""
+        ...
+
+    async def erasure(self, index: int) -> StoredReceipt | None:
+        """The `erase` record that came with the erasure of the body at position `index`; the first of several.
+
+        None where the body is there, went without a record, or the record is no longer kept. It is derived: whoever
+        tells others looks into the record, which names the position.
+        """
         ...
 
     async def answer(self, tenant: str, key: str, *, now_us: int) -> Idempotent | None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import asyncpg
 
 from tcd.errors import Conflict
-from tcd.ledger.port import Batch, EventPage, StoredReceipt, Stub, check_erasure, next_states
+from tcd.ledger.port import Batch, EventPage, StoredReceipt, Stub, check_erasure, erased_by, next_states
 from tcd.ledger.shared import Fenced, Member
 from tcd.receipts.chain import ChainState
 from tcd.receipts.issue import Receipt
@@ -51,6 +51,7 @@ UPDATE tcd_member SET batch = batch + 1, seen = clock_timestamp(), size = $26, e
 _ERASE_ANSWERS: Final = (
     "DELETE FROM tcd_answer WHERE head IN (SELECT encode(head, 'hex') FROM tcd_receipt WHERE idx = ANY($1::bigint[]))"
 )
+_ERASED_BY: Final = "INSERT INTO tcd_erasure SELECT * FROM unnest($1::bigint[], $2::bigint[]) ON CONFLICT DO NOTHING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,8 @@ async def write(root: LockedRoot, held: Held, epoch: int, batch: Batch, now_us: 
     if batch.erase:
         await connection.execute(_ERASE_ANSWERS, batch.erase)
         await connection.execute("DELETE FROM tcd_body WHERE idx = ANY($1::bigint[])", batch.erase)
+        named = erased_by(batch, held.size)
+        await connection.execute(_ERASED_BY, list(named), list(named.values()))
     if batch.answers:
         await connection.execute("DELETE FROM tcd_answer WHERE expires_us <= $1", now_us)
     size, events = held.size + len(batch.receipts), held.events + len(batch.events)

@@ -75,6 +75,16 @@ class Reader:
             row = await connection.fetchrow(query, bytes.fromhex(head))
         return None if row is None else stored_of(row)
 
+    async def erasure(self, index: int) -> StoredReceipt | None:
+        """See `Ledger.erasure`."""
+        query = (
+            f"SELECT {RECEIPT} FROM tcd_receipt LEFT JOIN tcd_body USING (idx) "  # noqa: S608 - constants
+            "WHERE idx = (SELECT record FROM tcd_erasure WHERE idx = $1)"
+        )
+        async with self._read() as connection:
+            row = await connection.fetchrow(query, index)
+        return None if row is None else stored_of(row)
+
     async def answer(self, tenant: str, key: str, *, now_us: int) -> Idempotent | None:
         """See `Ledger.answer`."""
         query = "SELECT payload, answer, head, expires_us FROM tcd_answer WHERE tenant = $1 AND key = $2"

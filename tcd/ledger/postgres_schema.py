@@ -87,6 +87,8 @@ receipt: Final = sa.Table(
 )
 #: Bodies may be erased; positions and heads stay.
 body: Final = sa.Table("tcd_body", metadata, _key("idx"), _bytes("body"))
+#: Which record erased a body: derived from the `erase` records.
+erasure: Final = sa.Table("tcd_erasure", metadata, _key("idx"), _count("record"))
 chain: Final = sa.Table(
     "tcd_chain",
     metadata,

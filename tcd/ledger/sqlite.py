@@ -91,6 +91,10 @@ class SqliteLedger:
         """See `Ledger.get`."""
         return await self._run(lambda: self._store.get(head))
 
+    async def erasure(self, index: int) -> StoredReceipt | None:
+        """See `Ledger.erasure`."""
+        return await self._run(lambda: self._store.erasure(index))
+
     async def answer(self, tenant: str, key: str, *, now_us: int) -> Idempotent | None:
         """See `Ledger.answer`."""
         return await self._run(lambda: self._store.answer(tenant, key, now_us))

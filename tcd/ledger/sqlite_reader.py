@@ -82,6 +82,15 @@ class Reader:
         rows = self._rows(query, bytes.fromhex(head))
         return _stored(rows[0]) if rows else None
 
+    def erasure(self, index: int) -> StoredReceipt | None:
+        """See `Ledger.erasure`."""
+        query = (
+            f"SELECT {_RECEIPT}, body FROM receipt LEFT JOIN body USING (idx) "  # noqa: S608 - constants
+            "WHERE idx = (SELECT record FROM erasure WHERE idx = ?)"
+        )
+        rows = self._rows(query, index)
+        return _stored(rows[0]) if rows else None
+
     def chain_records(self, chain: str, first: int, limit: int) -> Sequence[StoredReceipt]:
         """See `Ledger.chain_records`."""
         query = (

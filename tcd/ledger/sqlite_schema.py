@@ -70,6 +70,23 @@ INSERT INTO answer SELECT * FROM answer_before;
 DROP TABLE answer_before;
 """
 
+#: Which record erased a body: derived from the `erase` records, so that nobody has to read all of them.
+_ERASURES: Final = """
+CREATE TABLE erasure (idx INTEGER PRIMARY KEY, record INTEGER NOT NULL) STRICT;
+INSERT OR IGNORE INTO erasure
+WITH RECURSIVE
+  named(record, leaves) AS (
+    SELECT idx, json_extract(CAST(body AS TEXT), '$.erase.leaves') FROM receipt JOIN body USING (idx)
+    WHERE typ = 'erase' ORDER BY idx
+  ),
+  run(idx, last, record) AS (
+    SELECT f.value, f.value + n.value - 1, record
+    FROM named, json_each(leaves) AS f, json_each(leaves) AS n WHERE f.key % 2 = 0 AND n.key = f.key + 1
+    UNION ALL SELECT idx + 1, last, record FROM run WHERE idx < last
+  )
+SELECT idx, record FROM run ORDER BY record;
+"""
+
 _GUARD: Final = """
 CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table}
 BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;
@@ -81,6 +98,7 @@ MIGRATIONS: Final = (
     # derived from `event`, so rows come and go
     "CREATE TABLE state (events INTEGER PRIMARY KEY, digest BLOB NOT NULL, data BLOB NOT NULL) STRICT;",
     _ANSWERS,
+    _ERASURES,
 )
 
 

@@ -26,6 +26,7 @@ from tcd.ledger.port import (
     check_checkpoint,
     check_erasure,
     check_state,
+    erased_by,
     next_states,
 )
 from tcd.ledger.sqlite_reader import Reader, chain_key, state_digest
@@ -46,6 +47,7 @@ _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 _ERASE_BODIES: Final = "DELETE FROM body WHERE idx IN (SELECT value FROM json_each(?))"
+_ERASED_BY: Final = "INSERT OR IGNORE INTO erasure VALUES (?, ?)"
 _ERASE_ANSWERS: Final = (
     "DELETE FROM answer WHERE head IN "
     "(SELECT lower(hex(head)) FROM receipt WHERE idx IN (SELECT value FROM json_each(?)))"
@@ -165,6 +167,7 @@ class Store(Reader):
             positions = _encode(batch.erase)
             connection.execute(_ERASE_ANSWERS, (positions,))
             connection.execute(_ERASE_BODIES, (positions,))
+            connection.executemany(_ERASED_BY, erased_by(batch, self._size).items())
         connection.executemany(
             "INSERT INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [

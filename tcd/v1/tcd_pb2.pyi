@@ -365,21 +365,45 @@ class VerifyCheck(_message.Message):
     code: str
     def __init__(self, name: _Optional[str] = ..., status: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
+class BodyErased(_message.Message):
+    __slots__ = ("receipt", "index", "record", "record_index")
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    RECORD_INDEX_FIELD_NUMBER: _ClassVar[int]
+    receipt: str
+    index: int
+    record: str
+    record_index: int
+    def __init__(self, receipt: _Optional[str] = ..., index: _Optional[int] = ..., record: _Optional[str] = ..., record_index: _Optional[int] = ...) -> None: ...
+
+class BodiesKept(_message.Message):
+    __slots__ = ("kept", "erased", "erasures")
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    ERASED_FIELD_NUMBER: _ClassVar[int]
+    ERASURES_FIELD_NUMBER: _ClassVar[int]
+    kept: int
+    erased: int
+    erasures: _containers.RepeatedCompositeFieldContainer[BodyErased]
+    def __init__(self, kept: _Optional[int] = ..., erased: _Optional[int] = ..., erasures: _Optional[_Iterable[_Union[BodyErased, _Mapping]]] = ...) -> None: ...
+
 class VerifyResponse(_message.Message):
-    __slots__ = ("ok", "code", "checks", "policy", "trust", "first_bad")
+    __slots__ = ("ok", "code", "checks", "policy", "trust", "first_bad", "bodies")
     OK_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     CHECKS_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     TRUST_FIELD_NUMBER: _ClassVar[int]
     FIRST_BAD_FIELD_NUMBER: _ClassVar[int]
+    BODIES_FIELD_NUMBER: _ClassVar[int]
     ok: bool
     code: str
     checks: _containers.RepeatedCompositeFieldContainer[VerifyCheck]
     policy: str
     trust: str
     first_bad: int
-    def __init__(self, ok: _Optional[bool] = ..., code: _Optional[str] = ..., checks: _Optional[_Iterable[_Union[VerifyCheck, _Mapping]]] = ..., policy: _Optional[str] = ..., trust: _Optional[str] = ..., first_bad: _Optional[int] = ...) -> None: ...
+    bodies: BodiesKept
+    def __init__(self, ok: _Optional[bool] = ..., code: _Optional[str] = ..., checks: _Optional[_Iterable[_Union[VerifyCheck, _Mapping]]] = ..., policy: _Optional[str] = ..., trust: _Optional[str] = ..., first_bad: _Optional[int] = ..., bodies: _Optional[_Union[BodiesKept, _Mapping]] = ...) -> None: ...
 
 class GetStateRequest(_message.Message):
     __slots__ = ("model_id", "gpu_id", "task", "lang")

@@ -176,7 +176,8 @@ class SqliteStore:
 
     def _tables(self) -> Iterator[tuple[str, str, str]]:
         """Triggers and tables that are not as tcd makes them."""
-        made = _schema()
+        # a backup of before an upgrade is as the tcd of its version made it
+        made = _schema(self._rows("PRAGMA user_version")[0][0])
         there = dict(self._rows("SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"))
         for table in _GUARDS:
             for verb in ("UPDATE", "DELETE"):
@@ -188,10 +189,10 @@ class SqliteStore:
                 yield "schema_changed", f"table or index {name}", what
 
 
-def _schema() -> dict[str, str]:
-    """What tcd makes, by name, as SQLite keeps it."""
+def _schema(version: int) -> dict[str, str]:
+    """What tcd makes, by name, as SQLite keeps it, in a file of a version; of one that is not known, in the newest."""
     with contextlib.closing(sqlite3.connect(":memory:")) as db:
-        for script in MIGRATIONS:
+        for script in MIGRATIONS[: version if version > 0 else None]:
             db.executescript(script)
         query = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
         return dict(db.execute(query).fetchall())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tcd.ledger import Idempotent
 from tcd.receipts import ChainState, Issuer, Receipt, SigningKey, chain_id
-from tcd.receipts.records import Model, close_members, gap_members, open_session_members
+from tcd.receipts.erasure import erase_members
+from tcd.receipts.records import Model, close_members, gap_members, open_plain_members, open_session_members
 
 D = "sha256:" + "d" * 64
 ISSUER = Issuer(SigningKey(bytes(32)), origin="o")
@@ -32,6 +35,19 @@ def records(name: str, count: int, *, close: bool = False) -> list[Receipt]:
     if close:
         out.append(issue(out[-1].next(), "close"))
     return out
+
+
+def erasing(places: Sequence[int], heads: Sequence[bytes], name: str = "") -> tuple[Receipt, Receipt]:
+    """The opening of a chain and the record in it that erases what is at these places."""
+    chain = ChainState(chain_id("erase", f"{name}{places[0]}"))
+    members = erase_members(actor="a + b", reason="subject", places=places, heads=heads)
+    out = []
+    for typ, what in (("open", open_plain_members(D)), ("erase", members)):
+        out.append(
+            ISSUER.issue(chain=chain, typ=typ, tenant="-", config=D, policy=D, members=what, ts_us=1, nonce=bytes(16))
+        )
+        chain = out[-1].next()
+    return out[0], out[1]
 
 
 def answer(key: str = "k", *, expires: int = 100, payload: str = "p") -> Idempotent:

@@ -13,7 +13,7 @@ from tcd.ledger import Batch, Checkpoint, Ledger, MemoryLedger, SavedState, Sqli
 from tcd.ledger.port import Stub
 from tcd.receipts import ChainState
 from tcd.risk_av import Controller
-from tests.unit.ledger.records import answer, issue, records
+from tests.unit.ledger.records import answer, erasing, issue, records
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -154,6 +154,23 @@ async def test_an_erased_body_leaves_its_place_its_head_and_its_signature(ledger
     # again, and the chain goes on
     await ledger.append(Batch((issue(made[-1].next(), "close"),), erase=(1,)), now_us=0)
     assert (await ledger.stats()).bodies_erased == 2
+
+
+async def test_the_record_that_erased_a_body_is_found_by_its_place(ledger: Ledger) -> None:
+    made = records("a", 6)
+    await ledger.append(Batch(tuple(made)), now_us=0)
+    heads = list(await ledger.heads())
+    first, second = erasing((0, 2, 3), [heads[n] for n in (0, 2, 3)]), erasing((3, 4), heads[3:5], "again")
+    await ledger.append(Batch(first, erase=(0, 2, 3)), now_us=0)
+    await ledger.append(Batch(second, erase=(3, 4)), now_us=0)
+    # a group of two erasures is committed as one batch
+    third, fourth = erasing((1,), heads[1:2], "c"), erasing((3, 6), [heads[3], first[0].head], "d")
+    await ledger.append(Batch((*third, *fourth), erase=(1, 3, 6)), now_us=0)
+    await ledger.append(Batch(erase=(5,)), now_us=0)
+    found = [await ledger.erasure(place) for place in range(16)]
+    by = [first[1], third[1], first[1], first[1], second[1], None, fourth[1]]
+    assert [None if f is None else f.receipt for f in found] == [*by, *[None] * 9]
+    assert [f and f.index for f in found[:7]] == [7, 11, 7, 7, 9, None, 13]
 
 
 async def test_what_was_not_there_before_cannot_be_erased(ledger: Ledger) -> None:

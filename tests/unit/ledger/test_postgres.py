@@ -27,7 +27,7 @@ from tcd.ledger.postgres_schema import VERSION_TABLE, metadata
 from tcd.ledger.shared import Fenced, Root, SharedLedger
 from tcd.risk_av import Controller, Event
 from tests.postgres import PASSWORD, PostgresServer
-from tests.unit.ledger.records import answer, records
+from tests.unit.ledger.records import answer, erasing, records
 from tests.unit.shim.conftest import settings_of
 
 
@@ -261,6 +261,21 @@ async def test_a_newer_schema_is_refused(url: str) -> None:
     await execute(url, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")  # noqa: S608 - a constant
     with pytest.raises(ConfigError, match="newer"):
         await PostgresLedger.open(url)
+
+
+async def test_a_database_of_before_erasures_had_a_table_learns_who_erased_what(url: str) -> None:
+    ledger = await PostgresLedger.open(url)
+    await ledger.append(Batch(tuple(records("a", 6))), now_us=0)
+    heads = list(await ledger.heads())
+    for name, places in (("", (0, 2, 3)), ("again", (3, 4))):
+        await ledger.append(Batch(erasing(places, [heads[n] for n in places], name), erase=places), now_us=0)
+    await ledger.close()
+    await execute(url, f"UPDATE {VERSION_TABLE} SET version_num = '0001'")  # noqa: S608 - a constant
+    await execute(url, "DROP TABLE tcd_erasure")
+    again = await PostgresLedger.open(url)
+    found = [await again.erasure(place) for place in range(6)]
+    assert [one and one.index for one in found] == [7, None, 7, 7, 9, None]
+    await again.close()
 
 
 async def test_a_lost_connection_is_made_again(url: str) -> None:

@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,12 @@ import pytest
 
 from tcd.ledger import Batch, Idempotent, SqliteLedger, sqlite_store
 from tcd.ledger.search import ReceiptIndex
-from tcd.receipts import ChainState, Issuer, Receipt, SigningKey, chain_id
-from tcd.receipts.erasure import erase_members
-from tcd.receipts.records import open_plain_members
-from tests.unit.ledger.records import D
+from tcd.receipts import Receipt
+from tests.unit.ledger.records import erasing
 from tests.unit.receipts.conftest import Session
 
 SESSIONS = 30
 _STRETCH = 32
-_ISSUER = Issuer(SigningKey(b"\5" * 32), origin="tcd.example")
 
 
 def sessions(source: random.Random) -> list[list[Receipt]]:
@@ -60,22 +57,6 @@ def seen(folder: Path, parts: set[bytes]) -> int:
     return sum(part in files for part in parts)
 
 
-def record_of(places: Sequence[int], heads: Sequence[bytes]) -> tuple[Receipt, ...]:
-    chain = ChainState(chain_id("erase", str(places[0])))
-    out = []
-    for typ, members in (
-        ("open", open_plain_members(D)),
-        ("erase", erase_members(actor="a + b", reason="subject", places=places, heads=heads)),
-    ):
-        out.append(
-            _ISSUER.issue(
-                chain=chain, typ=typ, tenant="-", config=D, policy=D, members=members, ts_us=1, nonce=bytes(16)
-            )
-        )
-        chain = out[-1].next()
-    return tuple(out)
-
-
 class Filled:
     """A ledger with an index, and which of its sessions go."""
 
@@ -102,7 +83,7 @@ class Filled:
 
     async def erase(self, ledger: SqliteLedger) -> None:
         heads = [self.order[place].head for place in self.places]
-        await ledger.append(Batch(record_of(self.places, heads), erase=self.places), now_us=0)
+        await ledger.append(Batch(erasing(self.places, heads), erase=self.places), now_us=0)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -11,11 +11,12 @@ import pytest
 
 from tcd.errors import ConfigError, Conflict, Unavailable
 from tcd.ledger import Batch, Checkpoint, SavedState, SqliteLedger
+from tcd.ledger.auditing.sources import sqlite_store
 from tcd.ledger.sqlite import _PAUSE, FILE
 from tcd.ledger.sqlite_schema import APPLICATION_ID, MIGRATIONS
 from tcd.ledger.sqlite_store import Store
 from tcd.risk_av import Controller, Rested
-from tests.unit.ledger.records import answer, issue, records
+from tests.unit.ledger.records import answer, erasing, issue, records
 
 
 async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
@@ -165,6 +166,31 @@ async def test_a_file_of_the_first_version_is_upgraded(tmp_path: Path) -> None:
     await ledger.put_state(SavedState(1, b""))
     assert await ledger.states() == (1,)
     await ledger.close()
+
+
+async def test_a_file_of_before_erasures_had_a_table_learns_who_erased_what(tmp_path: Path) -> None:
+    made = records("a", 6)
+    first, second = ((0, 2, 3), (3, 4))
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        scripts = "".join(MIGRATIONS[:3])
+        connection.executescript(f"PRAGMA application_id = {APPLICATION_ID}; {scripts} PRAGMA user_version = 3;")
+    connection.close()
+    with sqlite_store(tmp_path / FILE) as store:
+        assert list(store.problems()) == []
+    plain = SqliteLedger(tmp_path)
+    await plain.append(Batch(tuple(made)), now_us=0)
+    heads = list(await plain.heads())
+    for name, places in (("", first), ("again", second)):
+        await plain.append(Batch(erasing(places, [heads[n] for n in places], name), erase=places), now_us=0)
+    wanted = [await plain.erasure(place) for place in range(10)]
+    await plain.close()
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.executescript("DROP TABLE erasure; PRAGMA user_version = 3;")
+    connection.close()
+    again = SqliteLedger(tmp_path)
+    assert [await again.erasure(place) for place in range(10)] == wanted
+    assert [found and found.index for found in wanted] == [7, None, 7, 7, 9, None, None, None, None, None]
+    await again.close()
 
 
 async def test_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
