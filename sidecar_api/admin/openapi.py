@@ -21,6 +21,7 @@ from sidecar_api.admin.app import served
 from sidecar_api.admin.describe import MEMBER, Told
 from sidecar_api.admin.plane import Plane, Requires
 from sidecar_api.admin.routes import Outside, router
+from sidecar_api.admin.signatures import COMPONENTS, IF_PRESENT, TAG
 from sidecar_api.schemas import Problem
 from tcd import __version__
 from tcd.errors import ConfigError
@@ -177,7 +178,10 @@ def document() -> dict[str, Any]:
     for (method, path), (route, gate) in served(every).items():
         requires, enrols = (gate, False) if isinstance(gate, Requires) else (_ENROLS, True)
         paths.setdefault(path, {})[method.lower()] = _operation(route, requires, schemas, enrols=enrols)
-    signature = "RFC 9421 by the token's key, tag tcd-admin; with Signature-Input and Content-Digest (docs/admin.md)"
+    signature = (
+        f"RFC 9421 by the token's key, tag {TAG}, over {', '.join(COMPONENTS)}, and {', '.join(IF_PRESENT)} where "
+    )
+    signature += "the request has it; with Signature-Input and Content-Digest (docs/admin-security.md)"
     return {
         "openapi": "3.1.0",
         "info": {

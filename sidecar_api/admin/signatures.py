@@ -6,7 +6,7 @@ http-message-signatures checks the signature and the digest of the body; what ha
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,9 @@ TAG: Final = "tcd-admin"
 #: Seconds that a signature may be old, or live.
 WINDOW: Final = 60
 COMPONENTS: Final = ("@method", "@target-uri", "@authority", "content-digest", "content-type", "authorization")
+#: Covered too where a request has it: who could change it on the way would have one act done twice, because its
+#: sender's retry under the key that was signed would find no answer.
+IF_PRESENT: Final = ("idempotency-key",)
 #: Seconds that nonces are remembered beyond it: replicas' clocks may differ by as much.
 _BEYOND: Final = 600
 _MOST_NONCE: Final = 128
@@ -30,9 +33,9 @@ _LEAST_NONCE: Final = 16
 class BadSignature(Unauthorized):
     """The request's signature is refused. The answer never says why; `why` is for the log."""
 
-    def __init__(self, why: str) -> None:
-        """Know why."""
-        super().__init__("a valid signature of this request is needed")
+    def __init__(self, why: str, told: str = "a valid signature of this request is needed") -> None:
+        """Know why; `told` is for whoever has shown that the key is theirs."""
+        super().__init__(told)
         self.why = why
 
 
@@ -85,6 +88,7 @@ class Signatures:
             raise BadSignature(str(error)) from None
         if len(found) != 1:
             raise BadSignature("more than one signature with the tag")
+        self._covers(message, found[0].covered_components)
         said = found[0].parameters
         if said.get("alg") != "ed25519":
             raise BadSignature("no alg, or another")
@@ -98,3 +102,13 @@ class Signatures:
         until = created + WINDOW + _BEYOND
         if not await self._store.use_nonce(principal.kid, nonce, until=until, now=self._now()):
             raise BadSignature("replayed")
+
+    @staticmethod
+    def _covers(message: Message, covered: Container[str]) -> None:
+        """Refuse a good signature that leaves out a field which it has to cover because it is there.
+
+        Whoever made it holds the key: they are told, because clients of earlier versions did not sign that field.
+        """
+        for name in IF_PRESENT:
+            if any(field.lower() == name for field in message.headers) and f'"{name}"' not in covered:
+                raise BadSignature(f"{name} is not covered", f"the signature has to cover {name}")

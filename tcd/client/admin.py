@@ -28,6 +28,8 @@ ISSUER: Final = "tcd-operator"
 AUDIENCE: Final = "tcd-admin"
 TAG: Final = "tcd-admin"
 COMPONENTS: Final = ("@method", "@target-uri", "@authority", "content-digest", "content-type", "authorization")
+#: Signed too where the request has it.
+IF_PRESENT: Final = ("idempotency-key",)
 _LIFE: Final = 300
 _WINDOW: Final = 60
 
@@ -121,7 +123,11 @@ class _Message:
 def sign(
     key: OperatorKey, method: str, url: str, headers: dict[str, str], body: bytes, *, created: float | None = None
 ) -> dict[str, str]:
-    """The headers with `Content-Digest`, `Signature-Input` and `Signature`; `headers` has the authorization."""
+    """The headers with `Content-Digest`, `Signature-Input` and `Signature`.
+
+    `headers` has the authorization, and the idempotency key where the request has one: it is signed too.
+    """
+    present = {name.lower() for name in headers}
     message = _Message(method, url, {"content-type": "application/json", **headers})
     at = dt.datetime.fromtimestamp(time.time() if created is None else created, tz=dt.timezone.utc)
     HTTPMessageSigner(signature_algorithm=algorithms.ED25519, key_resolver=_Key(key)).sign(
@@ -132,7 +138,7 @@ def sign(
         nonce=os.urandom(16).hex(),
         label="sig",
         tag=TAG,
-        covered_component_ids=COMPONENTS,
+        covered_component_ids=(*COMPONENTS, *(name for name in IF_PRESENT if name in present)),
         body=body,
     )
     return message.headers

@@ -46,8 +46,10 @@ class Driver(Protocol):
     shared: bool
     durable: bool
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+    def transaction(self, *, alone: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """A transaction: committed and durable at the end, rolled back by an error.
+
+        With `alone` no other such one, of any process, is open at the same time.
 
         Raises:
             Unavailable: the database is away.

@@ -12,6 +12,8 @@ from tcd.ledger.postgres_connect import failures, pool
 
 #: Replicas that start together make the tables one after the other: key of their advisory lock.
 _MAKING: Final = 0x7463_645F_6164_6D69
+#: Of transactions that count before they write.
+_COUNTING: Final = _MAKING + 1
 
 
 class PostgresDriver:
@@ -31,11 +33,13 @@ class PostgresDriver:
         self._opening = asyncio.Lock()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[Transaction, None]:
+    async def transaction(self, *, alone: bool = False) -> AsyncGenerator[Transaction, None]:
         """See `Driver`."""
         with failures("used by the admin plane"):
             connections = await self._connections()
             async with connections.acquire() as connection, connection.transaction():
+                if alone:
+                    await connection.execute("SELECT pg_advisory_xact_lock($1)", _COUNTING)
                 yield _Open(connection)
 
     async def close(self) -> None:

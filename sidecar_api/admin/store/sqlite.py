@@ -33,8 +33,9 @@ class SqliteDriver:
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[Transaction, None]:
-        """See `Driver`."""
+    async def transaction(self, *, alone: bool = False) -> AsyncGenerator[Transaction, None]:
+        """See `Driver`; each one is alone here."""
+        del alone
         async with self._turn:
             try:
                 await self._in_thread(self._begin)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar_api.admin.principals import EVERY_TENANT
 from sidecar_api.admin.store.driver import Driver, Transaction
 from tcd.errors import Conflict, QuotaExceeded, Unavailable
 
@@ -14,12 +15,14 @@ from tcd.errors import Conflict, QuotaExceeded, Unavailable
 LEASE: Final = 60.0
 #: Seconds that answers are kept for retries.
 ANSWERS_LIVE: Final = 86_400.0
-#: Nonces, answers and proposals at once.
+#: Nonces and answers at once.
 NONCES: Final = 100_000
 ANSWERS: Final = 10_000
-PROPOSALS: Final = 100
-#: Proposals of one principal at once, so that none can take all the room.
+#: Proposals at once: of one principal, of all of one tenant, and of all who are bound to none. Nobody's take another
+#: tenant's room; there are at most as many tenants as principals (64).
 OWN_PROPOSALS: Final = 10
+TENANT_PROPOSALS: Final = 20
+PROPOSALS: Final = 100
 
 
 class Interrupted(Conflict):
@@ -140,9 +143,12 @@ class AdminStore:
         await tx.run("DELETE FROM tcd_admin_act WHERE state <> 'running' AND until < $1", now)
         ((known,),) = await tx.run("SELECT count(*) FROM tcd_admin_act")
         if known >= ANSWERS:
+            # the oldest of whoever has most: nobody can push out another's, whose retry would then be done again
             await tx.run(
                 "DELETE FROM tcd_admin_act WHERE (principal, key) IN (SELECT principal, key FROM tcd_admin_act "
-                "WHERE state <> 'running' ORDER BY until LIMIT $1)",
+                "WHERE state <> 'running' AND principal = (SELECT principal FROM tcd_admin_act "
+                "WHERE state <> 'running' GROUP BY principal ORDER BY count(*) DESC, principal LIMIT 1) "
+                "ORDER BY until LIMIT $1)",
                 known - ANSWERS + 1,
             )
 
@@ -218,17 +224,22 @@ class AdminStore:
         """Let a proposal wait, of the principal in `by`; `args` may be long, and are read only with this one.
 
         Raises:
-            QuotaExceeded: too many of this principal do.
-            Unavailable: too many do.
+            QuotaExceeded: too many of this principal do, or of its `tenant`.
+            Unavailable: too many of those do who are bound to no tenant.
         """
-        async with self._driver.transaction() as tx:
+        by, tenant = proposal.get("by"), proposal.get("tenant", EVERY_TENANT)
+        # alone: what two replicas count at once would let both in
+        async with self._driver.transaction(alone=True) as tx:
             await tx.run("DELETE FROM tcd_admin_proposal WHERE until <= $1", now)
-            waiting = await tx.run("SELECT proposal FROM tcd_admin_proposal")
-            by = proposal.get("by")
-            if sum(json.loads(text).get("by") == by for (text,) in waiting) >= OWN_PROPOSALS:
+            waiting = [json.loads(text) for (text,) in await tx.run("SELECT proposal FROM tcd_admin_proposal")]
+            if sum(other.get("by") == by for other in waiting) >= OWN_PROPOSALS:
                 msg = f"{OWN_PROPOSALS} of your proposals wait already"
                 raise QuotaExceeded(msg, retry_after=60.0)
-            if len(waiting) >= PROPOSALS:
+            known = sum(other.get("tenant", EVERY_TENANT) == tenant for other in waiting)
+            if tenant != EVERY_TENANT and known >= TENANT_PROPOSALS:
+                msg = f"{TENANT_PROPOSALS} proposals of your tenant wait already"
+                raise QuotaExceeded(msg, retry_after=60.0)
+            if tenant == EVERY_TENANT and known >= PROPOSALS:
                 msg = f"{PROPOSALS} proposals wait already"
                 raise Unavailable(msg, retry_after=60.0)
             await tx.run(
@@ -237,9 +248,10 @@ class AdminStore:
             )
 
     async def proposals(self, *, now: float) -> list[Any]:
-        """What waits, the oldest first, without args."""
+        """What waits, the oldest first, without args; what has waited too long is forgotten."""
         async with self._driver.transaction() as tx:
-            rows = await tx.run("SELECT proposal FROM tcd_admin_proposal WHERE until > $1 ORDER BY until, id", now)
+            await tx.run("DELETE FROM tcd_admin_proposal WHERE until <= $1", now)
+            rows = await tx.run("SELECT proposal FROM tcd_admin_proposal ORDER BY until, id")
         return [json.loads(text) for (text,) in rows]
 
     async def proposal(self, identifier: str, *, now: float) -> tuple[Any, Any] | None:

@@ -59,7 +59,8 @@ class Signed(AuthBase):
                 content = content.encode()
             assert isinstance(content, bytes)
             request.headers.setdefault("content-type", "application/json")
-            headers["content-type"] = str(request.headers["content-type"])
+            for name in {"content-type", "idempotency-key"} & {name.lower() for name in request.headers}:
+                headers[name] = str(request.headers[name])
             headers = sign(self._key, str(request.method), str(request.url), headers, content)
         request.headers.update(headers)
         return request

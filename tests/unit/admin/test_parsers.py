@@ -16,7 +16,7 @@ from sidecar_api.admin.principals import SCOPES, KeySet, Principals
 from sidecar_api.admin.signatures import BadSignature, Message, Signatures
 from sidecar_api.admin.store import memory_store
 from sidecar_api.admin.tokens import BadToken, Tokens
-from tcd.client.admin import COMPONENTS, OperatorKey, sign
+from tcd.client.admin import COMPONENTS, IF_PRESENT, OperatorKey, sign
 
 ALICE, BOB = OperatorKey.generate("alice"), OperatorKey.generate("bob")
 PRINCIPALS = Principals(KeySet.model_validate_json(json.dumps({"keys": [k.public(SCOPES) for k in (ALICE, BOB)]})))
@@ -115,7 +115,7 @@ def test_deep_json_is_refused(depth: int) -> None:
 
 def message(**changes: str) -> Message:
     token = ALICE.token(SCOPES)
-    headers = sign(ALICE, "PUT", URL, {"authorization": f"Bearer {token}"}, BODY)
+    headers = sign(ALICE, "PUT", URL, {"authorization": f"Bearer {token}", "idempotency-key": "k"}, BODY)
     found = {name.lower(): value for name, value in headers.items()}
     return Message("PUT", URL, {"host": "admin.test:8081", **found, **changes}, BODY)
 
@@ -149,7 +149,8 @@ PARAMETER = st.sampled_from(
 )  # fmt: skip
 COMPONENT = st.sampled_from(
     [
-        *(f'"{name}"' for name in COMPONENTS), '"@signature-params"', '"@query"', '"@query-param";name="x"', '"@path"',
+        *(f'"{name}"' for name in (*COMPONENTS, *IF_PRESENT)),
+        '"@signature-params"', '"@query"', '"@query-param";name="x"', '"@path"',
         '"@status"', '"@request-target"', '"@method";req', '"content-digest";sf', '"content-digest";key="sha-256"',
         '"content-type";bs', '"authorization";tr', '"no-such"', '""', '"@"', "1", "?1", ":AAAA:", '"@METHOD"', "a",
     ]

@@ -13,7 +13,7 @@ import pytest
 from http_message_signatures import HTTPMessageSigner, algorithms
 
 from sidecar_api.admin.principals import SCOPES
-from tcd.client.admin import COMPONENTS, OperatorKey, _Key, _Message
+from tcd.client.admin import COMPONENTS, IF_PRESENT, OperatorKey, _Key, _Message
 from tests.unit.admin.kit import BASE, URL, Admin
 
 PATH = "/policies"
@@ -33,7 +33,7 @@ def headers_of(by: OperatorKey, *, path: str = PATH, body: bytes | None = BODY, 
         {
             "content-type": "application/json",
             "authorization": f"Bearer {by.token(SCOPES)}",
-            "idempotency-key": uuid.uuid4().hex,
+            "idempotency-key": changes.pop("idempotency_key", None) or uuid.uuid4().hex,
         },
     )
     created = dt.datetime.fromtimestamp(time.time() + changes.pop("age", 0), tz=dt.timezone.utc)
@@ -45,7 +45,7 @@ def headers_of(by: OperatorKey, *, path: str = PATH, body: bytes | None = BODY, 
         "nonce": uuid.uuid4().hex,
         "label": "sig",
         "tag": "tcd-admin",
-        "covered_component_ids": COMPONENTS,
+        "covered_component_ids": (*COMPONENTS, *IF_PRESENT),
         "body": body,
     }
     signer = HTTPMessageSigner(signature_algorithm=algorithms.ED25519, key_resolver=_Key(changes.pop("key", by)))
@@ -83,9 +83,30 @@ async def test_a_signed_request_gets_in(admin: Admin) -> None:
 
 @pytest.mark.parametrize("missing", COMPONENTS)
 async def test_each_component_has_to_be_covered(admin: Admin, missing: str) -> None:
-    covered = [name for name in COMPONENTS if name != missing]
+    covered = [name for name in (*COMPONENTS, *IF_PRESENT) if name != missing]
     headers = headers_of(admin.alice, covered_component_ids=covered, body=None if missing == "content-digest" else BODY)
     await refused(admin, headers)
+
+
+@pytest.mark.parametrize("covered", [COMPONENTS, (*COMPONENTS, '"idempotency-key";bs')], ids=["not", "otherwise"])
+async def test_the_idempotency_key_has_to_be_covered_and_the_refusal_says_so(admin: Admin, covered: Any) -> None:
+    reply = await put(admin, headers_of(admin.alice, covered_component_ids=covered))
+    assert reply.status_code == 401
+    assert reply.json()["detail"] == "the signature has to cover idempotency-key"
+    # who has not shown the key of the token is told nothing
+    await refused(admin, headers_of(admin.alice, covered_component_ids=covered, key=admin.bob))
+    assert await admin.plane.approvals.seen_by(await _caller(admin)) == []
+
+
+async def test_who_changes_the_idempotency_key_on_the_way_does_not_have_it_done_twice(admin: Admin) -> None:
+    # the first try comes under another key, its answer never arrives, and the sender tries again under its own
+    sent = headers_of(admin.alice, idempotency_key="mine")
+    await refused(admin, {**sent, "idempotency-key": "another"})
+    await refused(admin, {name: value for name, value in sent.items() if name != "idempotency-key"})
+    for _ in range(2):
+        retry = headers_of(admin.alice, idempotency_key="mine")
+        assert (await put(admin, retry)).status_code == 202
+    assert len(await admin.plane.approvals.seen_by(await _caller(admin))) == 1
 
 
 @pytest.mark.parametrize(
@@ -133,7 +154,6 @@ async def test_a_replayed_request_is_refused(admin: Admin) -> None:
     assert (await put(admin, headers)).status_code == 202
     reply = await put(admin, headers)
     assert reply.status_code == 401
-    # with another idempotency key, which is not signed, too
     assert (await put(admin, {**headers, "idempotency-key": "another"})).status_code == 401
     assert len(await admin.plane.approvals.seen_by(await _caller(admin))) == 1
 
@@ -158,5 +178,5 @@ async def test_when_nonces_cannot_be_remembered_nothing_gets_in(admin: Admin) ->
 
 
 async def test_a_mutation_needs_an_idempotency_key(admin: Admin) -> None:
-    headers = {k: v for k, v in headers_of(admin.alice).items() if k != "idempotency-key"}
-    assert (await put(admin, headers)).status_code == 400
+    headers = headers_of(admin.alice, covered_component_ids=COMPONENTS)
+    assert (await put(admin, {k: v for k, v in headers.items() if k != "idempotency-key"})).status_code == 400

@@ -149,12 +149,12 @@ async def test_a_proposal_waits_for_everybody_and_is_taken_once(stores: Stores) 
     assert await there.proposal("p", now=1.0) == ({"id": "p", "shown": "é"}, {"t": "\0é"})
     assert [one["id"] for one in await there.proposals(now=1.0)] == ["p"]
     assert await there.proposal("p", now=10.0) is None
-    assert await there.proposals(now=10.0) == []
     taken = await asyncio.gather(
         *[store.describe(ONE, action="x", actors="y", digest="z", proposal="p") for store in stores * 4]
     )
     assert sum(taken) == 1
     assert await here.proposal("p", now=1.0) is None
+    assert await there.proposals(now=1.0) == []
 
 
 async def test_proposals_are_bounded(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +177,56 @@ async def test_one_principal_cannot_take_all_the_room(stores: Stores) -> None:
             await store.propose("more", {"by": "alice"}, {}, until=10.0, now=0.0)
     await here.propose("bobs", {"by": "bob"}, {}, until=10.0, now=0.0)
     await there.propose("later", {"by": "alice"}, {}, until=30.0, now=20.0)
+
+
+async def test_one_tenant_cannot_take_the_others_room(stores: Stores) -> None:
+    # ten principals of one tenant, as many proposals each as they may have
+    for number in range(20):
+        proposal = {"by": f"p{number % 10}", "tenant": "acme"}
+        await stores[number % 2].propose(str(number), proposal, {}, until=10.0, now=0.0)
+    for number in range(20, 100):
+        with pytest.raises(QuotaExceeded, match="of your tenant"):
+            await stores[number % 2].propose(
+                str(number), {"by": f"p{number % 10}", "tenant": "acme"}, {}, until=10.0, now=0.0
+            )
+    for number in range(100):
+        await stores[number % 2].propose(
+            f"all {number}", {"by": f"a{number // 10}", "tenant": "*"}, {}, until=10.0, now=0.0
+        )
+    # nobody's room is anybody else's, whichever is full
+    await stores[1].propose("blues", {"by": "blue", "tenant": "blue"}, {}, until=10.0, now=0.0)
+    with pytest.raises(Unavailable):
+        await stores[0].propose("one more", {"by": "alice", "tenant": "*"}, {}, until=10.0, now=0.0)
+    assert len(await stores[0].proposals(now=9.0)) == 121
+    # and what has waited too long makes room, also when it is only looked at
+    assert await stores[0].proposals(now=10.0) == []
+    async with stores[1]._driver.transaction() as tx:
+        assert await tx.run("SELECT count(*) FROM tcd_admin_proposal") == [(0,)]
+    await stores[1].propose("again", {"by": "p0", "tenant": "acme"}, {}, until=30.0, now=10.0)
+
+
+async def test_of_proposals_at_once_at_two_replicas_no_more_wait_than_may(stores: Stores) -> None:
+    made = [
+        stores[n % 2].propose(str(n), {"by": "alice", "tenant": "acme"}, {}, until=10.0, now=0.0) for n in range(40)
+    ]
+    outcomes = await asyncio.gather(*made, return_exceptions=True)
+    assert outcomes.count(None) == 10
+    assert sum(isinstance(one, QuotaExceeded) for one in outcomes) == 30
+
+
+async def test_nobody_pushes_out_the_answer_that_another_one_may_ask_for_again(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar_api.admin.store.store.ANSWERS", 5)
+    here, there = stores
+    assert await here.begin(ONE, "r", now=0.0) is None
+    await here.finish(ONE, 200, "done", now=0.0)
+    for number in range(20):
+        ticket = Ticket("mallory", str(number))
+        assert await there.begin(ticket, "r", now=1.0 + number) is None
+        await there.finish(ticket, 200, number, now=1.0 + number)
+    # the retry is not done again
+    assert await here.begin(ONE, "r", now=30.0) == (200, "done")
 
 
 async def test_principals_are_replaced_where_the_expected_ones_are(stores: Stores) -> None:
