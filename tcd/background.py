@@ -58,8 +58,15 @@ class Tasks:
         if not task.cancelled() and task.exception() is not None:
             _LOG.warning("%s: %s", self._purpose, type(task.exception()).__name__)
 
+    async def drain(self, seconds: float) -> None:
+        """Wait for all of them, then end what is left."""
+        if self._running:
+            _, late = await asyncio.wait(set(self._running), timeout=seconds)
+            for task in late:
+                await end(task)
+
     async def end(self) -> None:
-        """End all of them."""
+        """End all of them now."""
         self.over = True
         for task in tuple(self._running):
             await end(task)

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
+from tcd.background import Tasks
 from tcd.errors import TcdError
 from tcd.proxy import bodies
 from tcd.proxy.enforce import Enforce
 from tcd.proxy.headers import BOUNDARIES, rewritten_headers, value
 from tcd.proxy.metrics import ProxyMetrics
-from tcd.proxy.monitor import Background, Monitor
+from tcd.proxy.monitor import Monitor
 from tcd.proxy.problems import answer
 from tcd.proxy.requests import Disconnected, Incoming, Receive, Scope, Send, check_length, request_id
 from tcd.proxy.rewriting import Arrived, Done, Rewriting
@@ -87,7 +88,7 @@ class ProxyMiddleware:
         self._watching = watching
         self._options = options or Options()
         self._header = None if self._options.tenant_header is None else self._options.tenant_header.lower().encode()
-        self._background = Background()
+        self._background = Tasks("judging an answer")
 
     async def close(self, *, seconds: float = 5.0) -> None:
         """Wait for what is still being judged."""

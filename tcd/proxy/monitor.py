@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any, Final
 
+from tcd.background import Tasks
 from tcd.proxy import logprobs
 from tcd.proxy.judge import Generation
 from tcd.proxy.requests import Send
@@ -17,32 +18,10 @@ _INLINE: Final = 256 << 10
 _LOG: Final = logging.getLogger(__name__)
 
 
-class Background:
-    """Tasks that outlive the answers they belong to."""
-
-    def __init__(self) -> None:
-        """Nothing runs."""
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self, work: Any) -> asyncio.Task[None]:
-        """Run a coroutine."""
-        task: asyncio.Task[None] = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def drain(self, seconds: float) -> None:
-        """Wait for all of them, then cancel what is left."""
-        if self._tasks:
-            _, late = await asyncio.wait(set(self._tasks), timeout=seconds)
-            for task in late:
-                task.cancel()
-
-
 class Monitor:
     """`send` of one answer."""
 
-    def __init__(self, watched: Watched, send: Send, background: Background) -> None:
+    def __init__(self, watched: Watched, send: Send, background: Tasks) -> None:
         """Forward to `send`, judge in the background."""
         self._watched = watched
         self._send = send

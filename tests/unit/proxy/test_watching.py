@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from tcd.background import Tasks
 from tcd.proxy import Judge, ProxyMetrics, Watching
 from tcd.proxy.enforce import Enforce
-from tcd.proxy.monitor import Background, Monitor
+from tcd.proxy.monitor import Monitor
 from tcd.proxy.watch import Watched
 from tests.integration.proxy.kit import BLOCKED, FakeShim, decided
 
@@ -46,7 +47,7 @@ class Answer:
         watched = Watched(watching, "s", {}, metrics=self.metrics)
         self.sent: list[Any] = []
         self.stopped = False
-        self.background = Background()
+        self.background = Tasks("judging")
         self.watcher: Any = Monitor(watched, self._send, self.background)
         if enforce:
             self.watcher = Enforce(
