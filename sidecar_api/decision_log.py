@@ -10,12 +10,12 @@ import json
 import logging
 import os
 import queue
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tcd.files import SECRET
+from tcd.inbox import Inbox
 
 _LOG: Final = logging.getLogger(__name__)
 _WAITING: Final = 10_000
@@ -27,26 +27,21 @@ class DecisionLog:
     def __init__(self, path: Path, *, waiting: int = _WAITING) -> None:
         """A log that is not started; `waiting` lines may wait to be written."""
         self._path = path
-        self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(waiting)
-        self._thread: threading.Thread | None = None
+        self._inbox: Inbox[Mapping[str, Any]] = Inbox("tcd-decisions", self._run, limit=waiting)
         self.dropped = 0
 
     def start(self) -> None:
         """Begin to write."""
-        self._thread = threading.Thread(target=self._run, name="tcd-decisions", daemon=True)
-        self._thread.start()
+        self._inbox.start()
 
     def stop(self, *, timeout: float = 5.0) -> None:
         """Write what waits and end."""
-        if self._thread is not None:
-            self._queue.put(None, timeout=timeout)
-            self._thread.join(timeout)
-            self._thread = None
+        self._inbox.stop(timeout=timeout)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Queue a line; never blocks."""
         try:
-            self._queue.put_nowait(line)
+            self._inbox.put(line)
         except queue.Full:
             self.dropped += 1
 
@@ -55,16 +50,12 @@ class DecisionLog:
             with os.fdopen(
                 os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, SECRET), "w"
             ) as file:
-                while (line := self._queue.get()) is not None:
+                for line in self._inbox:
                     file.write(json.dumps(line, separators=(",", ":")) + "\n")
-                    if self._queue.empty():
+                    if self._inbox.empty:
                         file.flush()
         except OSError as error:
             _LOG.error("the decision log %s cannot be written: %s", self._path, error.strerror)
-            self._drain()
+            self.dropped += sum(1 for _ in self._inbox)
         if self.dropped:
             _LOG.warning("the decision log dropped %d lines", self.dropped)
-
-    def _drain(self) -> None:
-        while self._queue.get() is not None:
-            self.dropped += 1

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import queue
-import threading
 from array import array
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from sidecar_api.sessions import Session
 from sidecar_api.staging import context
 from tcd.contract import MAX_WINDOW, SPECTRUM_RANK, temperature_bucket
 from tcd.files import SECRET
+from tcd.inbox import Inbox
 
 _LOG: Final = logging.getLogger(__name__)
 _WAITING: Final = 1000
@@ -104,8 +104,7 @@ class SignalLog:
     def __init__(self, folder: Path, *, most: int, share: float, boot: int) -> None:
         """Write into `folder`, at most `most` bytes, `share` of the sessions; `boot` tells processes apart."""
         self._folder, self._most, self._share, self._boot = folder, most, share, boot
-        self._queue: queue.Queue[Callable[[], dict[str, Any]] | None] = queue.Queue(_WAITING)
-        self._thread: threading.Thread | None = None
+        self._inbox: Inbox[Callable[[], dict[str, Any]]] = Inbox("tcd-signals", self._run, limit=_WAITING)
         self._bytes = 0
         self._number = 0
         #: How many generations were written, or why they were not.
@@ -153,7 +152,7 @@ class SignalLog:
         self._number += 1
         name = f"{session.digest[7:39]}.{self._boot + self._number}"
         try:
-            self._queue.put_nowait(partial(made.row, name, session.names))
+            self._inbox.put(partial(made.row, name, session.names))
         except queue.Full:
             self.counts["the disk is behind"] += 1
 
@@ -161,18 +160,14 @@ class SignalLog:
 
     def start(self) -> None:
         """Begin to write."""
-        self._thread = threading.Thread(target=self._run, name="tcd-signals", daemon=True)
-        self._thread.start()
+        self._inbox.start()
 
     def stop(self, *, timeout: float = 10.0) -> None:
         """Write what waits and end."""
-        if self._thread is not None:
-            self._queue.put(None, timeout=timeout)
-            self._thread.join(timeout)
-            self._thread = None
+        self._inbox.stop(timeout=timeout)
 
     def _run(self) -> None:
-        while (row := self._queue.get()) is not None:
+        for row in self._inbox:
             self._write(json.dumps(row(), separators=(",", ":")).encode() + b"\n")
 
     def _write(self, line: bytes) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from tcd.config import Settings
 from tcd.errors import TcdError
+from tcd.inbox import Inbox
 from tcd.journal import Journal
 from tcd.trust import Node, Params, TrustGraph
 
@@ -22,6 +22,7 @@ _LOG: Final = logging.getLogger(__name__)
 FILE: Final = "trust.journal"
 _REFRESH: Final = 1.0
 _BATCH: Final = 4096
+_WAITING: Final = 100_000
 #: Lines after which the file is replaced by the state.
 _COMPACT: Final = 200_000
 #: kind, name, good, id, seconds since 1970.
@@ -103,22 +104,17 @@ class TrustFeed:
         self.graph = connected(settings, journal.values if journal is not None else ())
         self.fixed = {(Node.parse(edge.node), Node.parse(edge.on)) for edge in settings.trust_depends}
         self.edges = edges_of(journal.values if journal is not None else ())
-        self._queue: queue.Queue[Line | EdgeLine | None] = queue.Queue(100_000)
-        self._thread: threading.Thread | None = None
+        self._inbox: Inbox[Line | EdgeLine] = Inbox("tcd-trust", self._run, limit=_WAITING)
         self._scores: Mapping[Node, float] = self.graph.scores(clock())
         self.dropped = 0
 
     def start(self) -> None:
         """Begin to take evidence."""
-        self._thread = threading.Thread(target=self._run, name="tcd-trust", daemon=True)
-        self._thread.start()
+        self._inbox.start()
 
     def stop(self, *, timeout: float = 5.0) -> None:
         """Take what waits, make it durable, end."""
-        if self._thread is not None:
-            self._queue.put(None, timeout=timeout)
-            self._thread.join(timeout)
-            self._thread = None
+        self._inbox.stop(timeout=timeout)
         if self._journal is not None:
             self._journal.close()
 
@@ -136,7 +132,7 @@ class TrustFeed:
         Raises:
             queue.Full: too much waits.
         """
-        self._queue.put_nowait((node.kind, node.name, good, evidence, self._clock()))
+        self._inbox.put((node.kind, node.name, good, evidence, self._clock()))
 
     def depend(self, node: Node, on: Node, weight: float) -> None:
         """Add an operator's dependency, or take it back with the weight 0; it counts within a second.
@@ -144,7 +140,7 @@ class TrustFeed:
         Raises:
             queue.Full: too much waits.
         """
-        self._queue.put_nowait((_EDGE, str(node), str(on), weight))
+        self._inbox.put((_EDGE, str(node), str(on), weight))
 
     def distrust(self, nodes: Iterable[Node]) -> float:
         """Of the least trusted, 0 to 1; 0 for those that are not known."""
@@ -190,20 +186,10 @@ class TrustFeed:
         self._scores = self.graph.scores(self._clock())
 
     def _run(self) -> None:
-        over, last = False, time.monotonic()
-        while not over:
-            lines: list[Line | EdgeLine] = []
-            try:
-                found = self._queue.get(timeout=_REFRESH)
-                while found is not None and len(lines) < _BATCH:
-                    lines.append(found)
-                    found = self._queue.get_nowait()
-                over = found is None
-                if found is not None:
-                    lines.append(found)
-            except queue.Empty:
-                pass
+        last = time.monotonic()
+        for lines in self._inbox.batches(most=_BATCH, seconds=_REFRESH):
             self.take(lines)
-            if over or time.monotonic() - last >= _REFRESH:
+            if time.monotonic() - last >= _REFRESH:
                 self.refresh()
                 last = time.monotonic()
+        self.refresh()

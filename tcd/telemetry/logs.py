@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 import queue
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, TextIO
 
 import structlog
 
+from tcd.inbox import Inbox
+
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_END: Final[dict[str, Any]] = {}
 
 
 class LogWriter:
@@ -40,29 +40,19 @@ class LogWriter:
             clock: seconds since 1970.
         """
         self._least = LEVELS[level]
-        self._queue: queue.Queue[dict[str, Any]] = queue.Queue(maxsize=limit)
+        self._inbox: Inbox[dict[str, Any]] = Inbox("tcd-log", self._run, limit=limit)
         self._stream = stream
         self._clock = clock
-        self._thread: threading.Thread | None = None
         self._render = structlog.processors.JSONRenderer(sort_keys=True)
         self.dropped = 0
 
     def start(self) -> None:
         """Start the thread; idempotent."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="tcd-log", daemon=True)
-            self._thread.start()
+        self._inbox.start()
 
     def stop(self, *, timeout: float = 2.0) -> None:
         """Write what waits and end the thread."""
-        if self._thread is None:
-            return
-        try:
-            self._queue.put(_END, timeout=timeout)
-        except queue.Full:
-            return
-        self._thread.join(timeout)
-        self._thread = None
+        self._inbox.stop(timeout=timeout)
 
     def enabled(self, level: str) -> bool:
         """Whether lines of a level are written."""
@@ -73,15 +63,12 @@ class LogWriter:
         if LEVELS[level] < self._least:
             return
         try:
-            self._queue.put_nowait({"level": level, "event": event, "at": self._clock(), **fields})
+            self._inbox.put({"level": level, "event": event, "at": self._clock(), **fields})
         except queue.Full:
             self.dropped += 1
 
     def _run(self) -> None:
-        while True:
-            line = self._queue.get()
-            if line is _END:
-                return
+        for line in self._inbox:
             self._emit(line)
 
     def _emit(self, line: dict[str, Any]) -> None:

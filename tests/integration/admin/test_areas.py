@@ -270,7 +270,7 @@ async def test_evidence_of_an_operator_is_never_dropped_in_silence(
             raise queue.Full
 
         with monkeypatch.context() as context:
-            context.setattr(admin.runtime.service.judge.trust._queue, "put_nowait", full)
+            context.setattr(admin.runtime.service.judge.trust._inbox, "put", full)
             await admin.post("/trust:distrust", {"node": "user:a", "evidence": "ticket-1"}, status=503)
         assert ("trust.distrust.failed", "alice") in await admin.acts()
 

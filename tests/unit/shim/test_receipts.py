@@ -171,7 +171,9 @@ async def test_receipts_off(make_client: Any) -> None:
 async def test_an_ephemeral_key_is_named_but_never_shown(make_client: Any) -> None:
     client = make_client(attest_sk_hex=None)
     kid = json.loads((await client.step())["receipt_body"])["kid"]
-    lines = [client.app.runtime.logs._queue.get_nowait() for _ in range(client.app.runtime.logs._queue.qsize())]
+    lines = [
+        client.app.runtime.logs._inbox._queue.get_nowait() for _ in range(client.app.runtime.logs._inbox._queue.qsize())
+    ]
     named = [line for line in lines if line.get("kid")]
     assert [line["kid"] for line in named] == [kid]
     assert set(named[0]) == {"at", "event", "kid", "level"}
@@ -181,7 +183,7 @@ async def test_no_name_of_a_subject_is_logged(make_client: Any) -> None:
     client = make_client()
     await client.step(tenant="acme-corp", user="alice-smith", session="conv-1234")
     logs = client.app.runtime.logs
-    lines = [logs._queue.get_nowait() for _ in range(logs._queue.qsize())]
+    lines = [logs._inbox._queue.get_nowait() for _ in range(logs._inbox._queue.qsize())]
     text = json.dumps(lines)
     assert [line["event"] for line in lines] == ["decision"]
     assert not any(name in text for name in ("acme", "alice", "conv-1234"))

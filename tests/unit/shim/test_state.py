@@ -178,7 +178,7 @@ async def test_loading_is_logged_and_recorded(make_client: Any) -> None:
     assert (await client.post({"detector": snapshot}, "/state/load", **BEARER)).status == 200
     runtime = client.app.runtime
     await runtime.service.judge.flush()
-    lines = [runtime.logs._queue.get_nowait() for _ in range(runtime.logs._queue.qsize())]
+    lines = [runtime.logs._inbox._queue.get_nowait() for _ in range(runtime.logs._inbox._queue.qsize())]
     assert [line["digest"] for line in lines if line["event"] == "state loaded"] == [snapshot["digest"]]
 
 
