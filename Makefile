@@ -58,6 +58,7 @@ lint: $(VENV)/.all ## ruff, import rules, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m tcd.triton.pbtxt --check
+	$(BIN)/python -m tcd.triton.reference --check
 	$(BIN)/python -m tcd.telemetry.dashboard --check
 	$(BIN)/python -m sidecar_api.http.openapi --check
 	$(BIN)/python -m sidecar_api.admin.openapi --check
@@ -69,8 +70,10 @@ types: $(VENV)/.all ## mypy --strict
 docs: $(VENV)/.all ## the documentation as a site in out/site; fails on a link that leads nowhere
 	$(BIN)/zensical build --strict --clean
 
-proto: $(VENV)/.all ## regenerate the code of the gRPC surface, the OpenAPI documents, the reference pages
+proto: $(VENV)/.all ## regenerate the code of the gRPC surface, the configurations of the models, the OpenAPI documents, the reference pages
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. tcd/v1/tcd.proto
+	$(BIN)/python -m tcd.triton.pbtxt
+	$(BIN)/python -m tcd.triton.reference
 	$(BIN)/python -m sidecar_api.http.openapi
 	$(BIN)/python -m sidecar_api.admin.openapi
 	$(BIN)/python -m tcd.reference

@@ -1,19 +1,20 @@
 """Renders the model repository's config.pbtxt files from `tcd.contract`, and checks them.
 
-`python -m tcd.triton.pbtxt --write` writes them, `--check` fails when one differs. The rules and the traps
-behind them are in the comments that every file carries.
+`python -m tcd.triton.pbtxt` writes them, with `--check` it fails when one differs. The rules and the traps behind them
+are in the comments that every file carries.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from tcd.contract import MAX_BATCH, MODELS, TEXT_MODELS, Model, Tensor
+from tcd.kept import keep
 from tcd.triton.launcher import DEFAULT_REPOSITORY
 
 #: Class that each model's `1/model.py` shows to Triton.
@@ -35,7 +36,7 @@ _PROTO_TYPES: Final = {
 #: Width of -1 dims in the warm-up request: the smallest bucket of a signal.
 _WARMUP_WIDTH: Final = 64
 _WARMUP_ROWS: Final = 4
-_HEADER: Final = "# Rendered from tcd/contract.py by `python -m tcd.triton.pbtxt --write`; do not edit."
+_HEADER: Final = "# Rendered from tcd/contract.py by `python -m tcd.triton.pbtxt`; do not edit."
 _BATCHING: Final = """\
 # No queue policy and no priorities: either makes the batcher miss wake-ups and stall requests for 500 ms.
 # Delay 0: a delay is paid in full by every step at low load; the shim batches before it calls.
@@ -122,32 +123,10 @@ def write(repository: Path, files: dict[str, str]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def differences(repository: Path, files: dict[str, str]) -> list[str]:
-    """Paths that are missing or differ from what is rendered."""
-    return [
-        name
-        for name, text in files.items()
-        if not (repository / name).is_file() or (repository / name).read_text(encoding="utf-8") != text
-    ]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`--write` or `--check` the repository; the exit code is 1 when the check fails."""
-    parser = argparse.ArgumentParser(description="Render model_repository/*/config.pbtxt from the contract.")
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--write", action="store_true", help="write the files")
-    action.add_argument("--check", action="store_true", help="fail when a file differs")
-    parser.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY)
-    options = parser.parse_args(arguments)
-    files = repository_files()
-    if options.write:
-        write(options.repository, files)
-        return 0
-    stale = differences(options.repository, files)
-    for name in stale:
-        sys.stderr.write(f"{options.repository / name} differs from the contract; run --write\n")
-    return 1 if stale else 0
+def kept(repository: Path = DEFAULT_REPOSITORY) -> dict[Path, Callable[[], str]]:
+    """The repository as `tcd.kept` keeps it."""
+    return {repository / name: partial(str, text) for name, text in repository_files().items()}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keep("tcd.triton.pbtxt", kept()))

@@ -1,4 +1,4 @@
-"""The tables of `docs/tensors.md`, rendered from the contract. `python -m tcd.triton.reference --write | --check`."""
+"""The tables of `docs/tensors.md`, rendered from the contract. `python -m tcd.triton.reference` writes them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tcd.contract import COMPONENTS, DECODERS, MODELS, TEXT_MODELS, TIERS, Model, Status, Tensor
+from tcd.kept import keep
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "tensors.md"
 BEGIN: Final = "<!-- rendered from tcd/contract.py -->"
@@ -48,16 +49,5 @@ def page() -> str:
     return PAGE.read_text().partition(BEGIN)[0] + render()
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page or check it; the exit code is 1 when it is out of date."""
-    if arguments == ["--write"]:
-        PAGE.write_text(page())
-        return 0
-    if PAGE.read_text() != page():
-        sys.stderr.write(f"{PAGE.name} is out of date: python -m tcd.triton.reference --write\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(keep("tcd.triton.reference", {PAGE: page}))

@@ -12,6 +12,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tcd.contract import FUSED, MAX_BATCH, TEXT_MODELS, Model, Tensor
 from tcd.contract import MODELS as NUMERIC
+from tcd.kept import keep
 from tcd.triton import pbtxt
 from tcd.triton.launcher import DEFAULT_MODELS, DEFAULT_REPOSITORY
 from tcd.triton.noop import NOOP_MODELS, write_repository
@@ -117,7 +118,7 @@ def test_every_tensor_is_documented_above_it(name: str) -> None:
 
 
 def test_the_repository_is_what_the_contract_renders() -> None:
-    assert pbtxt.differences(DEFAULT_REPOSITORY, pbtxt.repository_files()) == []
+    assert keep("tcd.triton.pbtxt", pbtxt.kept(), ["--check"]) == 0
     assert {*DEFAULT_MODELS, FUSED.name} == set(MODELS)
 
 
@@ -136,14 +137,17 @@ def test_model_files_are_one_import_of_a_class_of_that_contract(name: str) -> No
 
 
 def test_check_fails_for_a_changed_a_missing_and_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert pbtxt.main(["--write", "--repository", str(tmp_path)]) == 0
-    assert pbtxt.main(["--check", "--repository", str(tmp_path)]) == 0
+    def main(*arguments: str) -> int:
+        return keep("tcd.triton.pbtxt", pbtxt.kept(tmp_path), arguments)
+
+    assert main() == 0
+    assert main("--check") == 0
     path = tmp_path / "tcd_routing" / "config.pbtxt"
     path.write_text(path.read_text().replace("dynamic_batching { }", "dynamic_batching { priority_levels: 2 }"))
-    assert pbtxt.main(["--check", "--repository", str(tmp_path)]) == 1
+    assert main("--check") == 1
     assert "tcd_routing/config.pbtxt" in capsys.readouterr().err
     path.unlink()
-    assert pbtxt.main(["--check", "--repository", str(tmp_path)]) == 1
+    assert main("--check") == 1
 
 
 def test_the_no_op_has_the_shape_of_the_ensemble(tmp_path: Path) -> None:
