@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from tcd.errors import ConfigError, Unavailable
 from tcd.ledger.export_sources import Source
 from tcd.ledger.port import Checkpoint
+from tcd.ledger.postgres_connect import Wait, without_loop
 from tcd.ledger.postgres_reader import Reader
 
 
 class _Waiting:
     """A ledger's coroutines, one after the other."""
 
-    def __init__(self, reader: Any, run: Callable[[Any], Any]) -> None:
+    def __init__(self, reader: Reader, wait: Wait) -> None:
         self._reader = reader
-        self._run = run
+        self._wait = wait
 
     def heads(self, first: int, limit: int) -> Sequence[bytes]:
-        found: Sequence[bytes] = self._run(self._reader.heads(first=first, limit=limit))
+        found: Sequence[bytes] = self._wait(self._reader.heads(first=first, limit=limit))
         return found
 
     def checkpoint(self, covering: int | None = None) -> Checkpoint | None:
-        found: Checkpoint | None = self._run(self._reader.checkpoint(covering=covering))
+        found: Checkpoint | None = self._wait(self._reader.checkpoint(covering=covering))
         return found
 
 
@@ -36,18 +34,5 @@ def postgres_source(url: str) -> Iterator[Source]:
     Raises:
         ConfigError: it cannot be reached or is no ledger. The URL is not in the message.
     """
-    loop = asyncio.new_event_loop()
-    try:
-        try:
-            reader = loop.run_until_complete(Reader.reading(url))
-        except (Unavailable, ValueError) as error:
-            msg = f"the ledger cannot be read: {type(error).__name__}"
-            raise ConfigError(msg) from None
-        try:
-            yield _Waiting(reader, loop.run_until_complete)
-        finally:
-            reader.disconnect()
-            # the loop ends only after the sockets are closed
-            loop.run_until_complete(asyncio.sleep(0))
-    finally:
-        loop.close()
+    with without_loop(Reader.reading(url), Reader.disconnect) as (reader, wait):
+        yield _Waiting(reader, wait)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from tcd.errors import Unavailable
+from tcd.errors import ConfigError, Unavailable
+
+T = TypeVar("T")
+#: Waits for something of the loop that it belongs to.
+Wait = Callable[[Awaitable[Any]], Any]
 
 #: Seconds for a connection, and for a statement.
 CONNECT_S: Final = 5.0
@@ -68,3 +72,28 @@ def failures(done: str) -> Iterator[None]:
     except (*LOST, asyncpg.PostgresError) as error:
         msg = f"the ledger cannot be {done}: {name_of(error)}"
         raise Unavailable(msg, retry_after=1.0) from None
+
+
+@contextlib.contextmanager
+def without_loop(opening: Awaitable[T], close: Callable[[T], None]) -> Iterator[tuple[T, Wait]]:
+    """What `opening` opens, for reading by a program that runs no loop; and what waits for its coroutines.
+
+    Raises:
+        ConfigError: it cannot be reached or is no ledger. The URL is not in the message.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        try:
+            with failures("read"):
+                opened = loop.run_until_complete(opening)
+        except (Unavailable, ValueError) as error:
+            msg = f"the ledger cannot be read: {type(error).__name__}"
+            raise ConfigError(msg) from None
+        try:
+            yield opened, loop.run_until_complete
+        finally:
+            close(opened)
+            # the loop ends only after the sockets are closed
+            loop.run_until_complete(asyncio.sleep(0))
+    finally:
+        loop.close()

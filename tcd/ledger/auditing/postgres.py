@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tcd.errors import ConfigError, Unavailable
 from tcd.ledger.auditing.sources import PAGE, ChainRow, Row, Sizes
-from tcd.ledger.postgres_connect import connect, failures
+from tcd.ledger.postgres_connect import Wait, connect, failures, without_loop
 from tcd.ledger.postgres_schema import metadata
 
 _ROWS = (
@@ -31,15 +30,15 @@ class PostgresStore:
 
     live = True
 
-    def __init__(self, connection: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, connection: Any, wait: Wait) -> None:
         """Read through a connection of a loop that nothing else runs."""
         self.name = "PostgreSQL"
         self._connection = connection
-        self._loop = loop
+        self._wait = wait
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         with failures("read"):
-            found: list[Any] = self._loop.run_until_complete(self._connection.fetch(query, *values))
+            found: list[Any] = self._wait(self._connection.fetch(query, *values))
         return found
 
     def sizes(self) -> Sizes:
@@ -113,21 +112,8 @@ def postgres_store(url: str) -> Iterator[PostgresStore]:
     Raises:
         ConfigError: it cannot be reached or is no ledger. The URL is not in the message.
     """
-    loop = asyncio.new_event_loop()
-    try:
+    with without_loop(connect(url), lambda connection: connection.terminate()) as (connection, wait):
         try:
-            with failures("read"):
-                connection = loop.run_until_complete(connect(url))
-        except (Unavailable, ValueError) as error:
-            msg = f"the ledger cannot be read: {type(error).__name__}"
-            raise ConfigError(msg) from None
-        try:
-            yield PostgresStore(connection, loop)
+            yield PostgresStore(connection, wait)
         except Unavailable as error:
             raise ConfigError(error.detail) from None
-        finally:
-            connection.terminate()
-            # the loop ends only after the sockets are closed
-            loop.run_until_complete(asyncio.sleep(0))
-    finally:
-        loop.close()
