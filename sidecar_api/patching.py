@@ -19,13 +19,16 @@ from sidecar_api.receipting import Receipts
 from sidecar_api.settle import Judge
 from sidecar_api.turn import JudgeRules
 from tcd.config import Settings
-from tcd.errors import Forbidden, TcdError, ValidationFailed
+from tcd.errors import Conflict, Forbidden, TcdError, ValidationFailed
 from tcd.journal import Journal
 from tcd.reload import RELOADABLE
 from tcd.trust import Event, Objective, Patch, PatchRuntime
+from tcd.trust.patches import parted
 
 _LOG: Final = logging.getLogger(__name__)
 FILE: Final = "patches.journal"
+#: Steps in the journal at most; then those of forgotten patches go to files of their own, for auditors.
+MOST_EVENTS: Final = 8192
 #: Settings that a patch may set, and where they act.
 PATCHABLE: Final = (
     *("mode", "on_failure", "static_action", "hard_fail_on_floor", "entropy_floor", "deadline_ms"),
@@ -124,23 +127,37 @@ class Patches:
         return self._runtime.get(patch)
 
     def apply(self, patch: str, *, actor: str) -> Patch:
-        """Put an approved patch in force.
+        """Put an approved patch in force, in place of one of the same setting that asks for no more.
 
         Raises:
             Forbidden: under the settings of now it would loosen.
+            Conflict: it would end a patch that is stricter, for more subjects or for longer; that takes a roll-back.
             NotFound, Conflict, Unavailable: see `PatchRuntime.apply`; the journal cannot be written.
         """
-        known = self._runtime.get(patch)
+        known, now = self._runtime.get(patch), self._now()
         self._tightens(known.setting, known.value)
+        for other in self._active if known.state == "approved" else ():
+            if other.setting == known.setting and now < other.ends and _weaker(known, other, now):
+                msg = f"{other.id} is in force and asks for more: roll it back first, or make {patch} as strict"
+                raise Conflict(msg)
         self._do(lambda: self._runtime.apply(patch, actor=actor, now=self._now()))
         return self._runtime.get(patch)
 
-    def roll_back(self, patch: str, *, actor: str, reason: str) -> Patch:
+    def roll_back(self, patch: str, *, actor: str, reason: str, since: float | None = None) -> Patch:
         """End a patch that is in force.
+
+        Args:
+            patch: its name.
+            actor: who.
+            reason: for the log.
+            since: when it was applied, to end no other one of this name; None: whichever it is.
 
         Raises:
             NotFound, Conflict, Unavailable: see `PatchRuntime.roll_back`; the journal cannot be written.
         """
+        if since is not None and self._runtime.get(patch).since != since:
+            msg = f"patch {patch} has taken another step since"
+            raise Conflict(msg)
         self._do(lambda: self._runtime.roll_back(patch, actor=actor, now=self._now(), reason=reason))
         return self._runtime.get(patch)
 
@@ -156,6 +173,14 @@ class Patches:
     def __iter__(self) -> Any:
         """Patches in the order of registration."""
         return iter(self._runtime)
+
+    def get(self, patch: str) -> Patch:
+        """A patch.
+
+        Raises:
+            NotFound: there is none, or it is forgotten.
+        """
+        return self._runtime.get(patch)
 
     # -- what the dataplane does ---------------------------------------------------------------------------
 
@@ -222,11 +247,28 @@ class Patches:
             raise
         self._events += events
         self._look()
+        self._shorten()
         receipts = self._judge.receipts
         for event, value in zip(events, values, strict=True):
             _LOG.warning("patch %s: %s by %s %s", event.patch, event.kind, event.actor, event.reason)
             if receipts is not None:
                 self._leaf(receipts, event, value)
+
+    def _shorten(self) -> None:
+        """Let go of the steps of forgotten patches; those that receipts may name stay in a file beside the journal."""
+        if len(self._events) <= MOST_EVENTS:
+            return
+        needed, over = parted(self._events, self._runtime)
+        try:
+            if self._journal is not None:
+                if over:
+                    self._journal.set_aside([asdict(event) for event in over])
+                self._journal.replace([asdict(event) for event in needed])
+        except TcdError as error:
+            # the next step tries again
+            _LOG.error("the journal of patches could not be shortened: %s", error.detail)
+            return
+        self._events = needed
 
     def _leaf(self, receipts: Receipts, event: Event, value: dict[str, Any]) -> None:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -245,6 +287,12 @@ class Patches:
         """Let go of the journal."""
         if self._journal is not None:
             self._journal.close()
+
+
+def _weaker(new: Patch, other: Patch, now: float) -> bool:
+    """Whether a patch in place of another one would ask for less, of fewer or other subjects, or for a shorter time."""
+    # which subjects a share covers follows from the name: of two that are not whole neither covers the other
+    return new.share < 1 or now + new.ttl < other.ends or RELOADABLE[new.setting](other.value, new.value)
 
 
 def patched(rules: JudgeRules, patches: Sequence[Patch]) -> JudgeRules:

@@ -61,6 +61,11 @@ def read(path: Path) -> tuple[list[Any], int]:
     return values, size
 
 
+def aside(path: Path) -> list[Path]:
+    """The files that `Journal.set_aside` made beside a journal, oldest first."""
+    return sorted(path.parent.glob(f"{path.stem}-[0-9][0-9][0-9][0-9][0-9][0-9]{path.suffix}"))
+
+
 class Journal:
     """A journal open for appending, by one process."""
 
@@ -130,6 +135,20 @@ class Journal:
             raise Unavailable(msg, retry_after=1.0) from error
         old, self._file = self._file, self._opened()
         os.close(old)
+
+    def set_aside(self, values: Sequence[Any]) -> None:
+        """Keep values in a file of their own beside the journal, numbered, before `replace` leaves them out.
+
+        Raises:
+            Unavailable: it cannot be written.
+        """
+        number = 1 + max((int(path.stem.rpartition("-")[2]) for path in aside(self._path)), default=0)
+        path = self._path.with_name(f"{self._path.stem}-{number:06d}{self._path.suffix}")
+        try:
+            write_whole(path, b"".join(map(_line, values)), mode=SECRET)
+        except OSError as error:
+            msg = f"{path} cannot be written: {error.strerror}"
+            raise Unavailable(msg, retry_after=1.0) from error
 
     def close(self) -> None:
         """Let go of it."""

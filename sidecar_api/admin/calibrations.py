@@ -1,4 +1,7 @@
-"""Calibrations: fitted and evaluated as jobs, promoted by two people, on trial first where they say so, rolled back."""
+"""Calibrations: fitted and evaluated as jobs, promoted by two people, on trial first where they say so, rolled back.
+
+What judges everybody changes by two people, whichever way. One can end a trial: then all are judged as before it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from sidecar_api.canary import Trial
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.signal_log import parts
 from tcd.calibration import canary
-from tcd.calibration.promote import promote, rollback
+from tcd.calibration.promote import earlier, promote, rollback
 from tcd.calibration.store import MANIFEST, default_asset_dir, load_assets
 from tcd.errors import AssetError, Conflict, NotFound
 
@@ -76,10 +79,28 @@ class Promotion(BaseModel):
     sessions: Annotated[int, Field(ge=1, le=1_000_000)] = 200
 
 
+class Rollback(BaseModel):
+    """A rollback: what is in force, and what is to be instead, one of `before` in GET /calibrations."""
+
+    model_config = _STRICT
+
+    instead_of: _Digest
+    to: _Digest
+
+
+class Ending(BaseModel):
+    """The end of a trial, which it names."""
+
+    model_config = _STRICT
+
+    canary: _Digest
+
+
 class Shown(TypedDict):
-    """The calibration in force, what is on trial, candidates and the log."""
+    """The calibration in force, what was before it (the newest first), what is on trial, candidates and the log."""
 
     manifest: str
+    before: list[str]
     canary: dict[str, Any] | None
     candidates: list[dict[str, Any]]
     log: dict[str, Any] | None
@@ -105,8 +126,9 @@ class Calibrations:
             raise Conflict(msg)
         return place
 
-    def show(self) -> Shown:
+    async def show(self) -> Shown:
         """Everything."""
+        before = await asyncio.to_thread(self._before)
         service = self._runtime.service
         assets = service.resolver.current()
         trial, signals = service.watch.trial, service.judge.signals
@@ -120,10 +142,17 @@ class Calibrations:
             log = {"files": len(sizes), "bytes": sum(sizes), "counts": dict(signals.counts)}
         return {
             "manifest": assets.manifest_digest,
+            "before": before,
             "canary": on_trial,
             "candidates": [self._about(path) for path in sorted(self._candidates.glob(f"*/{FIT_FILE}"))],
             "log": log,
         }
+
+    def _before(self) -> list[str]:
+        try:
+            return earlier(self.live)
+        except (AssetError, Conflict):
+            return []
 
     @staticmethod
     def _about(path: Path) -> dict[str, Any]:
@@ -206,13 +235,43 @@ class Calibrations:
         began = await _written(canary.begin, candidate, live, **options)
         return {"canary": began, "share": asked.share, "sessions": asked.sessions}
 
-    async def roll_back(self, instead_of: str) -> Any:
-        """End a trial, or put what was in force before back.
+    def rollback(self, asked: Rollback) -> dict[str, Any]:
+        """What a rollback would do, for whoever approves it.
 
         Raises:
-            Conflict: `instead_of` is not the digest of the manifest in force, or nothing was in force before.
+            Conflict, AssetError: it cannot be done.
         """
-        return {"manifest": await _written(rollback, self.live, instead_of=instead_of)}
+        now, before = load_assets(self.live), earlier(self.live)
+        if now.canary is not None:
+            msg = f"{now.canary.id} is on trial: end it first"
+            raise Conflict(msg)
+        if asked.instead_of != now.manifest_digest:
+            msg = f"{now.manifest_digest} is in force"
+            raise Conflict(msg)
+        if asked.to not in before:
+            msg = f"nothing of this digest was in force before; the one before was {before[0] if before else 'none'}"
+            raise Conflict(msg)
+        return {**asked.model_dump(), "steps": before.index(asked.to) + 1}
+
+    async def roll_back(self, args: Any, _: str) -> Any:
+        """Carry out a rollback that two people agreed on.
+
+        Raises:
+            Conflict: another one is in force now, a trial began, or what it goes back to is gone.
+        """
+        asked = Rollback.model_validate(args)
+        return {"manifest": await _written(rollback, self.live, instead_of=asked.instead_of, to=asked.to)}
+
+    async def end(self, identity: str) -> Any:
+        """End a trial.
+
+        Raises:
+            Conflict: it is not on trial.
+        """
+        if not await _written(canary.end, self.live, identity):
+            msg = "this candidate is not on trial"
+            raise Conflict(msg)
+        return {"manifest": (await _written(canary.served, self.live))[0]}
 
 
 async def _written(work: Any, *arguments: Any, **options: Any) -> Any:
@@ -235,7 +294,7 @@ def add_calibrations(made: APIRouter, plane: Plane, calibrations: Calibrations |
 
     @made.get("/calibrations", **says("Calibrations: in force, on trial, candidates, the log", gives=Shown))
     async def show(_: Annotated[Caller, Depends(SEEING)]) -> Response:
-        return JSONResponse(_there(calibrations).show())
+        return JSONResponse(await _there(calibrations).show())
 
     @made.post("/calibrations:fit", **says("Fit a candidate on the signal log, as a job", takes=Fit, gives=Act))
     async def fit(request: Request, caller: Annotated[Caller, Depends(WORKING)]) -> Response:
@@ -263,15 +322,33 @@ def add_calibrations(made: APIRouter, plane: Plane, calibrations: Calibrations |
 
     plane.perform("calibration.promote", promoted)
 
-    @made.post("/calibrations:rollback", **says("End a trial, or put the calibration before back", gives=Act))
-    async def roll_back(request: Request, caller: Annotated[Caller, Depends(WORKING)]) -> Response:
-        there = _there(calibrations)
-        now = (await asyncio.to_thread(load_assets, there.live)).manifest_digest
+    _backwards(made, plane, calibrations)
+
+
+def _backwards(made: APIRouter, plane: Plane, calibrations: Calibrations | None) -> None:
+    @made.post(
+        "/calibrations:rollback",
+        **says("Propose to put an earlier calibration back in force", takes=Rollback, refuses=(404, 409)),
+    )
+    async def roll_back(request: Request, caller: Annotated[Caller, Depends(PROMOTING)]) -> Response:
+        asked = await parsed(request, Rollback)
+        shown = await _written(_there(calibrations).rollback, asked)
+        made_of = Mutation("calibration.rollback", asked.to, shown, args=asked.model_dump())
+        return await plane.mutate(request, caller, PROMOTING, made_of)
+
+    async def rolled_back(args: Any, actors: str) -> Any:
+        return await _there(calibrations).roll_back(args, actors)
+
+    plane.perform("calibration.rollback", rolled_back)
+
+    @made.post("/calibrations:end", **says("End a trial", takes=Ending, gives=Act, refuses=(404, 409)))
+    async def end(request: Request, caller: Annotated[Caller, Depends(WORKING)]) -> Response:
+        there, identity = _there(calibrations), (await parsed(request, Ending)).canary
 
         async def work(_: str) -> Any:
-            return await there.roll_back(now)
+            return await there.end(identity)
 
-        return await plane.mutate(request, caller, WORKING, Mutation("calibration.rollback", now, None, work))
+        return await plane.mutate(request, caller, WORKING, Mutation("calibration.end", identity, None, work))
 
 
 def _there(calibrations: Calibrations | None) -> Calibrations:

@@ -1,6 +1,7 @@
 """Patches of settings: proposed by one principal, approved by another, applied for a time to a share, rolled back.
 
-`sidecar_api.patching` decides; that an author cannot approve is its rule too. Patches only tighten.
+`sidecar_api.patching` decides; that an author cannot approve is its rule too. Patches only tighten, so that to end one
+loosens and takes two people.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.patching import PATCHABLE, Patches
-from tcd.errors import NotFound
+from tcd.errors import Conflict, NotFound
 from tcd.trust import Patch
 from tcd.trust.patches import MAX_TTL
 
 READING: Final = Requires("config:read", everywhere=True)
 PROPOSING: Final = Requires("patch:propose", mutates=True, everywhere=True)
 APPROVING: Final = Requires("patch:approve", mutates=True, everywhere=True)
+ENDING: Final = Requires("patch:approve", mutates=True, pair=True, everywhere=True)
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
@@ -84,6 +86,33 @@ class PatchArea:
         """Each patch and where it stands."""
         self.patches.tick()
         return {"patchable": list(PATCHABLE), "patches": [shown(patch) for patch in self.patches]}
+
+    def look(self, identifier: str) -> Patch:
+        """A patch that is in force.
+
+        Raises:
+            NotFound, Conflict: there is none, or it is not in force.
+        """
+        found = self.patches
+        found.tick()
+        patch = found.get(identifier)
+        if patch.state != "active":
+            msg = f"patch {identifier} is {patch.state.replace('_', ' ')}"
+            raise Conflict(msg)
+        return patch
+
+    def instead(self, patch: Patch) -> Any:
+        """What the setting is without the patch."""
+        return getattr(self._runtime.settings, patch.setting)
+
+    async def roll_back(self, args: Any, actors: str) -> dict[str, Any]:
+        """End the very patch that two people agreed to end.
+
+        Raises:
+            NotFound, Conflict, Unavailable: it is over, or one of its name was applied anew; or it cannot be kept.
+        """
+        patch = self.look(args["id"])
+        return shown(self.patches.roll_back(patch.id, actor=actors, reason=args["reason"], since=args["since"]))
 
 
 def shown(patch: Patch) -> dict[str, Any]:
@@ -149,12 +178,16 @@ def _approvers(made: APIRouter, plane: Plane, area: PatchArea) -> None:
         mutation = Mutation("patch.apply", _object(identifier), None, work)
         return await plane.mutate(request, caller, APPROVING, mutation)
 
-    @made.post("/patches/{identifier}:rollback", **says("End a patch that is in force", takes=Why))
-    async def roll_back(request: Request, identifier: str, caller: Annotated[Caller, Depends(APPROVING)]) -> Response:
+    @made.post("/patches/{identifier}:rollback", **says("Propose to end a patch that is in force", takes=Why))
+    async def roll_back(request: Request, identifier: str, caller: Annotated[Caller, Depends(ENDING)]) -> Response:
         why = (await parsed(request, Why)).reason
+        patch = area.look(identifier)
+        told = {**shown(patch), "reason": why, "setting_without": area.instead(patch)}
+        args = {"id": patch.id, "since": patch.since, "reason": why}
+        mutation = Mutation("patch.rollback", _object(identifier), told, args=args)
+        return await plane.mutate(request, caller, ENDING, mutation)
 
-        async def work(_: str) -> Any:
-            return shown(area.patches.roll_back(identifier, actor=caller.name, reason=why))
+    async def rolled_back(args: Any, actors: str) -> Any:
+        return await area.roll_back(args, actors)
 
-        mutation = Mutation("patch.rollback", _object(identifier), None, work)
-        return await plane.mutate(request, caller, APPROVING, mutation)
+    plane.perform("patch.rollback", rolled_back)

@@ -143,34 +143,56 @@ def copy_assets(candidate: Path, live: Path) -> bytes:
     return data
 
 
-def rollback(live: Path, *, instead_of: str | None = None) -> str:
-    """Put the manifest before the last promotion back in force, or end a canary; returns the manifest's digest.
+def earlier(live: Path, *, most: int = 20) -> list[str]:
+    """Digests of the manifests that a rollback can go back to, the one before the last promotion first.
+
+    Args:
+        live: directory that is served.
+        most: looked at, the newest ones.
+
+    Raises:
+        AssetError: one cannot be read.
+    """
+    now = digest_of(without_canary(read_file(live / MANIFEST, _LIMIT)))
+    found = [digest_of(read_file(path, _LIMIT)) for path in reversed(history(live)[-most:])]
+    return list(dict.fromkeys(digest for digest in found if digest != now))
+
+
+def rollback(live: Path, *, instead_of: str | None = None, to: str | None = None) -> str:
+    """Put an earlier manifest back in force, or end a canary; returns the manifest's digest.
 
     Args:
         live: directory that is served.
         instead_of: digest of the manifest that is to be taken back; None: whichever is there.
+        to: digest of the manifest that is to be in force, one of `earlier`; None: the one before the last promotion,
+            or during a canary the one that it is tried beside. What was promoted after it is forgotten.
 
     Raises:
         AssetError: if there is none, or one of its assets is missing or altered; nothing is changed then.
-        Conflict: another manifest is there.
+        Conflict: another manifest is there, `to` is none of the earlier ones, or it is given during a canary.
     """
     with changing(live):
         expect(live, instead_of)
-        return _rolled_back(live)
+        return _rolled_back(live, to)
 
 
-def _rolled_back(live: Path) -> str:
+def _rolled_back(live: Path, to: str | None) -> str:
     past = history(live)
     now = read_file(live / MANIFEST, _LIMIT)
     if without_canary(now) != now:
+        if to is not None:
+            msg = "a canary is on trial: end it first"
+            raise Conflict(msg)
         # nothing was promoted yet: what is rolled back is the trial
         write_whole(live / MANIFEST, without_canary(now))
         return load_assets(live).manifest_digest
     # a promotion that was cut short leaves the manifest in force as the newest entry
     newest = [i for i, path in enumerate(past) if read_file(path, _LIMIT) != now]
+    if to is not None:
+        newest = [i for i in newest if digest_of(read_file(past[i], _LIMIT)) == to]
     if not newest:
-        msg = "nothing to roll back to"
-        raise AssetError(msg)
+        msg = "nothing to roll back to" if to is None else "nothing of this digest was in force before"
+        raise AssetError(msg) if to is None else Conflict(msg)
     target = past[newest[-1]]
     data = read_file(target, _LIMIT)
     load_assets(live, manifest=target)

@@ -254,11 +254,24 @@ def promote(
 @_refusing
 def rollback(
     live: Annotated[Path, typer.Argument(help="directory that is served", exists=True, file_okay=False)],
+    to: Annotated[
+        str | None, typer.Option(help="digest that is to be in force; refused when nothing of it was")
+    ] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="change nothing; print where one can go back to")] = False,
 ) -> None:
-    """End a trial; without one put the manifest before the last promotion back in force."""
+    """End a trial; without one put the manifest before the last promotion back in force, or the one that `--to` names.
+
+    Each rollback is one more step back: `--dry-run` prints the digests, the next one first.
+    """
+    from tcd.calibration.promote import earlier
     from tcd.calibration.promote import rollback as run
 
-    print(f"manifest {run(live)}")
+    if dry_run:
+        for digest in earlier(live):
+            print(digest)
+        return
+    print(f"manifest {run(live, to=to)}")
 
 
 @app.command()

@@ -25,16 +25,21 @@ def _group() -> None:
     """Patches of a shim's settings."""
 
 
-def _events(folder: Path | None, config: Path | None) -> list[Event]:
+def _events(folder: Path | None, config: Path | None, *, forgotten: bool = False) -> list[Event]:
+    """Steps of the journal; before them, where they are wanted, those of patches that the shim has forgotten."""
     from sidecar_api.patching import FILE, events_of
     from sidecar_api.stores import data_directory, own_directory
     from tcd.config import load
     from tcd.errors import ConfigError
-    from tcd.journal import read
+    from tcd.journal import aside, read
 
     try:
         settings = load(os.environ, cli={"data_dir": folder}, path=config).settings
-        return events_of(read((own_directory(settings, os.environ) or data_directory(settings, os.environ)) / FILE)[0])
+        path = (own_directory(settings, os.environ) or data_directory(settings, os.environ)) / FILE
+        # the journal first: what is put aside meanwhile is then there twice, and nothing is missing
+        now = read(path)[0]
+        before = [value for file in aside(path) for value in read(file)[0]] if forgotten else []
+        return events_of([*before, *now])
     except ConfigError as error:
         print(f"tcd patch: {error.detail}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -53,6 +58,14 @@ def list_(data_dir: Folder = None, config: Config = None) -> None:
 
 @app.command()
 def log(data_dir: Folder = None, config: Config = None) -> None:
-    """Print every step as a JSON line; the digest of each is a leaf of the transparency log."""
-    for event in _events(data_dir, config):
-        print(json.dumps(asdict(event), sort_keys=True, separators=(",", ":")))
+    """Print every step as a JSON line; the digest of each is a leaf of the transparency log.
+
+    Also of patches that the shim has forgotten, where they were in force; of the others while it knows them.
+    """
+    lines = (
+        json.dumps(asdict(event), sort_keys=True, separators=(",", ":"))
+        for event in _events(data_dir, config, forgotten=True)
+    )
+    # a shim that was killed while it put steps aside did so again
+    for line in dict.fromkeys(lines):
+        print(line)

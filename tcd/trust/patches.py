@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -32,7 +32,13 @@ _AFTER: Final[Mapping[Kind, State]] = {
     "withdraw": "withdrawn",
 }
 MAX_TTL: Final = 7 * 86_400.0
+#: Patches that are not over, of all and of one author.
 MAX_OPEN: Final = 256
+MAX_OWN: Final = 32
+#: Patches that are over and still known: those that were in force, and those that never were. The oldest go first.
+MAX_ENDED: Final = 256
+MAX_UNUSED: Final = 64
+_OPEN: Final[frozenset[State]] = frozenset({"registered", "approved", "active"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,11 @@ class Patch:
     answers: int = 0
     bad: int = 0
 
+    @property
+    def used(self) -> bool:
+        """Whether it is in force, or was: then receipts may name it."""
+        return self.ends < math.inf
+
     def covers(self, subject: str) -> bool:
         """Whether a subject is in the canary: always the same ones for one patch."""
         digest = hashlib.sha256(f"{self.id}\0{subject}".encode()).digest()
@@ -94,13 +105,19 @@ Check = Callable[[Any], bool]
 
 
 class PatchRuntime:
-    """All patches. Every mutation returns the events that it made; keep them in order."""
+    """The patches that are open, and the last ones that are over.
+
+    Every mutation returns the events that it made; keep them in order. A name may be used again when its patch is
+    forgotten.
+    """
 
     def __init__(self, allowed: Mapping[str, Check], *, objective: Objective | None = None) -> None:
         """Allow patches of the settings in `allowed`, with values that its checks accept."""
         self._allowed = dict(allowed)
         self._objective = objective or Objective()
         self._patches: dict[str, Patch] = {}
+        #: Names of those that are over, in the order in which they ended.
+        self._ended: dict[str, None] = {}
 
     @classmethod
     def replay(
@@ -119,7 +136,7 @@ class PatchRuntime:
 
         Raises:
             ValidationFailed: the setting or its value is not allowed, or ttl or share is out of range.
-            Conflict: there is one of this name, or too many are open.
+            Conflict: there is one of this name, or too many are open, of this author or of all.
         """
         if setting not in self._allowed or not self._allowed[setting](value):
             msg = f"{setting} cannot be set to this at run time"
@@ -127,8 +144,9 @@ class PatchRuntime:
         if not (0 < ttl <= MAX_TTL and 0 < share <= 1):
             msg = f"ttl is in (0, {MAX_TTL:g}] seconds and share in (0, 1]"
             raise ValidationFailed(msg, pointer="/ttl")
-        if patch in self._patches or sum(p.state in {"registered", "approved", "active"} for p in self) >= MAX_OPEN:
-            msg = f"patch {patch} is known, or {MAX_OPEN} are open"
+        waiting = [p.author for p in self if p.state in _OPEN]
+        if patch in self._patches or len(waiting) >= MAX_OPEN or waiting.count(actor) >= MAX_OWN:
+            msg = f"patch {patch} is known, or {MAX_OPEN} are open, or {MAX_OWN} of yours"
             raise Conflict(msg)
         terms = {"setting": setting, "value": value, "ttl": ttl, "share": share}
         return [self._take(Event("register", patch, actor, now, terms=terms))]
@@ -191,7 +209,7 @@ class PatchRuntime:
 
     def tick(self, now: float) -> list[Event]:
         """End what has run out of time, in the order of names."""
-        over = sorted(p.id for p in self if p.state in {"registered", "approved", "active"} and now >= _deadline(p))
+        over = sorted(p.id for p in self if p.state in _OPEN and now >= _deadline(p))
         return [self._step("expire", patch, "clock", now) for patch in over]
 
     def overrides(self, subject: str, now: float) -> dict[str, Any]:
@@ -242,7 +260,41 @@ class PatchRuntime:
         elif event.kind == "apply":
             changed = replace(changed, ends=event.at + known.ttl, answers=0, bad=0)
         self._patches[event.patch] = changed
+        if changed.state not in _OPEN:
+            self._ended[event.patch] = None
+            self._forget(used=changed.used)
         return event
+
+    def _forget(self, *, used: bool) -> None:
+        """Forget the oldest of those that are over, of those that were in force or of those that never were."""
+        same = [name for name in self._ended if self._patches[name].used is used]
+        for name in same[: -(MAX_ENDED if used else MAX_UNUSED)]:
+            del self._patches[name], self._ended[name]
+
+
+def parted(events: Sequence[Event], runtime: PatchRuntime) -> tuple[list[Event], list[Event]]:
+    """The events that a runtime needs to be replayed, and those of forgotten patches that were in force.
+
+    Args:
+        events: all, in order.
+        runtime: after them.
+
+    Returns:
+        What is needed, what is for auditors only; the rest, of patches that no receipt can name, is in neither.
+    """
+    runs: dict[str, list[int]] = {}
+    over: list[list[int]] = []
+    for at, event in enumerate(events):
+        if event.kind == "register":
+            # a name that was forgotten and is used again
+            over.append(runs.pop(event.patch, []))
+            runs[event.patch] = []
+        runs[event.patch].append(at)
+    known = {patch.id for patch in runtime}
+    over += [run for name, run in runs.items() if name not in known]
+    kept = sorted(at for name, run in runs.items() if name in known for at in run)
+    used = sorted(at for run in over if any(events[at].kind == "apply" for at in run) for at in run)
+    return [events[at] for at in kept], [events[at] for at in used]
 
 
 def _deadline(patch: Patch) -> float:

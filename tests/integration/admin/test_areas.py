@@ -181,8 +181,17 @@ async def test_a_patch_takes_two_people_and_is_rolled_back(tmp_path: Path) -> No
         applied = await admin.post("/patches/floor:apply")
         assert (applied["result"]["state"], applied["result"]["approver"]) == ("active", "bob")
         assert (await admin.shim.step(session="b", entropy=1.0))["action"] == "degrade"
-        await admin.post("/patches/floor:rollback", {"reason": "too strict"}, by=admin.bob)
-        assert (await admin.shim.step(session="c", entropy=1.0))["action"] == "allow"
+        # to end it loosens: nobody does that alone, and it is only ended where it is the one that was looked at
+        first = await admin.post("/patches/floor:rollback", {"reason": "too strict"}, by=admin.bob, status=202)
+        assert (first["shown"]["setting_without"], first["shown"]["value"]) == (0.1, 2.0)
+        second = await admin.post("/patches/floor:rollback", {"reason": "too strict"}, status=202)
+        await admin.post(f"/approvals/{first['id']}", by=admin.bob, status=403)
+        assert (await admin.shim.step(session="c", entropy=1.0))["action"] == "degrade"
+        done = await admin.post(f"/approvals/{first['id']}")
+        assert (done["actors"], done["result"]["state"]) == (["bob", "alice"], "rolled_back")
+        assert (await admin.shim.step(session="d", entropy=1.0))["action"] == "allow"
+        await admin.post(f"/approvals/{second['id']}", by=admin.bob, status=409)
+        await admin.post("/patches/floor:rollback", {"reason": "again"}, status=409)
         (shown,) = (await admin.get("/patches"))["patches"]
         assert (shown["state"], shown["author"]) == ("rolled_back", "alice")
 
@@ -208,6 +217,30 @@ async def test_a_patch_that_loosens_or_cannot_be_is_refused(tmp_path: Path, chan
         assert (await admin.get("/patches"))["patches"] == []
         for verb in ("approve", "apply", "withdraw", "rollback"):
             await admin.post(f"/patches/none:{verb}", status=404)
+
+
+async def test_a_roll_back_ends_no_later_patch_of_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcd.trust.patches.MAX_ENDED", 1)
+
+    async def in_force(admin: Running, name: str, setting: str, value: Any) -> None:
+        await admin.post("/patches", {"id": name, "setting": setting, "value": value, "ttl": 600})
+        await admin.post(f"/patches/{name}:approve", by=admin.bob)
+        await admin.post(f"/patches/{name}:apply")
+
+    async with running(tmp_path, folder=tmp_path, entropy_floor=0.1, slo_ms=1e9) as admin:
+        await admin.enrol()
+        await in_force(admin, "p", "entropy_floor", 2.0)
+        late = await admin.post("/patches/p:rollback", {}, status=202)
+        await admin.two("/patches/p:rollback", {})
+        await in_force(admin, "q", "cooldown_steps", 1000)
+        await admin.two("/patches/q:rollback", {})
+        # the first one is forgotten, and its name is used again
+        await in_force(admin, "p", "entropy_floor", 3.0)
+        answer = await admin.post(f"/approvals/{late['id']}", by=admin.bob, status=409)
+        assert "another step since" in answer["detail"]
+        assert [patch["state"] for patch in (await admin.get("/patches"))["patches"]] == ["rolled_back", "active"]
 
 
 async def test_a_patch_that_is_not_in_force_is_withdrawn(tmp_path: Path) -> None:

@@ -101,21 +101,32 @@ async def test_from_the_log_to_what_is_served_and_back(admin: Admin, tmp_path: P
         await served.generate(7, number, session=f"s{number}", steps=20)
     trial = (await admin.get("/calibrations", admin.alice)).json()["canary"]
     assert 1 <= trial["waiting"] + trial["judged"] <= 8
-    ended = await admin.call("POST", "/calibrations:rollback", admin.bob)
+    # while it is on trial nothing is rolled back, and a trial ends by one person
+    now = load_assets(live).manifest_digest
+    back = {"instead_of": now, "to": before}
+    assert (await admin.call("POST", "/calibrations:rollback", admin.bob, back)).status_code == 409
+    ended = await admin.call("POST", "/calibrations:end", admin.bob, {"canary": candidate})
     assert ended.json()["result"] == {"manifest": before}
+    assert (await admin.call("POST", "/calibrations:end", admin.bob, {"canary": candidate})).status_code == 409
 
     _, put = await approved(admin, "/calibrations:promote", {"calibration": candidate})
     assert put.json()["result"] == {"manifest": candidate}
     assert put.json()["actors"] == ["alice", "bob"]
-    assert (await admin.get("/calibrations", admin.alice)).json()["manifest"] == candidate
-    assert (await admin.call("POST", "/calibrations:rollback", admin.bob)).json()["result"] == {"manifest": before}
+    shown = (await admin.get("/calibrations", admin.alice)).json()
+    assert (shown["manifest"], shown["before"]) == (candidate, [before])
+    back = {"instead_of": candidate, "to": before}
+    proposal, put = await approved(admin, "/calibrations:rollback", back)
+    assert proposal["shown"] == {**back, "steps": 1}
+    assert put.json()["result"] == {"manifest": before}
     assert load_assets(live).manifest_digest == before
     assert [(action, actor) for action, actor, _ in admin.acts.made] == [
         ("calibration.fit.start", "alice"),
         ("calibration.promote", "alice + bob"),
-        ("calibration.rollback", "bob"),
+        ("calibration.end", "bob"),
+        ("calibration.end", "bob"),
+        ("calibration.end.failed", "bob"),
         ("calibration.promote", "alice + bob"),
-        ("calibration.rollback", "bob"),
+        ("calibration.rollback", "alice + bob"),
     ]
 
 
@@ -140,6 +151,47 @@ async def test_what_is_in_force_is_evaluated_on_sessions_that_its_fit_has_not_us
     assert "was not used in their fit" in job["error"]
 
 
+async def test_a_rollback_says_where_it_goes_and_a_second_one_goes_no_further(
+    admin: Admin, tmp_path: Path, logged: Path
+) -> None:
+    live = tmp_path / "live"
+    first = load_assets(live).manifest_digest
+    second, third = (promote(place, live) for place in (default_asset_dir(), logged / "other"))
+    assert (await admin.get("/calibrations", admin.alice)).json()["before"] == [second, first]
+    back = {"instead_of": third, "to": second}
+    twice = [(await admin.call("POST", "/calibrations:rollback", by, back)).json() for by in (admin.alice, admin.bob)]
+    # nobody alone, and not one's own
+    assert (await admin.call("POST", f"/approvals/{twice[0]['id']}", admin.alice)).status_code == 403
+    assert load_assets(live).manifest_digest == third
+    answer = await admin.call("POST", f"/approvals/{twice[0]['id']}", admin.bob)
+    assert answer.json()["result"] == {"manifest": second}
+    # what two wanted at once is done once: the second time it would be one more step back
+    late = await admin.call("POST", f"/approvals/{twice[1]['id']}", admin.alice)
+    assert late.status_code == 409
+    assert "replaced meanwhile" in late.json()["detail"]
+    assert load_assets(live).manifest_digest == second
+    # asked for again it is refused at once, and says what is in force
+    again = await admin.call("POST", "/calibrations:rollback", admin.alice, back)
+    assert (again.status_code, again.json()["detail"]) == (409, f"{second} is in force")
+    strange = {"instead_of": second, "to": third}
+    refused = await admin.call("POST", "/calibrations:rollback", admin.alice, strange)
+    assert refused.status_code == 409
+    assert first in refused.json()["detail"]
+
+
+async def test_a_rollback_may_go_several_steps_and_is_forgotten_where_it_went_past(
+    admin: Admin, tmp_path: Path, logged: Path
+) -> None:
+    live = tmp_path / "live"
+    first = load_assets(live).manifest_digest
+    promote(default_asset_dir(), live)
+    third = promote(logged / "other", live)
+    proposal, answer = await approved(admin, "/calibrations:rollback", {"instead_of": third, "to": first})
+    assert proposal["shown"]["steps"] == 2
+    assert answer.json()["result"] == {"manifest": first}
+    assert (await admin.get("/calibrations", admin.alice)).json()["before"] == []
+
+
 async def test_of_two_who_end_the_same_trial_the_second_takes_back_nothing(
     admin: Admin, tmp_path: Path, logged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,19 +199,19 @@ async def test_of_two_who_end_the_same_trial_the_second_takes_back_nothing(
     promote(default_asset_dir(), live)
     promote(logged / "before", live)
     good = load_assets(live).manifest_digest
-    canary.begin(logged / "other", live, share=0.5, sessions=10)
+    canary_of = canary.begin(logged / "other", live, share=0.5, sessions=10)
     record_ = admin.acts.record
 
     async def record(action: str, actor: str, digest: str) -> str:
-        if action == "calibration.rollback":
+        if action == "calibration.end":
             # the other operator is faster
             rollback(live)
         return await record_(action, actor, digest)
 
     monkeypatch.setattr(admin.acts, "record", record)
-    answer = await admin.call("POST", "/calibrations:rollback", admin.alice)
+    answer = await admin.call("POST", "/calibrations:end", admin.alice, {"canary": canary_of})
     assert answer.status_code == 409
-    assert "replaced meanwhile" in answer.json()["detail"]
+    assert "not on trial" in answer.json()["detail"]
     assert load_assets(live).manifest_digest == good
 
 
@@ -219,7 +271,10 @@ async def test_a_promotion_replaces_what_was_shown_to_who_approved_it(
         ("/calibrations:promote", {"calibration": "sha256:" + "0" * 64}, 404),
         ("/calibrations:promote", {"calibration": "../live"}, 422),
         ("/calibrations:promote", {"calibration": "sha256:" + "0" * 64, "share": 1.0}, 422),
-        ("/calibrations:rollback", None, 409),
+        ("/calibrations:rollback", None, 422),
+        ("/calibrations:rollback", {"instead_of": "sha256:" + "0" * 64, "to": "sha256:" + "0" * 64}, 409),
+        ("/calibrations:rollback", {"to": "sha256:" + "0" * 64}, 422),
+        ("/calibrations:end", {"canary": "sha256:" + "0" * 64}, 409),
     ],
 )
 async def test_what_cannot_be_is_refused(admin: Admin, path: str, body: Any, status: int, tmp_path: Path) -> None:
@@ -232,7 +287,9 @@ async def test_what_cannot_be_is_refused(admin: Admin, path: str, body: Any, sta
 async def test_the_demonstration_is_no_place_to_promote_to(tmp_path: Path) -> None:
     async with shim(default_asset_dir()) as served:
         admin = Admin(tmp_path, runtime=served.app.runtime)
-        assert (await admin.call("POST", "/calibrations:rollback", admin.alice)).status_code == 409
+        nothing = "sha256:" + "0" * 64
+        for path, body in (("rollback", {"instead_of": nothing, "to": nothing}), ("end", {"canary": nothing})):
+            assert (await admin.call("POST", f"/calibrations:{path}", admin.alice, body)).status_code == 409
         refused = await admin.call("POST", "/calibrations:fit", admin.alice, {})
         assert refused.status_code == 409
         assert "TCD_SIGNAL_LOG" in refused.json()["detail"]

@@ -58,6 +58,29 @@ def test_promote_and_roll_back(candidate: Path, live: Path) -> None:
         rollback(live)
 
 
+def test_a_rollback_goes_to_what_it_names_or_nowhere(candidate: Path, live: Path) -> None:
+    old = load_assets(live).manifest_digest
+    new = promote(candidate, live)
+    promote(default_asset_dir(), live)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        found = CliRunner().invoke(app, ["rollback", str(live), *arguments])
+        return found.exit_code, found.output
+
+    # what is in force was there before too; a step back is the other one
+    assert run("--dry-run") == (0, f"{new}\n")
+    for wrong in ("sha256:" + "0" * 64, old):
+        code, said = run("--to", wrong)
+        assert code != 0
+        assert "nothing of this digest was in force before" in said
+    assert load_assets(live).manifest_digest == old
+    assert run("--to", new) == (0, f"manifest {new}\n")
+    # asked for once more it is refused, not one more step
+    assert run("--to", new)[0] != 0
+    assert load_assets(live).manifest_digest == new
+    assert run("--dry-run") == (0, f"{old}\n")
+
+
 def test_a_rollback_after_a_promotion_that_was_cut_short_goes_to_the_set_before(candidate: Path, live: Path) -> None:
     old = load_assets(live).manifest_digest
     new = promote(candidate, live)

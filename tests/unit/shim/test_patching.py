@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import subprocess
 import sys
@@ -156,6 +157,102 @@ async def test_it_goes_on_after_a_restart(make_client: Any, clock: Clock, tmp_pa
     assert listed == "p: entropy_floor = 2.0 for 100%, 60 s: active, by ann, approved by bob\n"
     logged = CliRunner().invoke(patch_app, ["log", "--data-dir", str(tmp_path)]).output.splitlines()
     assert [json.loads(line)["kind"] for line in logged] == ["register", "approve", "apply"]
+
+
+async def test_what_is_over_is_forgotten_and_an_auditor_still_finds_what_was_in_force(
+    make_client: Any, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar_api.patching.MOST_EVENTS", 40)
+    monkeypatch.setattr("tcd.trust.patches.MAX_ENDED", 3)
+    monkeypatch.setattr("tcd.trust.patches.MAX_UNUSED", 2)
+    client = shim(make_client, clock, tmp_path)
+    patches = client.app.runtime.service.patches
+    put_in_force(patches)
+    for number in range(30):
+        clock.seconds += 1.0
+        patches.register(f"n{number}", setting="mode", value="enforce", actor="ann", ttl=60.0)
+        if number % 2:
+            patches.withdraw(f"n{number}", actor="ann")
+            continue
+        patches.approve(f"n{number}", actor="bob")
+        patches.apply(f"n{number}", actor="ann")
+        patches.roll_back(f"n{number}", actor="ann + bob", reason="r")
+    known = list(patches)
+    assert [patch.id for patch in known] == ["p", "n24", "n26", "n27", "n28", "n29"]
+    assert len(read(tmp_path / FILE)[0]) <= 40
+    await client.app.runtime.service.judge.flush()
+    bodies = [
+        json.loads(stored.receipt.body)
+        for stored in await client.app.runtime.ledger.records(limit=1000)
+        if stored.receipt is not None
+    ]
+    leaves = {body["admin"]["object"] for body in bodies if body["typ"] == "admin"}
+    patches.stop()
+    # a restart knows the same, and the patch is in force as before
+    again = shim(make_client, clock, tmp_path)
+    assert list(again.app.runtime.service.patches) == known
+    assert (await floored(again, "s"))["route"]["tags"][-1] == "patch:p"
+    # of every patch that a receipt can name all steps are there, as the log has them
+    lines = CliRunner().invoke(patch_app, ["log", "--data-dir", str(tmp_path)]).output.splitlines()
+    steps = [json.loads(line) for line in lines]
+    applied = [step["patch"] for step in steps if step["kind"] == "apply"]
+    assert sorted(applied) == sorted(["p", *(f"n{number}" for number in range(0, 30, 2))])
+    assert all("sha256:" + hashlib.sha256(line.encode()).hexdigest() in leaves for line in lines)
+    listed = CliRunner().invoke(patch_app, ["list", "--data-dir", str(tmp_path)]).output.splitlines()
+    assert len(listed) == len(known)
+
+
+async def test_a_disk_that_cannot_put_steps_aside_loses_none(
+    make_client: Any, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar_api.patching.MOST_EVENTS", 4)
+    monkeypatch.setattr("tcd.trust.patches.MAX_ENDED", 1)
+    patches = shim(make_client, clock, tmp_path).app.runtime.service.patches
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    def used(name: str) -> None:
+        patches.register(name, setting="mode", value="enforce", actor="ann", ttl=60.0)
+        patches.approve(name, actor="bob")
+        patches.apply(name, actor="ann")
+        patches.roll_back(name, actor="ann + bob", reason="r")
+
+    with monkeypatch.context() as context:
+        context.setattr("tcd.journal.write_whole", full)
+        used("a")
+        used("b")
+    assert len(read(tmp_path / FILE)[0]) == 8
+    patches.register("c", setting="mode", value="enforce", actor="ann", ttl=60.0)
+    assert [value["patch"] for value in read(tmp_path / FILE)[0]] == ["b"] * 4 + ["c"]
+    lines = CliRunner().invoke(patch_app, ["log", "--data-dir", str(tmp_path)]).output.splitlines()
+    assert [json.loads(line)["patch"] for line in lines] == ["a"] * 4 + ["b"] * 4 + ["c"]
+
+
+@pytest.mark.parametrize(
+    ("terms", "state"),
+    [
+        ({"value": 3.0, "ttl": 600.0}, "rolled_back"),
+        ({"value": 2.0, "ttl": 600.0}, "rolled_back"),
+        ({"value": 1.0, "ttl": 600.0}, "active"),
+        ({"value": 3.0, "ttl": 600.0, "share": 0.5}, "active"),
+        ({"value": 3.0, "ttl": 1.0}, "active"),
+    ],
+)
+async def test_one_person_ends_no_patch_by_a_weaker_one(
+    make_client: Any, clock: Clock, tmp_path: Path, terms: dict[str, Any], state: str
+) -> None:
+    patches = shim(make_client, clock, tmp_path).app.runtime.service.patches
+    # it was approved before there was another one
+    patches.register("q", setting="entropy_floor", actor="ann", **terms)
+    patches.approve("q", actor="bob")
+    put_in_force(patches)
+    if state == "active":
+        with pytest.raises(Conflict, match="p is in force and asks for more"):
+            patches.apply("q", actor="bob")
+    else:
+        patches.apply("q", actor="bob")
+    assert patches.get("p").state == state
 
 
 async def test_a_full_disk_means_that_nothing_happened(

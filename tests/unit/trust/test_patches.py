@@ -8,6 +8,7 @@ import pytest
 
 from tcd.errors import Conflict, Forbidden, NotFound, ValidationFailed
 from tcd.trust import Event, Objective, PatchRuntime
+from tcd.trust.patches import MAX_ENDED, MAX_OWN, MAX_UNUSED, parted
 
 ALLOWED = {"deadline_ms": lambda v: type(v) is int and 0 < v <= 1000, "mode": lambda v: v == "enforce"}
 
@@ -97,3 +98,46 @@ def test_replaying_the_events_gives_the_state() -> None:
     again = PatchRuntime.replay(events, ALLOWED)
     assert list(again) == list(runtime)
     assert [p.state for p in again] == ["rolled_back", "registered"]
+
+
+def ended(runtime: PatchRuntime, name: str, at: float, *, used: bool = True) -> list[Event]:
+    events = runtime.register(name, setting="mode", value="enforce", actor="ann", now=at, ttl=60.0)
+    if not used:
+        return [*events, *runtime.withdraw(name, actor="ann", now=at)]
+    events += runtime.approve(name, actor="bob", now=at)
+    events += runtime.apply(name, actor="ann", now=at)
+    return [*events, *runtime.roll_back(name, actor="bob + ann", now=at)]
+
+
+def test_those_that_are_over_are_forgotten_and_the_events_that_stay_give_the_same_state() -> None:
+    runtime, events = active()
+    for number in range(MAX_ENDED + 10):
+        events += ended(runtime, f"used-{number}", 3.0)
+    for number in range(MAX_UNUSED + 10):
+        # names that say nothing of an order, and a clock that goes back
+        events += ended(runtime, f"not-{number}", 100.0 - number, used=False)
+    names = [patch.id for patch in runtime]
+    assert names[:2] == ["p", "used-10"]
+    assert (len(names), names[-1]) == (1 + MAX_ENDED + MAX_UNUSED, f"not-{MAX_UNUSED + 9}")
+    with pytest.raises(Conflict, match="known"):
+        runtime.register("used-10", setting="mode", value="enforce", actor="ann", now=200.0, ttl=1.0)
+    # a name that is forgotten may be used again, and what it was before is still told from what it is
+    events += ended(runtime, "used-0", 200.0)
+    assert list(PatchRuntime.replay(events, ALLOWED)) == list(runtime)
+    needed, over = parted(events, runtime)
+    assert list(PatchRuntime.replay(needed, ALLOWED)) == list(runtime)
+    assert [event.patch for event in over if event.kind == "register"] == [f"used-{number}" for number in range(11)]
+    assert {event.kind for event in over} == {"register", "approve", "apply", "roll_back"}
+    assert not any(event.patch.startswith("not-") for event in over)
+    assert parted(needed, runtime) == (needed, [])
+
+
+def test_one_author_cannot_take_all_the_room() -> None:
+    runtime = PatchRuntime(ALLOWED)
+    for number in range(MAX_OWN):
+        runtime.register(f"a{number}", setting="mode", value="enforce", actor="ann", now=0.0, ttl=1.0)
+    with pytest.raises(Conflict, match="of yours"):
+        runtime.register("more", setting="mode", value="enforce", actor="ann", now=0.0, ttl=1.0)
+    runtime.register("bobs", setting="mode", value="enforce", actor="bob", now=0.0, ttl=1.0)
+    runtime.withdraw("a0", actor="ann", now=0.0)
+    runtime.register("more", setting="mode", value="enforce", actor="ann", now=0.0, ttl=1.0)
