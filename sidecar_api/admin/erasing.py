@@ -6,6 +6,7 @@ signature and place in the chain stay, and an `erase` record commits together wi
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
@@ -71,6 +72,7 @@ class EraseArea:
     def __init__(self, runtime: Runtime, index: ReceiptIndex) -> None:
         """Erase in the ledger of `runtime`, found in `index`."""
         self._runtime, self._index = runtime, index
+        self._one = asyncio.Lock()
 
     def without_names(self, wanted: Erase) -> dict[str, Any]:
         """What a proposal keeps: digests in place of names."""
@@ -114,18 +116,20 @@ class EraseArea:
         receipts, judge = runtime.service.judge.receipts, runtime.service.judge
         assert receipts is not None  # noqa: S101 - the plane is not made without
         wanted, reason = self._wanted(args), "subject" if args["before_us"] is None else "age"
-        await self._index.catch_up()
         gone, last = 0, -1
         heads: list[str] = []
-        while found := await self._index.erasable(wanted, after=last, limit=_AT_ONCE):
-            page = _fitting(found)
-            places = [place for place, _ in page]
-            made = receipts.erased(actor=actors, reason=reason, places=places, heads=[head for _, head in page])
-            await judge.put(made, erase=tuple(places))
-            gone, last = gone + len(places), places[-1]
-            if len(heads) < _SHOWN:
-                heads.append(made[1].head_hex)
-        left = await self._scrub()
+        # two at once would both name what both are about
+        async with self._one:
+            await self._index.catch_up()
+            while found := await self._index.erasable(wanted, after=last, limit=_AT_ONCE):
+                page = _fitting(found)
+                places = [place for place, _ in page]
+                made = receipts.erased(actor=actors, reason=reason, places=places, heads=[head for _, head in page])
+                await judge.put(made, erase=tuple(places))
+                gone, last = gone + len(places), places[-1]
+                if len(heads) < _SHOWN:
+                    heads.append(made[1].head_hex)
+            left = await self._scrub()
         return {"erased": gone, "records": heads, "scrubbed": not left, **({"why": left} if left else {})}
 
     async def _scrub(self) -> list[str]:

@@ -181,7 +181,9 @@ class LogArea:
                 body = json.loads(stored.receipt.body)
                 said = {"head": one.head, "index": one.index, "ts_us": one.ts_us, "tenant": one.tenant}
                 found.append({**said, "chain": body["chain"]["id"], **body["gap"]})
-        stats, recorded = await ledger.stats(), await self._index.erasures()
+        stats = await ledger.stats()
+        # of evicted bodies it is not known any more why they are gone
+        recorded = await self._index.erasures(stats.bodies_evicted)
         return {
             "gaps": found,
             "receipts": stats.receipts,

@@ -24,7 +24,7 @@ from tcd.receipts.erasure import runs_of
 from tcd.receipts.fast import read_json
 
 _T = TypeVar("_T")
-VERSION: Final = 2
+VERSION: Final = 3
 #: Receipts that are read and committed at once.
 _BATCH: Final = 2000
 #: A file that is so far behind is filled first and sorted afterwards, which takes a fraction of the time.
@@ -39,18 +39,21 @@ CREATE TABLE IF NOT EXISTS receipt (
   idx INTEGER PRIMARY KEY, ts_us INTEGER NOT NULL, head BLOB NOT NULL, typ TEXT NOT NULL, tenant TEXT NOT NULL,
   subject TEXT, model TEXT, action TEXT, enforced TEXT, cause TEXT, verdict INTEGER, erased INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS erasure (idx INTEGER PRIMARY KEY, count INTEGER NOT NULL) STRICT;
 """
 _EMPTY_WAL: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 _DROP: Final = "DROP TABLE IF EXISTS receipt; DROP TABLE IF EXISTS erasure;"
 #: Openings of epochs and of chains that are nobody's session name none.
 _NAMES_A_SUBJECT: Final = "(typ IN ('decision', 'rewrite') OR (typ = 'open' AND model <> '-'))"
-_INDEXES: Final = {f"by_{name}": f"{name}, ts_us, idx" for name in FILTERS} | {"by_time": "ts_us, idx"}
+#: `erased` is 0 where the body was there when it was indexed, 1 where it was not, 2 where a record names it.
+_NAMED: Final = "erased = 2"
+_INDEXES: Final = {f"by_{name}": f"({name}, ts_us, idx)" for name in FILTERS} | {
+    "by_time": "(ts_us, idx)",
+    "by_record": f"(idx) WHERE {_NAMED}",
+}
 _INSERT: Final = f"INSERT OR REPLACE INTO receipt ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 - constants
-_ERASED: Final = "INSERT OR REPLACE INTO erasure VALUES (?, ?)"
 _FORGET: Final = (
     "UPDATE receipt SET subject = NULL, model = NULL, action = NULL, enforced = NULL, cause = NULL, verdict = NULL, "
-    "erased = 1 WHERE idx >= ? AND idx < ?"
+    f"{_NAMED} WHERE idx >= ? AND idx < ?"
 )
 
 
@@ -125,9 +128,9 @@ class ReceiptIndex:
         """Positions and heads of receipts that name a subject and still have a body, from above `after` on."""
         return await self._run(self._erasable, wanted, after, limit)
 
-    async def erasures(self) -> int:
-        """How many bodies the log's `erase` records name."""
-        return await self._run(self._erasures)
+    async def erasures(self, first: int = 0) -> int:
+        """How many bodies from position `first` on the log's `erase` records name; one that several name counts once."""
+        return await self._run(self._erasures, first)
 
     async def scrub(self) -> None:
         """Overwrite what was forgotten in the file's older copies of pages; opening the file does it too.
@@ -206,7 +209,7 @@ class ReceiptIndex:
         return (0, b"") if row is None else (int(row[0]) + 1, bytes(row[1]))
 
     def _clear(self) -> None:
-        self._open().executescript("DELETE FROM receipt; DELETE FROM erasure;")
+        self._open().execute("DELETE FROM receipt")
 
     def _unsorted(self) -> None:
         for name in _INDEXES:
@@ -214,7 +217,7 @@ class ReceiptIndex:
 
     def _sorted(self) -> None:
         for name, columns in _INDEXES.items():
-            self._open().execute(f"CREATE INDEX IF NOT EXISTS {name} ON receipt ({columns})")
+            self._open().execute(f"CREATE INDEX IF NOT EXISTS {name} ON receipt {columns}")
 
     def _insert(self, page: Sequence[StoredReceipt]) -> None:
         connection = self._open()
@@ -225,7 +228,6 @@ class ReceiptIndex:
             for stored, body in zip(page, bodies, strict=True):
                 if body is not None and body["typ"] == "erase":
                     connection.executemany(_FORGET, runs_of(body))
-                    connection.execute(_ERASED, (stored.index, body["erase"]["count"]))
             connection.execute("COMMIT")
         except BaseException:
             # SQLite has rolled back by itself after some errors
@@ -248,8 +250,10 @@ class ReceiptIndex:
         sql = f"SELECT idx, head FROM receipt WHERE {' AND '.join(where)} ORDER BY idx LIMIT ?"  # noqa: S608
         return [(row[0], bytes(row[1])) for row in self._open().execute(sql, [*values, limit])]
 
-    def _erasures(self) -> int:
-        return int(self._open().execute("SELECT coalesce(sum(count), 0) FROM erasure").fetchone()[0])
+    def _erasures(self, first: int) -> int:
+        # a constant of this module; a value is bound
+        query = f"SELECT count(*) FROM receipt WHERE {_NAMED} AND idx >= ?"  # noqa: S608
+        return int(self._open().execute(query, (first,)).fetchone()[0])
 
     def _scrub(self) -> None:
         if self._open().execute(_EMPTY_WAL).fetchone()[0]:

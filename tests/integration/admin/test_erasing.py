@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from pathlib import Path
@@ -267,6 +268,39 @@ async def test_a_body_that_went_without_a_record_is_unexplained(tmp_path: Path) 
         assert (await admin.get("/ledger/gaps"))["bodies_unexplained"] == 1
     with sqlite3.connect(tmp_path / "data" / FILE) as plain:
         assert plain.execute("SELECT count(*) FROM body WHERE idx = 3").fetchone() == (0,)
+
+
+async def test_a_leaf_that_two_records_name_counts_once(tmp_path: Path) -> None:
+    """As two shims on one ledger may write them."""
+    async with running(tmp_path, ledger=SqliteLedger(tmp_path / "data")) as admin:
+        await admin.enrol()
+        mine = await steps(admin, "x")
+        ledger, judge = admin.runtime.ledger, admin.runtime.service.judge
+        found = [await ledger.get(answer["receipt"]) for answer in mine]
+        places = sorted(one.index for one in found if one is not None)
+        heads = [(await ledger.heads(first=place, limit=1))[0] for place in places]
+        for part in (slice(0, 2), slice(0, 3)):
+            named = dict(actor="a", reason="subject", places=places[part], heads=heads[part])
+            await judge.put(judge.receipts.erased(**named), erase=tuple(places[part]))
+        store = admin.runtime.ledger._store
+        # and one went without a record
+        await admin.runtime.ledger._run(
+            lambda: store._connection.execute("DELETE FROM body WHERE idx = ?", (places[0] - 1,))
+        )
+        gaps = await admin.get("/ledger/gaps")
+        assert (gaps["bodies_erased"], gaps["erasures_recorded"], gaps["bodies_unexplained"]) == (4, 3, 1)
+
+
+async def test_erasures_of_one_shim_do_not_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar_api.admin.erasing._AT_ONCE", 2)
+    async with running(tmp_path) as admin:
+        await admin.enrol()
+        await steps(admin, "x", 7)
+        erase = admin.server.plane._performers["receipts.erase"]
+        wanted = {"sessions": [], "subjects": [], "before_us": 2**52, "tenant": None}
+        done = await asyncio.gather(*(erase(wanted, actors) for actors in ("a + b", "c + d")))
+        named = [at for body in await admin.bodies("erase") for a, b in runs_of(body) for at in range(a, b)]
+        assert len(named) == len(set(named)) == sum(one["erased"] for one in done) == 8
 
 
 async def test_one_size_of_the_log_follows_from_another(tmp_path: Path) -> None:
