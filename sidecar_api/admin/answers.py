@@ -94,11 +94,11 @@ class Checked(Policies):
 
 
 class Page(TypedDict):
-    """A page of a search, newest first."""
+    """A page of a search, newest first; how many receipts are indexed is not told to a principal of one tenant."""
 
     receipts: list[Found]
     next: str | None
-    indexed: int
+    indexed: int | None
 
 
 class Receipt(TypedDict):

@@ -90,7 +90,9 @@ class ReceiptSearch:
         )
         page, more = found[: asked.limit], len(found) > asked.limit
         following = _cursor(page[-1].ts_us, page[-1].index) if more else None
-        return {"receipts": [asdict(receipt) for receipt in page], "next": following, "indexed": size}
+        # how much there is in all is not for principals of one tenant
+        indexed = size if tenant == EVERY_TENANT else None
+        return {"receipts": [asdict(receipt) for receipt in page], "next": following, "indexed": indexed}
 
     async def get(self, head: str, *, tenant: str) -> dict[str, Any]:
         """A receipt with its body and signature; of an erased one what is left.

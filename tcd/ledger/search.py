@@ -53,7 +53,7 @@ _INDEXES: Final = {f"by_{name}": f"({name}, ts_us, idx)" for name in FILTERS} | 
 _INSERT: Final = f"INSERT OR REPLACE INTO receipt ({_COLUMNS}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 - constants
 _FORGET: Final = (
     "UPDATE receipt SET subject = NULL, model = NULL, action = NULL, enforced = NULL, cause = NULL, verdict = NULL, "
-    f"{_NAMED} WHERE idx >= ? AND idx < ?"
+    "erased = 2 WHERE idx >= ? AND idx < ?"
 )
 
 
@@ -129,7 +129,7 @@ class ReceiptIndex:
         return await self._run(self._erasable, wanted, after, limit)
 
     async def erasures(self, first: int = 0) -> int:
-        """How many bodies from position `first` on the log's `erase` records name; one that several name counts once."""
+        """How many bodies from position `first` on are named by `erase` records, each once."""
         return await self._run(self._erasures, first)
 
     async def scrub(self) -> None:
@@ -225,7 +225,7 @@ class ReceiptIndex:
         connection.execute("BEGIN")
         try:
             connection.executemany(_INSERT, map(_row, page, bodies))
-            for stored, body in zip(page, bodies, strict=True):
+            for body in bodies:
                 if body is not None and body["typ"] == "erase":
                     connection.executemany(_FORGET, runs_of(body))
             connection.execute("COMMIT")

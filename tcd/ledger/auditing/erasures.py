@@ -8,35 +8,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from tcd.ledger.auditing.bits import Bits
 from tcd.ledger.auditing.sources import Row, Store
 from tcd.ledger.findings import HOSTILE, Audit
 from tcd.receipts.erasure import PREFIX, runs_of
 
 #: Findings of one kind; the others are counted in the last one.
 _MOST: Final = 100
-
-
-class _Bits:
-    """A set of positions."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-
-    def add(self, at: int) -> None:
-        if at >> 3 >= len(self._bytes):
-            self._bytes.extend(bytes((at >> 3) + 4096 - len(self._bytes)))
-        self._bytes[at >> 3] |= 1 << (at & 7)
-
-    def __contains__(self, at: int) -> bool:
-        return at >> 3 < len(self._bytes) and bool(self._bytes[at >> 3] >> (at & 7) & 1)
-
-    def missing_from(self, other: _Bits) -> Iterator[int]:
-        """Positions that the other set lacks."""
-        for at, byte in enumerate(self._bytes):
-            left = byte & ~other._bytes[at] if at < len(other._bytes) else byte
-            for bit in range(8) if left else ():
-                if left >> bit & 1:
-                    yield 8 * at + bit
 
 
 class Erasures:
@@ -47,7 +25,7 @@ class Erasures:
         self._audit = audit
         self._store = store
         self._tenant = tenant
-        self._gone, self._named = _Bits(), _Bits()
+        self._gone, self._named = Bits(), Bits()
 
     def gone(self, row: Row) -> None:
         """A receipt has no body."""

@@ -143,16 +143,17 @@ def _places(report: Mapping[str, Any], size: int) -> list[tuple[float, float]]:
 
 def _log(report: Mapping[str, Any]) -> str:
     log, size = report["log"], report["log"]["size"]
-    spans = _places(report, size)
+    # places are of the whole log
+    spans = _places(report, size if report["audit"]["tenant"] is None else 0)
     says = f"{log['checkpointed']} of {size} receipts fit a signed checkpoint (green)"
     says += f"; {len(spans)} places are wrong (red)." if spans else "; no place is wrong."
     drawn = charts.strip(1, "The log", says, spans, log["checkpointed"] / size if size else 0.0, size)
     rows = [
         ["origin", log["origin"] or "none"],
         ["receipts", str(size)],
-        ["root", log["root"]],
+        ["root", log["root"] or "not told: it is of all tenants' receipts"],
         ["chains", str(report["counts"].get("chains", 0))],
-        ["checkpoints looked at", str(report["counts"].get("checkpoints", 0))],
+        ["checkpoints looked at", str(report["counts"].get("checkpoints", "not told"))],
         ["checkpoints given from elsewhere", str(report["audit"]["given_checkpoints"])],
         ["receipts that a fitting checkpoint covers", str(log["checkpointed"])],
         ["receipts that a quorum of witnesses covers", str(log["witnessed"])],

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tcd import __version__
+from tcd.ledger.auditing.bits import Bits
 from tcd.ledger.auditing.budgets import Budgets, Summary
 from tcd.ledger.auditing.decisions import Assets, Decisions
 from tcd.ledger.auditing.erasures import Erasures
 from tcd.ledger.auditing.log import Log, seen_in
 from tcd.ledger.auditing.rows import Rows
 from tcd.ledger.auditing.sources import Row, Sizes, Store
-from tcd.ledger.auditing.statistics import Statistics
+from tcd.ledger.auditing.statistics import Histogram, Statistics
 from tcd.ledger.auditing.tips import Tip, Tips
 from tcd.ledger.findings import HOSTILE, Audit
 from tcd.receipts.report import VerifyPolicy
@@ -31,6 +32,8 @@ Progress = Callable[[int, int, str], None]
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What an audit is to look at.
+
+    An audit of one tenant reads the whole log, to know that its records are in it; how large that is, it does not tell.
 
     Attributes:
         policy: pinned keys of receipts and of the log, and the witnesses where they are known.
@@ -57,7 +60,7 @@ class Result:
         audit: findings and counts.
         statistics, budgets: as they are called.
         replay: how much was recomputed.
-        log: size, root and coverage.
+        log: size, root and coverage; of one tenant's records, where it is one tenant's audit.
         facts: what was asked, when, how long it took.
         service: latencies that the shim measured, where it started the audit.
     """
@@ -129,6 +132,7 @@ class _Run:
         self.decisions = Decisions(self.audit, asked.assets, self.budgets)
         self.erasures = Erasures(self.audit, store, asked.tenant)
         self.statistics = Statistics()
+        self.own = Bits()
         self.began = time.time()
 
     def run(self) -> Result:
@@ -165,12 +169,25 @@ class _Run:
                     self.audit.note("row_malformed", f"receipt {row.idx}", "values of other types")
                     continue
                 if self.asked.tenant in {None, row.tenant}:
+                    if self.asked.tenant is not None:
+                        self.own.add(row.idx)
                     self._record(row)
                 log.append(row, self.rows.origin)
             else:
-                self.progress(expected, bound, "receipts")
+                self._tell(expected, bound)
                 continue
             break
+
+    def _tell(self, done: int, bound: int) -> None:
+        """How far it is; of one tenant's audit in per cent."""
+        if self.asked.tenant is None:
+            self.progress(done, bound, "receipts")
+        else:
+            self.progress(100 * done // bound, 100, "per cent")
+
+    def _of(self, leaves: int) -> int:
+        """How many of the first leaves are of what is audited."""
+        return leaves if self.asked.tenant is None else self.own.below(leaves)
 
     def _record(self, row: Row) -> None:
         tip = self.tips.link(row)
@@ -210,7 +227,10 @@ class _Run:
 
     def _result(self, log: Log, sizes: Sizes) -> Result:
         counts, asked = self.audit.counts, self.asked
-        counts["receipts"], counts["chains"] = log.size, self.tips.count
+        whole = asked.tenant is None
+        counts["receipts"], counts["chains"] = self._of(log.size), self.tips.count
+        if not whole:
+            del counts["checkpoints"]
         summary = self.budgets.finish()
         replay = {**self.decisions.counts, **self.budgets.counts}
         return Result(
@@ -220,18 +240,18 @@ class _Run:
             dict(sorted(replay.items())),
             {
                 "origin": self.rows.origin,
-                "size": log.size,
-                "root": log.root().hex(),
-                "checkpointed": log.fitting,
-                "witnessed": log.witnessed,
-                "to_last_witness": log.delays.to_json(),
+                "size": self._of(log.size),
+                "root": log.root().hex() if whole else "",
+                "checkpointed": self._of(log.fitting),
+                "witnessed": self._of(log.witnessed),
+                "to_last_witness": (log.delays if whole else Histogram()).to_json(),
             },
             {
-                "store": self.store.name,
+                "store": self.store.name if whole else "",
                 "live": self.store.live,
                 "tenant": asked.tenant,
-                "receipts": sizes.receipts,
-                "events": sizes.events if asked.tenant is None else None,
+                "receipts": self._of(sizes.receipts),
+                "events": sizes.events if whole else None,
                 "policy": asked.policy.digest,
                 "given_checkpoints": len(asked.seen) + len(asked.notes),
                 "policies": sorted(asked.assets.policies),

@@ -74,6 +74,25 @@ async def audited(admin: Running, **order: Any) -> tuple[Any, Any]:
     return job, report.json()
 
 
+async def covered(admin: Running, head: str) -> None:
+    """Wait for a checkpoint that has the receipt."""
+    log = admin.runtime.log
+    assert log is not None
+    await log.proof(head, wait=30.0)
+
+
+async def told(admin: Running) -> tuple[Any, Any]:
+    """What whoever is alice now is told by an audit, but for times and names of jobs."""
+    job, report = await audited(admin)
+    for name in ("began_us", "seconds"):
+        del report["audit"][name]
+    for name in ("seconds", "peak_mib"):
+        del job["result"][name]
+    # progress is per cent, told now and then
+    assert job["total"] in {0, 100}
+    return {name: job[name] for name in ("arguments", "result", "error")}, report
+
+
 async def test_an_audit_while_the_shim_decides(tmp_path: Path) -> None:
     async with shim(tmp_path) as (admin, client):
         rng = np.random.default_rng(3)
@@ -136,19 +155,31 @@ async def test_a_principal_of_one_tenant_audits_its_own(tmp_path: Path) -> None:
         for tenant in ("acme", "other"):
             await session_of(client, steps(rng, 4, 1, session=tenant, tenant=tenant))
         carol = OperatorKey.generate("carol")
-        keys = [admin.alice.public(SCOPES), admin.bob.public(SCOPES), carol.public(["receipts:audit"], tenant="acme")]
+        keys = [
+            admin.alice.public(SCOPES),
+            admin.bob.public(SCOPES),
+            carol.public(["receipts:audit", "receipts:read"], tenant="acme"),
+        ]
         proposed = await admin.call(admin.alice, "PUT", "/principals", {"keys": keys})
         assert (await admin.call(admin.bob, "POST", f"/approvals/{proposed.json()['id']}")).status_code == 200
         everybodys, _ = await audited(admin)
         admin.alice = carol
         foreign = await admin.call(carol, "POST", "/audits", {"tenant": "other"})
         assert foreign.status_code == 404
-        job, report = await audited(admin)
+        found = (await admin.call(carol, "GET", "/receipts")).json()
+        assert (len(found["receipts"]), found["indexed"]) == (6, None)
+        await covered(admin, found["receipts"][0]["head"])
+        job, report = before = await told(admin)
         assert report["statistics"]["tenants"].keys() == {"acme"}
         assert report["audit"]["tenant"] == "acme"
         assert report["service"] is None
+        assert job["result"]["receipts"] == report["log"]["checkpointed"] == 6
         assert "other" not in json.dumps({**report, "service": None, "statistics": report["statistics"]["tenants"]})
-        assert [j["id"] for j in (await admin.call(carol, "GET", "/jobs")).json()["jobs"]] == [job["id"]]
+        # it depends on nobody else's records: the same after more of them
+        await session_of(client, steps(rng, 20, 1, session="more", tenant="other"))
+        assert await told(admin) == before
+        own = (await admin.call(carol, "GET", "/jobs")).json()["jobs"]
+        assert [one["tenant"] for one in own] == ["acme", "acme"]
         assert (await admin.call(carol, "GET", f"/jobs/{everybodys['id']}")).status_code == 404
 
 

@@ -280,7 +280,7 @@ async def test_a_leaf_that_two_records_name_counts_once(tmp_path: Path) -> None:
         places = sorted(one.index for one in found if one is not None)
         heads = [(await ledger.heads(first=place, limit=1))[0] for place in places]
         for part in (slice(0, 2), slice(0, 3)):
-            named = dict(actor="a", reason="subject", places=places[part], heads=heads[part])
+            named = {"actor": "a", "reason": "subject", "places": places[part], "heads": heads[part]}
             await judge.put(judge.receipts.erased(**named), erase=tuple(places[part]))
         store = admin.runtime.ledger._store
         # and one went without a record
