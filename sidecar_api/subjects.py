@@ -21,6 +21,10 @@ class Subjects:
     def _digest(self, *parts: str) -> str:
         return subject_digest(self._key, *parts)
 
+    def derived(self, purpose: bytes) -> bytes:
+        """Another secret of 32 bytes that follows from the key, one for each purpose."""
+        return hashlib.sha256(purpose + b"\0" + self._key).digest()
+
     def subject(self, tenant: str, user: str, session: str) -> str:
         """Of a subject, as receipts carry it."""
         return self._digest(tenant, user, session)

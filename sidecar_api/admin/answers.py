@@ -32,6 +32,12 @@ class Proposed(TypedDict):
     expires_at: int
 
 
+class Looked(Proposed):
+    """Something that waits, with what only whoever may approve it reads: for an erasure whom it is about."""
+
+    revealed: Any
+
+
 class Waiting(TypedDict):
     """What a caller could approve."""
 

@@ -82,6 +82,18 @@ class Approvals:
         found = [Proposal(**one) for one in await self._store.proposals(now=self._now())]
         return [proposal for proposal in found if _visible(proposal, caller)]
 
+    async def look(self, identifier: str, caller: Caller) -> Proposal:
+        """A proposal that `caller` may see: one of its scopes and tenant.
+
+        Raises:
+            NotFound: there is none.
+        """
+        one = await self._store.proposal(identifier, now=self._now())
+        found = None if one is None else Proposal(**one[0], args=one[1])
+        if found is None or not _visible(found, caller):
+            raise NotFound(_NONE)
+        return found
+
     async def get(self, identifier: str, caller: Caller, principals: Principals) -> Proposal:
         """A proposal that `caller` may approve. It is taken when the act is described in the store.
 
@@ -90,10 +102,7 @@ class Approvals:
             Forbidden: it is the caller's own.
             Conflict: whoever proposed it may no longer.
         """
-        one = await self._store.proposal(identifier, now=self._now())
-        found = None if one is None else Proposal(**one[0], args=one[1])
-        if found is None or not _visible(found, caller):
-            raise NotFound(_NONE)
+        found = await self.look(identifier, caller)
         if caller.name == found.by or caller.principal.kid == found.kid:
             msg = "a proposal is approved by somebody else"
             raise Forbidden(msg)

@@ -21,8 +21,10 @@ from typing_extensions import Self
 from sidecar_api.admin.bodies import STRICT, Name, parsed
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.plane import Mutation, Plane, Requires
+from sidecar_api.admin.sealing import NONCE, opened, sealed
 from sidecar_api.admin.tokens import Caller
 from sidecar_api.http.runtime import Runtime
+from sidecar_api.subjects import Subjects
 from tcd.errors import Conflict, TcdError
 from tcd.ledger.search import Erasable, ReceiptIndex
 from tcd.receipts.erasure import MAX_RUNS, runs
@@ -91,6 +93,28 @@ class EraseArea:
         digests = [subject(s["tenant"], s["user"], s["session"]) for s in args["sessions"]] + list(args["subjects"])
         return Erasable(tuple(digests) if digests else None, args["before_us"], args["tenant"])
 
+    def with_names(self, args: dict[str, Any], wanted: Erase, nonce: bytes) -> dict[str, Any]:
+        """What a proposal keeps, and who was named, sealed: for the second person while it waits."""
+        if not wanted.sessions:
+            return args
+        names = [one.model_dump() for one in wanted.sessions]
+        return {**args, "names": sealed(self._runtime.service.subjects, names, about=_object(args), nonce=nonce)}
+
+    def whom(self, args: Any) -> dict[str, Any]:
+        """Whom a proposal is about: every digest, and the names of those that were named.
+
+        Raises:
+            Conflict: the names are not those of the digests.
+        """
+        rest = {name: value for name, value in args.items() if name != "names"}
+        subjects = self._runtime.service.subjects
+        known = _names(subjects, args.get("names"), about=_object(rest))
+        named = [{**one, "subject": subjects.subject(one["tenant"], one["user"], one["session"])} for one in known]
+        if not {one["subject"] for one in named} <= set(args["subjects"]):
+            msg = "the names are not those of what would be erased"
+            raise Conflict(msg)
+        return {**rest, "named": named, "readable": bool(known) or "names" not in args}
+
     async def look(self, args: Any) -> dict[str, Any]:
         """What would go: how many bodies, of how many runs of leaves.
 
@@ -150,6 +174,16 @@ def _fitting(found: Sequence[tuple[int, bytes]]) -> Sequence[tuple[int, bytes]]:
     return found[: sum(count for _, count in every[:MAX_RUNS])]
 
 
+def _names(subjects: Subjects, text: str | None, *, about: str) -> list[dict[str, str]]:
+    """Who was named; nobody where none was, or the names cannot be read here."""
+    found = None if text is None else opened(subjects, text, about=about)
+    return [] if found is None else [Session.model_validate(one).model_dump() for one in found]
+
+
+def _object(args: Any) -> str:
+    return "sha256:" + hashlib.sha256(json.dumps(args, sort_keys=True).encode()).hexdigest()
+
+
 def add_erasing(made: APIRouter, plane: Plane, area: EraseArea) -> None:
     """Add the route."""
 
@@ -159,8 +193,11 @@ def add_erasing(made: APIRouter, plane: Plane, area: EraseArea) -> None:
         args = area.without_names(wanted)
         # answers are kept for a day: of who was named they only have how many
         told = {"sessions": len(wanted.sessions), "subjects": wanted.subjects}
-        shown = {**args, **told, **await area.look(args)}
-        digest = "sha256:" + hashlib.sha256(json.dumps(args, sort_keys=True).encode()).hexdigest()
-        return await plane.mutate(request, caller, ERASING, Mutation("receipts.erase", digest, shown, args=args))
+        found = await area.look(args)
+        shown = {**args, "sessions": len(wanted.sessions), **found}
+        kept = area.with_names(args, wanted, plane.random(NONCE))
+        mutation = Mutation("receipts.erase", _object(args), shown, args=kept, told={**args, **told, **found})
+        return await plane.mutate(request, caller, ERASING, mutation)
 
     plane.perform("receipts.erase", area.erase)
+    plane.reveal("receipts.erase", area.whom)

@@ -49,6 +49,7 @@ class Mutation:
         work: does it, where one person is enough.
         args: where it takes two: what the performer of the action (`Plane.perform`) gets. JSON, because the second
             person may come to another replica, or after a restart.
+        told: in the answer to whoever proposes it, where `shown` is not to be kept with that for a day.
     """
 
     action: str
@@ -56,6 +57,7 @@ class Mutation:
     shown: Any
     work: Work | None = None
     args: Any = None
+    told: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class Plane:
         self.jobs = Jobs(folder / "jobs", random=random, now=now)
         self.signatures = Signatures(store, now=now)
         self._performers: dict[str, Performer] = {}
+        self._revealers: dict[str, Callable[[Any], Any]] = {}
         self._limits = limits or Limits()
         self._buckets = {
             "address": TokenBuckets(self._limits.address, max_keys=10_000),
@@ -147,12 +150,27 @@ class Plane:
         """Say how proposals of an action are carried out, at whichever replica they are approved."""
         self._performers[action] = performer
 
+    def reveal(self, action: str, revealer: Callable[[Any], Any]) -> None:
+        """Say what of the `args` of an action's proposals whoever may approve one reads, and no list shows."""
+        self._revealers[action] = revealer
+
+    async def look(self, identifier: str, caller: Caller) -> dict[str, Any]:
+        """A proposal as whoever may approve it sees it.
+
+        Raises:
+            NotFound: there is none that the caller may see.
+        """
+        found = await self.approvals.look(identifier, caller)
+        revealer = self._revealers.get(found.action)
+        return {**found.to_json(), "revealed": None if revealer is None else revealer(found.args)}
+
     async def recover(self, *, starting: bool = False) -> int:
         """Record acts whose process ended before their end as `….interrupted`; how many there were.
 
         They are not done again: what was recorded may have been done or not. A store of this process alone has no other
         that could still be working when it starts.
         """
+        await self.store.forget(now=self.now())
         found = await self.store.orphans(now=self.now(), every=starting and not self.store.shared)
         for orphan in found:
             await self.acts.record(f"{orphan.action}.interrupted", orphan.actors, orphan.object)
@@ -339,7 +357,7 @@ class Plane:
             args=mutation.args,
         )
         await self.approvals.put(proposal)
-        return proposal.to_json()
+        return {**proposal.to_json(), **({} if mutation.told is None else {"shown": mutation.told})}
 
 
 async def message_of(request: Request) -> Message:

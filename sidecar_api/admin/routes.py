@@ -17,6 +17,7 @@ from sidecar_api.admin.answers import (
     Checked,
     Config,
     LedgerFigures,
+    Looked,
     Page,
     People,
     Policies,
@@ -219,6 +220,10 @@ def _proposals(made: APIRouter, plane: Plane) -> None:
     @made.get("/approvals", **says("Proposals that the caller could approve", gives=Waiting))
     async def waiting(caller: Annotated[Caller, Depends(Requires(None))]) -> Response:
         return JSONResponse({"approvals": [proposal.to_json() for proposal in await plane.approvals.seen_by(caller)]})
+
+    @made.get("/approvals/{identifier}", **says("A proposal, with what no list shows of it", gives=Looked))
+    async def look(identifier: str, caller: Annotated[Caller, Depends(Requires(None))]) -> Response:
+        return JSONResponse(await plane.look(identifier, caller))
 
     @made.post("/approvals/{identifier}", **says("Approve a proposal", gives=Act))
     async def approve(request: Request, identifier: str, caller: Annotated[Caller, Depends(APPROVING)]) -> Response:

@@ -247,6 +247,11 @@ class AdminStore:
                 *(identifier, until, json.dumps(proposal), json.dumps(args)),
             )
 
+    async def forget(self, *, now: float) -> None:
+        """Free what proposals that have waited too long take."""
+        async with self._driver.transaction() as tx:
+            await tx.run("DELETE FROM tcd_admin_proposal WHERE until <= $1", now)
+
     async def proposals(self, *, now: float) -> list[Any]:
         """What waits, the oldest first, without args; what has waited too long is forgotten."""
         async with self._driver.transaction() as tx:

@@ -8,8 +8,13 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
+from sidecar_api.admin.erasing import Erase
+from sidecar_api.admin.principals import SCOPES
+from tcd.client.admin import OperatorKey
+from tcd.errors import Conflict
 from tcd.ledger import SqliteLedger
 from tcd.ledger.sqlite import FILE
 from tcd.receipts.checkpoint import LogHead, TlogProof
@@ -181,9 +186,80 @@ async def test_whom_an_erasure_is_about_is_not_kept(tmp_path: Path) -> None:
                 ]
             assert (subject in str(kept), len(kept[1])) == (waits, int(waits))
             assert "uniquely" not in str(kept)
+            # the answer that is kept for a day has no digest either, waiting or not
+            assert subject not in str(kept[0])
             if waits:
                 done = await admin.post(f"/approvals/{proposal['id']}", by=admin.bob)
         assert done["result"]["erased"] == 4
+
+
+async def test_the_second_person_sees_whom_an_erasure_is_about_and_nobody_else_does(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with running(tmp_path, log_decisions=False) as admin:
+        carol, dave = OperatorKey.generate("carol"), OperatorKey.generate("dave")
+        secret = next(line for line in admin.said if line.startswith("bootstrap ")).split()[1]
+        keys = [
+            admin.alice.public(SCOPES),
+            admin.bob.public(SCOPES),
+            carol.public([scope for scope in SCOPES if scope != "receipts:erase"]),
+            dave.public(SCOPES, tenant="acme"),
+        ]
+        assert (await admin.call(admin.alice, "POST", "/enrol", {"keys": keys}, bearer=secret)).status_code == 200
+        mine = [await admin.shim.step(**names(user)) for user in ("uniquely-ü", "b")]
+        subjects = [json.loads(one["receipt_body"])["subject"] for one in mine]
+        wanted = {"sessions": [names("uniquely-ü")], "subjects": [subjects[1]]}
+        proposal = await admin.post("/receipts:erase", wanted, status=202)
+        assert proposal["shown"]["subjects"] == [subjects[1]]
+        path = f"/approvals/{proposal['id']}"
+        found = (await admin.call(admin.bob, "GET", path)).json()
+        assert found["revealed"]["named"] == [{**names("uniquely-ü"), "subject": subjects[0]}]
+        assert sorted(found["revealed"]["subjects"]) == sorted(subjects)
+        (listed,) = (await admin.call(admin.bob, "GET", "/approvals")).json()["approvals"]
+        assert listed == {name: value for name, value in found.items() if name != "revealed"}
+        assert sorted(listed["shown"]["subjects"]) == sorted(subjects)
+        # who could not approve it is told what they are told of nothing at all
+        missing = await admin.call(carol, "GET", "/approvals/" + "0" * 32)
+        reader = ["receipts:read"]
+        for other in (
+            await admin.call(carol, "GET", path),
+            await admin.call(dave, "GET", path),
+            await admin.call(admin.bob, "GET", path, scopes=reader),
+        ):
+            assert (other.status_code, other.json()["detail"]) == (404, missing.json()["detail"])
+            assert "uniquely" not in other.text
+        url = (await admin.post("/logins", by=admin.bob))["result"]["url"]
+        async with httpx2.AsyncClient(follow_redirects=True) as browser:
+            code, origin = url.partition("code=")[2], {"origin": admin.server.url, "sec-fetch-site": "same-origin"}
+            await browser.post(f"{admin.server.url}/ui/login", data={"code": code}, headers=origin)
+            page = (await browser.get(f"{admin.server.url}/ui/approvals")).text
+        assert subjects[0] in page
+        assert "uniquely" not in page
+        # neither what it keeps nor what it says anywhere has the name
+        assert b"uniquely" not in contents(tmp_path)
+        assert (await admin.post(path, by=admin.bob))["result"]["erased"] == 4
+        said = "".join(capfd.readouterr()) + (await admin.shim.get("/metrics")).body.decode()
+        assert "admin act" in said
+        assert "uniquely" not in said
+        assert (await admin.call(admin.bob, "GET", path)).status_code == 404
+
+
+async def test_names_that_are_not_those_of_the_erasure_are_not_shown_as_such(tmp_path: Path) -> None:
+    async with running(tmp_path) as admin:
+        await admin.enrol()
+        await steps(admin, "a")
+        area = admin.server.plane._revealers["receipts.erase"].__self__  # type: ignore[attr-defined] # a method
+        wanted = Erase.model_validate({"sessions": [names("a")]})
+        other = area.with_names(area.without_names(wanted), Erase.model_validate({"sessions": [names("b")]}), bytes(12))
+        # whoever can write the store cannot make them, and would be found out
+        with pytest.raises(Conflict, match="not those"):
+            area.whom(other)
+        good = area.with_names(area.without_names(wanted), wanted, bytes(12))
+        assert area.whom(good)["named"][0]["user"] == "a"
+        altered = [{**good, "names": text} for text in ("", "00", good["names"][:-2] + "00", "x")]
+        elsewhere = {**good, "subjects": [*good["subjects"], "sha256:" + "0" * 64]}
+        for args in (*altered, elsewhere):
+            assert (area.whom(args)["named"], area.whom(args)["readable"]) == ([], False)
 
 
 @pytest.mark.parametrize(
