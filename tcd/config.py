@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     admin_enable: bool = Field(default=False, description="the admin plane, docs/admin.md; needs the extra admin")
     admin_host: str = Field("127.0.0.1", description="loopback only, unless clients need a certificate")
     admin_port: int = Field(8081, ge=0, le=65535, description="0 takes a free port")
+    admin_job_memory_mib: int = Field(
+        4096, ge=512, le=1 << 20, description="private memory that a job of the admin plane may take, MiB"
+    )
     admin_names: tuple[str, ...] = Field((), description="further values of Host, with the port: name:8081")
     admin_tls_cert: Path | None = Field(None, description="PEM: certificate chain of the admin plane; it speaks TLS")
     admin_tls_key: Path | None = Field(None, description="PEM: its key")

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -31,6 +32,8 @@ RUNNING: Final = 2
 #: Finished jobs that are kept, and the bytes of all of them; the oldest go first.
 KEPT: Final = 50
 KEPT_BYTES: Final = 2 << 30
+#: Private memory of one job in bytes.
+MEMORY: Final = 4096 << 20
 #: A line of a job's process at most: its progress or its result.
 LINE: Final = 1 << 20
 _RECORD: Final = "job.json"
@@ -39,6 +42,8 @@ _LOG: Final = "process.log"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 #: What a process says of its job.
 _SAID: Final = frozenset({"done", "total", "note", "result", "error"})
+#: The cores are the dataplane's; each thread of BLAS also takes tens of MiB. The environment may say otherwise.
+_ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _TICK: Final = 1.0
 _GRACE: Final = 5.0
 _NONE: Final = "no such job"
@@ -132,9 +137,19 @@ class Jobs:
     """The jobs of one admin plane."""
 
     def __init__(
-        self, folder: Path, *, random: Callable[[int], bytes], now: Callable[[], float] = time.time, kept: int = KEPT
+        self,
+        folder: Path,
+        *,
+        random: Callable[[int], bytes],
+        now: Callable[[], float] = time.time,
+        kept: int = KEPT,
+        memory: int = MEMORY,
     ) -> None:
-        """Keep jobs in `folder`, which is made when it is needed; those of an earlier process are there again."""
+        """Keep jobs in `folder`, which is made when it is needed; those of an earlier process are there again.
+
+        Each may have `memory` bytes of its own.
+        """
+        self._memory = memory
         self._folder = folder
         self._random = random
         self._now = now
@@ -301,9 +316,11 @@ class Jobs:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 limit=LINE,
+                env={**_ONE_THREAD, **os.environ},
             )
         assert process.stdin is not None  # noqa: S101 - for the type checker
-        order = {"entry": kind.entry, "folder": str(folder), "most_bytes": kind.most_bytes, "arguments": arguments}
+        limits = {"most_bytes": kind.most_bytes, "memory": self._memory}
+        order = {"entry": kind.entry, "folder": str(folder), "arguments": arguments, "parent": os.getpid(), **limits}
         # it stays open: the process ends when it closes, so that it does not outlive the shim
         process.stdin.write(json.dumps(order).encode() + b"\n")
         return process

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from sidecar_api.admin.acts import Acts
 from sidecar_api.admin.approvals import WAITS, Approvals, Proposal, gone
 from sidecar_api.admin.bootstrap import Bootstrap
-from sidecar_api.admin.jobs import Jobs
+from sidecar_api.admin.jobs import MEMORY, Jobs
 from sidecar_api.admin.people import FilePeople, People, SharedPeople
 from sidecar_api.admin.principals import EVERY_TENANT, AdminScope
 from sidecar_api.admin.signatures import BadSignature, Message, Signatures
@@ -114,10 +114,11 @@ class Plane:
         limits: Limits | None = None,
         logs: LogWriter | None = None,
         certified: bool = False,
+        job_memory: int = MEMORY,
     ) -> None:
         """Keep what has to be kept in `folder`, which exists and is private.
 
-        Where clients are `certified` every token has to be bound to a certificate.
+        Where clients are `certified` every token has to be bound to a certificate. A job may have `job_memory` bytes.
 
         Raises:
             ConfigError: the principals cannot be read.
@@ -131,7 +132,7 @@ class Plane:
         self.certified = certified
         self.approvals = Approvals(store, now=now)
         self.bootstrap = Bootstrap(folder, now=now)
-        self.jobs = Jobs(folder / "jobs", random=random, now=now)
+        self.jobs = Jobs(folder / "jobs", random=random, now=now, memory=job_memory)
         self.signatures = Signatures(store, now=now)
         self._performers: dict[str, Performer] = {}
         self._revealers: dict[str, Callable[[Any], Any]] = {}

@@ -84,6 +84,7 @@ class AdminServer:
                 limits=limits,
                 logs=runtime.logs,
                 certified=certified,
+                job_memory=settings.admin_job_memory_mib << 20,
             )
             self._sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:

@@ -59,3 +59,14 @@ def die(run: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def chatter(run: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Says too much at once."""
     return {"long": "x" * (2 << 20)}
+
+
+def fill(run: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Takes more and more memory, in pieces or at once."""
+    return {"kept": len([bytearray(arguments["piece"]) for _ in range(arguments["pieces"])])}
+
+
+def numb(run: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Stays in one call of C, so that no other thread of its process gets a turn."""
+    (run.folder / "pid.json").write_text(str(os.getpid()))
+    return {"sum": sum(range(10**14))}

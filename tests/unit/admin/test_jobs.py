@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import stat
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from sidecar_api.admin.principals import AdminScope, Principal
 from sidecar_api.admin.tokens import Caller
 from tcd.client.admin import OperatorKey
 from tcd.errors import Conflict, NotFound, QuotaExceeded
+from tests.conftest import ROOT
 from tests.unit.admin.kit import Admin
 
 HERE = "tests.unit.admin.job_kinds"
@@ -71,6 +73,14 @@ def gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def over(pid: int) -> bool:
+    """Gone, or dead and not yet waited for by whoever inherited it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 async def test_a_job_has_a_process_progress_files_and_a_result(jobs: Jobs, tmp_path: Path) -> None:
@@ -160,6 +170,17 @@ async def test_a_file_cannot_grow_past_the_limit(jobs: Jobs) -> None:
     assert max(job.files.values()) <= 1000
 
 
+@pytest.mark.parametrize(("piece", "pieces"), [(1 << 16, 1 << 14), (1 << 30, 1)])
+async def test_memory_is_bounded_and_the_job_says_so(tmp_path: Path, piece: int, pieces: int) -> None:
+    jobs = jobs_in(tmp_path, memory=512 << 20)
+    job = await ended(await jobs.start(kind("fill"), {"piece": piece, "pieces": pieces}, tenant="*", by="a"))
+    assert (job.state, job.error) == ("failed", "it needs more than 512 MiB of memory (TCD_ADMIN_JOB_MEMORY_MIB)")
+    # what fits is not refused
+    job = await ended(await jobs.start(kind("fill"), {"piece": 1 << 26, "pieces": 1}, tenant="*", by="a"))
+    assert (job.state, job.result) == ("done", {"kept": 1})
+    await jobs.close()
+
+
 async def test_the_newest_are_kept(tmp_path: Path) -> None:
     jobs = jobs_in(tmp_path, kept=2)
     made = [await ended(await jobs.start(kind("write"), {"n": n}, tenant="*", by="a")) for n in range(3)]
@@ -208,6 +229,37 @@ async def test_the_process_does_not_outlive_the_shim(tmp_path: Path) -> None:
     assert job.state == "failed"
     await until(lambda: gone(pid))
     await jobs.close()
+
+
+SHIM = """
+import asyncio, sys, uuid
+from pathlib import Path
+from sidecar_api.admin.jobs import Jobs, Kind
+
+async def main():
+    jobs = Jobs(Path(sys.argv[1]), random=lambda n: uuid.uuid4().bytes[:n])
+    job = await jobs.start(Kind("audit", "tests.unit.admin.job_kinds:numb", "receipts:audit"), {}, tenant="*", by="a")
+    print(job.id, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_not_even_a_process_that_listens_to_nothing_outlives_a_killed_shim(tmp_path: Path) -> None:
+    shim = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SHIM, str(tmp_path), stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    assert shim.stdout is not None
+    try:
+        at = tmp_path / (await shim.stdout.readline()).decode().strip() / "pid.json"
+        await until(lambda: at.is_file() and at.read_text() != "")
+        pid = int(at.read_text())
+        assert not over(pid)
+    finally:
+        shim.kill()
+        await shim.wait()
+    await until(lambda: over(pid))
 
 
 async def test_of_another_tenant_or_without_the_scope_there_is_nothing(jobs: Jobs) -> None:
