@@ -70,8 +70,12 @@ def say(value: object) -> None:
     os.write(1, json.dumps(value).encode() + b"\n")
 
 
-if __name__ == "__main__":
+def start(directory: str, seed: str, *pragmas: str) -> None:
     try:
-        asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
+        asyncio.run(main(Path(directory), int(seed), list(pragmas)))
     except TcdError as error:
         sys.exit(f"{error.code}: {error.detail}")
+
+
+if __name__ == "__main__":
+    start(*sys.argv[1:])

@@ -1,8 +1,7 @@
 """A shim without HTTP that signs checkpoints as fast as it can, for tests that kill it.
 
-`python -m tests.faults.log_decider DATA LOG POLICY`
-Decides for ever on the ledger in DATA and exports its log to LOG; writes one JSON line per receipt that was answered,
-and one per checkpoint that was published, unbuffered.
+Decides for ever on the ledger in `data` and exports its log to `log`; writes one JSON line per receipt that was
+answered, and one per checkpoint that was published, unbuffered.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from pathlib import Path
 
 from sidecar_api.app import Edges, create_app
@@ -54,5 +52,5 @@ async def main(data: Path, log: Path, policy: Path) -> None:
         await asyncio.gather(watch(), *(work(i) for i in range(WORKERS)))
 
 
-if __name__ == "__main__":
-    asyncio.run(main(*map(Path, sys.argv[1:4])))
+def start(*places: str) -> None:
+    asyncio.run(main(*map(Path, places)))

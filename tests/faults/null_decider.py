@@ -1,9 +1,7 @@
 """Benign sessions for ever, through the shim on a SQLite ledger.
 
-`python -m tests.faults.null_decider DIR SEED FIRST [N...]`
-
-Session n has one step and one uniform p-value, the same in every life. First the sessions N, whose answers were not
-heard in the last life; then FIRST and all after it. Says what was answered, after it is durable.
+Session n has one step and one uniform p-value, the same in every life. First the sessions whose answers were not heard
+in the last life are sent `again`; then `first` and all after it. Says what was answered, after it is durable.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import asyncio
 import itertools
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +51,5 @@ async def main(directory: Path, seed: int, numbers: Iterator[int]) -> None:
     await asyncio.gather(*(work() for _ in range(WORKERS)))
 
 
-if __name__ == "__main__":
-    again = iter(map(int, sys.argv[4:]))
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), itertools.chain(again, itertools.count(int(sys.argv[3])))))
+def start(directory: str, seed: str, first: str, *again: str) -> None:
+    asyncio.run(main(Path(directory), int(seed), itertools.chain(map(int, again), itertools.count(int(first)))))

@@ -1,14 +1,12 @@
-"""A shim without HTTP on PostgreSQL, for tests that kill it or its server: `python -m tests.faults.pg_decider SEED`.
+"""A shim without HTTP on PostgreSQL, for tests that kill it or its server.
 
-The URL comes in TCD_TEST_URL. Decides for ever; one JSON line per answer to standard output, after it is durable.
+Decides for ever; one JSON line per answer to standard output, after it is durable.
 While the ledger is away its answers are the failure policy's, and it says so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from typing import Any
 
 import numpy as np
@@ -57,5 +55,5 @@ async def main(url: str, seed: int) -> None:
     await asyncio.gather(*(work(i) for i in range(WORKERS)))
 
 
-if __name__ == "__main__":
-    asyncio.run(main(os.environ["TCD_TEST_URL"], int(sys.argv[1])))
+def start(url: str, seed: str) -> None:
+    asyncio.run(main(url, int(seed)))

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import select
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,37 +20,19 @@ from tcd.ledger.sqlite import FILE
 from tcd.receipts import KeySet, VerifyPolicy, verify_chain
 from tcd.risk_av import Controller
 from tcd.risk_av.events import EpochOpened, Reserved
-from tests.conftest import ROOT
+from tests.faults import decider
+from tests.faults.forked import Forked
+from tests.faults.recording import lines
 from tests.unit.shim.conftest import SEED_HEX, Client, ScriptedScorer, settings_of, synthetic_assets
 
 
 def decide_until_killed(directory: Path, seed: int, *, answers: int, wait: float) -> list[dict[str, Any]]:
     """Answers of a process that is killed `wait` seconds after its `answers`-th one."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.decider", str(directory), str(seed)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if not k.startswith("TCD_")},
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    said = b""
-    until = time.monotonic() + 60
-    while said.count(b"\n") <= answers:
-        assert time.monotonic() < until
-        if select.select([process.stdout], [], [], 1.0)[0]:
-            block = os.read(process.stdout.fileno(), 65536)
-            assert block, process.stderr.read().decode()
-            said += block
+    process = Forked(decider.start, str(directory), str(seed))
+    said = process.lines(answers + 1)
     time.sleep(wait)
-    process.send_signal(signal.SIGKILL)
-    said += process.stdout.read()
-    process.wait()
-    process.stdout.close()
-    process.stderr.close()
-    whole = said[: said.rindex(b"\n")]
-    return [json.loads(line) for line in whole.split(b"\n")]
+    process.kill()
+    return lines(said + process.rest())
 
 
 async def check(directory: Path, said: list[dict[str, Any]]) -> int:

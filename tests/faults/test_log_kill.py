@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -27,7 +21,9 @@ from tcd.receipts.merkle import CompactRange
 from tcd.receipts.tlog_policy import parse_policy
 from tcd.receipts.witnessing import Seen, Witness
 from tcd.witness import WitnessServer, WitnessStore
-from tests.conftest import ROOT
+from tests.faults import log_decider
+from tests.faults.forked import Forked
+from tests.faults.recording import lines
 from tests.unit.shim.conftest import SEED_HEX
 
 ORIGIN = "tcd.localhost"
@@ -36,30 +32,11 @@ KEYS = seed_keys(load({}).settings, bytes.fromhex(SEED_HEX))
 
 def run_until_killed(arguments: list[str], *, checkpoints: int, wait: float) -> list[dict[str, Any]]:
     """What a process said that is killed `wait` seconds after its `checkpoints`-th checkpoint."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.log_decider", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if not k.startswith("TCD_")},
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    said = b""
-    until = time.monotonic() + 120
-    while said.count(b'"size"') < checkpoints:
-        assert time.monotonic() < until
-        if select.select([process.stdout], [], [], 1.0)[0]:
-            block = os.read(process.stdout.fileno(), 65536)
-            assert block, process.stderr.read().decode()
-            said += block
+    process = Forked(log_decider.start, *arguments)
+    said = process.lines(checkpoints, b'"size"')
     time.sleep(wait)
-    process.send_signal(signal.SIGKILL)
-    said += process.stdout.read()
-    process.wait()
-    process.stdout.close()
-    process.stderr.close()
-    return [json.loads(line) for line in said[: said.rindex(b"\n")].split(b"\n")]
+    process.kill()
+    return lines(said + process.rest())
 
 
 async def check(data: Path, log: Path, said: list[dict[str, Any]], policy: VerifyPolicy, seen: Seen | None) -> Seen:

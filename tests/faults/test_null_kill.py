@@ -6,11 +6,7 @@ forget: half of the lives start from the copy that the life before started from.
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,8 @@ from tcd.bench.controller.rate import Rate, clopper_pearson
 from tcd.bench.controller.shim import LENGTH
 from tcd.ledger import SqliteLedger
 from tcd.risk_av import Reserved, Settled
-from tests.conftest import ROOT
+from tests.faults import null_decider
+from tests.faults.forked import Forked
 from tests.faults.recording import lines
 
 ALPHA = 0.05
@@ -30,18 +27,10 @@ ALPHA = 0.05
 
 def live(directory: Path, seed: int, first: int, again: list[int], *, answers: int) -> list[Any]:
     """What a life said that was killed after so many answers."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.null_decider", str(directory), str(seed), str(first), *map(str, again)],
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if not k.startswith("TCD_")},
-    )
-    assert process.stdout is not None
-    said = b"".join(process.stdout.readline() for _ in range(answers + 1))
-    process.send_signal(signal.SIGKILL)
-    said += process.stdout.read()
-    process.wait()
-    process.stdout.close()
+    process = Forked(null_decider.start, str(directory), str(seed), str(first), *map(str, again))
+    said = process.lines(answers + 1)
+    process.kill()
+    said += process.rest()
     found = lines(said)
     assert len(found) > answers, "it ended by itself"
     return found[1:]

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,12 +16,10 @@ pytest.importorskip("asyncpg", reason="postgres: pip install 'tcd[postgres]'")
 
 from tcd.receipts import KeySet, VerifyPolicy, verify_chain
 from tcd.risk_av.events import Drawn
-from tests.conftest import ROOT
+from tests.faults import pg_decider
+from tests.faults.forked import STUCK, Forked
 from tests.faults.shims import Shim, all_events, check_log, start_shim
 from tests.postgres import PostgresServer, server
-
-#: Seconds after which a process that says nothing counts as stuck: far above what a busy machine needs.
-_STUCK = 120.0
 
 
 @pytest.fixture
@@ -43,48 +36,33 @@ class Decider:
     def __init__(self, url: str, seed: int) -> None:
         self.answered: list[dict[str, Any]] = []
         self.refused: list[dict[str, Any]] = []
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.pg_decider", str(seed)],
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            cwd=ROOT,
-            env={**{k: v for k, v in os.environ.items() if not k.startswith("TCD_")}, "TCD_TEST_URL": url},
-        )
+        self._process = Forked(pg_decider.start, url, str(seed))
+        self.errors = self._process.errors
         # a full pipe would stop it
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
         for line in self._process.stdout:
             # the last one may be cut
             if line.endswith(b"\n"):
                 said = json.loads(line)
                 (self.answered if "receipt" in said else self.refused if "refused" in said else []).append(said)
 
-    def errors(self) -> str:
-        self._errors.seek(0)
-        return self._errors.read().decode()[-4000:]
-
     def until(self, what: str, count: int) -> None:
         """Wait until there are `count` more of what was `answered` or `refused`."""
         found = getattr(self, what)
-        wanted, until = len(found) + count, time.monotonic() + _STUCK
+        wanted, until = len(found) + count, time.monotonic() + STUCK
         while len(found) < wanted:
-            assert self._process.poll() is None, self.errors()
+            assert self._process.running, self.errors()
             assert time.monotonic() < until, f"no more is {what}: {self.errors()}"
             time.sleep(0.005)
 
     def kill(self) -> None:
-        if self._process.poll() is not None:
-            return
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-        self._reader.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._errors.close()
+        if self._process.running:
+            self._process.kill()
+            self._reader.join()
+            self._process.rest()
 
 
 async def check(url: str, deciders: list[Decider]) -> None:

@@ -23,7 +23,8 @@ import pytest
 from tcd.ledger import SqliteLedger
 from tcd.risk_av.events import Event
 from tests.conftest import ROOT
-from tests.faults import recording
+from tests.faults import decider, recording
+from tests.faults.forked import Forked
 from tests.faults.test_kill import check
 
 
@@ -161,23 +162,15 @@ async def ext4_cuts(folder: Path, count: int, *, seed: int) -> int:
 
 def decide_until_cut(disk: Ext4, seed: int, *, answers: int) -> list[Any]:
     """What a process said whose power went after so many answers."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.decider", str(disk.mount / "data"), str(seed), "wal_autocheckpoint=60"],
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if not k.startswith("TCD_")},
-    )
-    assert process.stdout is not None
-    said = b"".join(process.stdout.readline() for _ in range(answers + 1))
+    process = Forked(decider.start, str(disk.mount / "data"), str(seed), "wal_autocheckpoint=60")
+    said = process.lines(answers + 1)
     # stopped first: else an fsync that the shutdown interrupts may be taken for one that succeeded
-    process.send_signal(signal.SIGSTOP)
+    os.kill(process.pid, signal.SIGSTOP)
     while Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
         time.sleep(0.001)
     disk.cut()
     process.kill()
-    said += process.stdout.read()
-    process.wait()
-    process.stdout.close()
+    said += process.rest()
     disk.stop()
     disk.start()
     return recording.lines(said)
