@@ -46,12 +46,12 @@ def settled(settings: Settings, name: str, value: Any) -> Any:
 
 
 def allowed_value(settings: Settings, name: str, value: Any) -> bool:
-    """Whether a setting may have a value at all."""
+    """Whether a setting may have a value at all; none that a patch sets is infinite, which no JSON has."""
     try:
-        settled(settings, name, value)
+        found = settled(settings, name, value)
     except ValueError:
         return False
-    return True
+    return not isinstance(found, float) or math.isfinite(found)
 
 
 def events_of(values: Iterable[Any]) -> list[Event]:

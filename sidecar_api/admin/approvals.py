@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ from tcd.errors import Conflict, Forbidden, NotFound
 #: Seconds that a proposal waits.
 WAITS: Final = 900.0
 _NONE: Final = "no such proposal"
+_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,9 @@ class Approvals:
         Raises:
             NotFound: there is none.
         """
-        one = await self._store.proposal(identifier, now=self._now())
+        # what is no id is nothing's; a database would refuse some of it
+        known = _ID.fullmatch(identifier) is not None
+        one = await self._store.proposal(identifier, now=self._now()) if known else None
         found = None if one is None else Proposal(**one[0], args=one[1])
         if found is None or not _visible(found, caller):
             raise NotFound(_NONE)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sidecar_api.admin.answers import Act
-from sidecar_api.admin.bodies import parsed
+from sidecar_api.admin.bodies import Name, parsed
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.job_routes import start_job
 from sidecar_api.admin.jobs import Kind
@@ -37,9 +37,7 @@ class AuditOrder(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    tenant: Annotated[
-        str | None, Field(min_length=1, max_length=128, description="only this tenant's records; left out: all")
-    ] = None
+    tenant: Annotated[Name | None, Field(description="only this tenant's records; left out: all")] = None
     checkpoints: Annotated[
         list[_Note], Field(max_length=16, description="signed checkpoints from elsewhere: witnesses, earlier audits")
     ] = []

@@ -13,6 +13,8 @@ from tcd.errors import ValidationFailed
 #: A name as the shim takes it: no control characters, which no record can hold.
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=TEXT_PATTERN)]
 Label = Annotated[str, Field(max_length=128, pattern=TEXT_PATTERN)]
+#: Why, for the log: what a record can hold.
+Reason = Annotated[str, Field(min_length=1, max_length=128, pattern=TEXT_PATTERN)]
 _Body = TypeVar("_Body", bound=BaseModel)
 #: Of models of bodies: frozen, nothing unknown, a bool is no number.
 STRICT: Final = ConfigDict(frozen=True, extra="forbid", strict=True)

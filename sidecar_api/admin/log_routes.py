@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from sidecar_api.admin.bodies import ASKED, STRICT, asked, parsed
+from sidecar_api.admin.bodies import ASKED, STRICT, Reason, asked, parsed
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
@@ -53,7 +53,7 @@ class Repair(BaseModel):
     model_config = STRICT
 
     chain: Annotated[str, Field(pattern=_CHAIN)]
-    reason: Annotated[str, Field(min_length=1, max_length=128)]
+    reason: Reason
 
 
 class Proof(TypedDict):

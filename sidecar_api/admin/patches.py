@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from sidecar_api.admin.bodies import STRICT, parsed
+from sidecar_api.admin.bodies import STRICT, Reason, parsed
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
@@ -52,7 +52,7 @@ class Why(BaseModel):
 
     model_config = STRICT
 
-    reason: Annotated[str, Field(min_length=1, max_length=128)] = "operator"
+    reason: Reason = "operator"
 
 
 class PatchList(TypedDict):

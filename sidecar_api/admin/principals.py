@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sidecar_api.schemas import TEXT_PATTERN
 from tcd.errors import ConfigError, ValidationFailed
 from tcd.files import write_whole
 
@@ -57,7 +58,7 @@ class Rights(BaseModel):
 
     principal: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")]
     scopes: Annotated[tuple[AdminScope, ...], Field(min_length=1, max_length=len(SCOPES), strict=False)]
-    tenant: Annotated[str, Field(min_length=1, max_length=128)] = EVERY_TENANT
+    tenant: Annotated[str, Field(min_length=1, max_length=128, pattern=TEXT_PATTERN)] = EVERY_TENANT
 
 
 class Key(BaseModel):

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from sidecar_api.admin.bodies import ASKED, STRICT, Label, asked, parsed
+from sidecar_api.admin.bodies import ASKED, STRICT, Label, Reason, asked, parsed
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
@@ -55,7 +55,7 @@ class Glass(BaseModel):
     model_config = STRICT
 
     digest: Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{8,64}$")]
-    reason: Annotated[str, Field(min_length=1, max_length=128)]
+    reason: Reason
 
 
 class Pending(TypedDict):
@@ -120,13 +120,21 @@ class SettingsArea:
             "policies_change": bundle is not None and now != then,
         }
 
-    def reload(self, grant: Grant | None = None) -> dict[str, Any]:
+    def reload(self, grant: Grant | None = None, *, of: str = "") -> dict[str, Any]:
         """Read the files again and use them.
+
+        Args:
+            grant: for what loosens.
+            of: digest of the settings that they have to have; empty: any.
 
         Raises:
             Forbidden: they loosen, and there is no grant.
+            Conflict: they are other ones by now, or cannot be used.
         """
         new, bundle = self._read()
+        if of not in {"", new.config_hash}:
+            msg = "the files were changed meanwhile: look at /config/pending again"
+            raise Conflict(msg)
         try:
             made = Reloader(self._runtime).apply(new, grant, source="admin plane", policies=bundle)
             Reloader(self._runtime).keys(source="admin plane")
@@ -134,11 +142,17 @@ class SettingsArea:
             raise Conflict(error.detail) from None
         return {"config_hash": new.config_hash, "changes": [shown(change) for change in made]}
 
+    def now(self) -> list[str]:
+        """Digests of the settings and of the policies in force."""
+        policies = self._runtime.policies
+        return [self._runtime.settings.config_hash, "" if policies is None else policies.digest]
+
     def break_glass(self, args: Any, actors: str) -> dict[str, Any]:
         """Use the files although they loosen, when they are still what two people saw."""
         pending = self.pending()
-        if args["digest"] not in {pending["config_hash"], pending["policies"]}:
-            msg = "the files were changed meanwhile: look at /config/pending again"
+        # what loosens was shown beside what was in force then
+        if args["digest"] not in {pending["config_hash"], pending["policies"]} or args.get("now") != self.now():
+            msg = "the files, or what is in force, were changed meanwhile: look at /config/pending again"
             raise Conflict(msg)
         reason = f"{args['reason']} ({actors})"
         return self.reload(Grant(args["digest"], int(time.time()) + _GRANT_S, reason))
@@ -168,7 +182,8 @@ def add_settings(made: APIRouter, plane: Plane, area: SettingsArea) -> None:
         digest = area.pending()["config_hash"]
 
         async def work(_: str) -> Any:
-            return area.reload()
+            # what is recorded is what is done
+            return area.reload(of=digest)
 
         return await plane.mutate(request, caller, RELOADING, Mutation("config.put", _digest(digest), None, work))
 
@@ -179,6 +194,7 @@ def add_settings(made: APIRouter, plane: Plane, area: SettingsArea) -> None:
         if args["digest"] not in {pending["config_hash"], pending["policies"]} or not pending["loosens"]:
             msg = "not the digest of what /config/pending shows, or nothing of it loosens"
             raise Conflict(msg)
+        args["now"] = area.now()
         shown = {**pending, "reason": args["reason"]}
         mutation = Mutation("config.glass", _digest(args["digest"]), shown, args=args)
         return await plane.mutate(request, caller, BREAKING, mutation)

@@ -18,7 +18,7 @@ from sidecar_api.admin.bodies import ASKED, STRICT, Label, Name, asked, parsed
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
-from sidecar_api.snapshot import MAX_SESSIONS, Key, Snapshot
+from sidecar_api.snapshot import MAX_SESSIONS, Key, Snapshot, check
 from sidecar_api.state import StateService
 from tcd.errors import ValidationFailed
 
@@ -65,8 +65,10 @@ def add_states(made: APIRouter, plane: Plane, area: StateService) -> None:
             msg = "no snapshot of GET /state"
             raise ValidationFailed(msg, pointer="/detector") from None
 
+        # before anything is recorded: what is no digest of the rest is none that a record can have
+        check(snapshot)
+
         async def work(_: str) -> Any:
             return {"sessions": area.load(snapshot.key, snapshot)}
 
-        digest = snapshot.digest if snapshot.digest.startswith("sha256:") else "sha256:" + "0" * 64
-        return await plane.mutate(request, caller, LOADING, Mutation("state.put", digest, None, work))
+        return await plane.mutate(request, caller, LOADING, Mutation("state.put", snapshot.digest, None, work))

@@ -17,11 +17,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from sidecar_api.admin.bodies import ASKED, STRICT, asked, parsed
+from sidecar_api.admin.bodies import ASKED, STRICT, Name, asked, parsed
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.tokens import Caller
 from sidecar_api.http.runtime import Runtime
+from sidecar_api.schemas import TEXT_PATTERN
 from sidecar_api.trusting import TrustFeed
 from tcd.errors import Conflict, NotFound, Unavailable
 from tcd.trust import Node
@@ -29,7 +30,7 @@ from tcd.trust import Node
 READING: Final = Requires("policy:read", everywhere=True)
 LOWERING: Final = Requires("trust:write", mutates=True, everywhere=True)
 RAISING: Final = Requires("trust:write", mutates=True, pair=True, everywhere=True)
-_Text = Annotated[str, Field(min_length=3, max_length=160)]
+_Text = Annotated[str, Field(min_length=3, max_length=160, pattern=TEXT_PATTERN)]
 
 
 def _node(text: str) -> str:
@@ -62,7 +63,7 @@ class Evidence(BaseModel):
     model_config = STRICT
 
     node: _Text
-    evidence: Annotated[str, Field(min_length=1, max_length=128)]
+    evidence: Name
 
     _parses = field_validator("node")(_node)
 

@@ -157,6 +157,9 @@ async def test_sessions_move_to_another_shim_and_what_was_altered_does_not(tmp_p
         altered["detector"]["sessions"][0]["steps"] = 10**6
         await two.post("/state:load", altered, status=422)
         await two.post("/state:load", {"detector": {"v": "x"}}, status=422)
+        for digest in ("sha256:\x01", "sha256:" + "z" * 64, page["detector"]["digest"].upper(), "sha256:"):
+            await two.post("/state:load", {"detector": {**page["detector"], "digest": digest}}, status=422)
+        assert [action for action, _ in await two.acts() if action.startswith("state")] == []
         for part in (page, rest):
             await two.post("/state:load", part)
         again = await two.get(f"/state{key}&limit=100")
@@ -470,6 +473,17 @@ async def test_files_are_read_again_and_what_loosens_takes_two(tmp_path: Path) -
         glass = {"digest": pending["config_hash"], "reason": "incident 7"}
         proposal = await admin.post("/config:break-glass", glass, status=202)
         assert proposal["shown"]["loosens"] == ["entropy_floor"]
+        # something else came in force after the first had seen it: it would loosen more than was shown
+        write(entropy_floor=0.9)
+        await admin.post("/config:reload")
+        write(entropy_floor=0.25)
+        refused = await admin.post(f"/approvals/{proposal['id']}", by=admin.bob, status=409)
+        assert "what is in force" in refused["detail"]
+        write(entropy_floor=0.75)
+        assert (await admin.get("/config/pending"))["loosens"] == ["entropy_floor"]
+        await admin.two("/config:break-glass", {**glass, "digest": (await admin.get("/config/pending"))["config_hash"]})
+        write(entropy_floor=0.25)
+        proposal = await admin.post("/config:break-glass", glass, status=202)
         # the file was changed after the first had seen it
         write(entropy_floor=0.1)
         await admin.post(f"/approvals/{proposal['id']}", by=admin.bob, status=409)
@@ -478,10 +492,53 @@ async def test_files_are_read_again_and_what_loosens_takes_two(tmp_path: Path) -
         await admin.two("/config:break-glass", glass)
         assert admin.runtime.settings.entropy_floor == 0.25
         acts = [action for action, _ in await admin.acts()]
-        assert acts.count("config.break_glass") == 1
+        assert acts.count("config.break_glass") == 2
         assert "config.reload" in acts
         # nothing is left to do
         await admin.post("/config:break-glass", glass, status=409)
+
+
+async def test_a_reload_does_what_was_recorded_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(tmp_path, entropy_floor=0.5) as admin:
+        await admin.enrol()
+        now = admin.runtime.settings
+
+        def settings(floor: float) -> Any:
+            return type(now)(**{**{n: getattr(now, n) for n in type(now).model_fields}, "entropy_floor": floor})
+
+        admin.runtime.reread = lambda: (settings(0.75), None)
+        record = admin.server.plane.acts.record
+
+        async def slowly(action: str, actor: str, digest: str) -> str:
+            # the file is changed while the act is recorded
+            admin.runtime.reread = lambda: (settings(0.9), None)
+            return await record(action, actor, digest)
+
+        monkeypatch.setattr(admin.server.plane.acts, "record", slowly)
+        await admin.post("/config:reload", status=409)
+        assert admin.runtime.settings.entropy_floor == 0.5
+        await admin.post("/config:reload")
+        assert admin.runtime.settings.entropy_floor == 0.9
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/ledger:repair", {"chain": "sha256:" + "0" * 64, "reason": "a\x01"}),
+        ("/config:break-glass", {"digest": "0" * 64, "reason": "\x00"}),
+        ("/trust:distrust", {"node": "model:\x1b[2J", "evidence": "x"}),
+        ("/trust:distrust", {"node": "model:x", "evidence": "\n"}),
+        ("/patches/p:rollback", {"reason": "a\nb"}),
+        ("/audits", {"tenant": "a\x00"}),
+    ],
+)
+async def test_what_no_record_can_hold_is_refused_before_it_is_proposed(tmp_path: Path, path: str, body: Any) -> None:
+    async with running(tmp_path, folder=tmp_path, trust_enable=True) as admin:
+        await admin.enrol()
+        await admin.post(path, body, status=422)
+        for identifier in ("%00", "%ED%A0%80", "A" * 32, "x" * 5000):
+            await admin.post(f"/approvals/{identifier}", status=404)
+            await admin.get(f"/approvals/{identifier}", 404)
 
 
 async def test_which_policy_applies_to_whom(tmp_path: Path) -> None:
