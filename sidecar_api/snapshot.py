@@ -28,6 +28,9 @@ from tcd.risk_av import hex64, unhex64
 VERSION: Final = "tcd.state/1"
 MAX_SESSIONS: Final = 512
 MAX_BYTES: Final = 96 << 20
+_encode: Final = msgspec.json.Encoder().encode
+#: Not in any string: there its quotes are escaped.
+_NO_SESSIONS: Final = b'"sessions":[]'
 _HEX: Final = r"^(?!.*\n)[0-9a-f]{16}$"
 F32 = NDArray[np.float32]
 # not hot: the decoder itself may look for control characters here
@@ -149,18 +152,26 @@ def dump_session(session: Session) -> SessionState:
     )
 
 
-def dump(key: Key, sessions: list[Session], *, manifest: str, assets: tuple[int, int, int], more: bool) -> Snapshot:
-    """A snapshot of `sessions`, none of them in flight."""
+def snapshot_of(
+    key: Key, sessions: list[SessionState], *, manifest: str, assets: tuple[int, int, int], more: bool
+) -> Snapshot:
+    """A snapshot of sessions; a hundred of them take a while: in a thread."""
     bare = Snapshot(
         v=VERSION,
         key=key,
         manifest=manifest,
         assets=[str(asset) for asset in assets],
-        sessions=[dump_session(session) for session in sessions],
+        sessions=sessions,
         digest="",
         more=more,
     )
     return msgspec.structs.replace(bare, digest=digest_of(bare))
+
+
+def written(snapshot: Snapshot) -> bytes:
+    """A snapshot as JSON, session by session, so that other threads get their turns in between."""
+    before, after = _encode(msgspec.structs.replace(snapshot, sessions=[])).split(_NO_SESSIONS)
+    return b"".join((before, b'"sessions":[', b",".join(map(_encode, snapshot.sessions)), b"]", after))
 
 
 def check(snapshot: Snapshot) -> None:

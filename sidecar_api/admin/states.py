@@ -12,7 +12,7 @@ import msgspec
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from sidecar_api.admin.bodies import ASKED, STRICT, Label, Name, asked, parsed
 from sidecar_api.admin.describe import says
@@ -54,7 +54,8 @@ def add_states(made: APIRouter, plane: Plane, area: StateService) -> None:
     async def state(request: Request, _: Annotated[Caller, Depends(READING)]) -> Response:
         q = asked(request, StateQuery)
         key = Key(model_id=q.model_id, gpu_id=q.gpu_id, task=q.task, lang=q.lang)
-        return JSONResponse({"detector": msgspec.to_builtins(area.get(key, first=q.first, limit=q.limit))})
+        state = await area.get_json(key, first=q.first, limit=q.limit)
+        return Response(b'{"detector":' + state + b"}", media_type="application/json")
 
     @made.post("/state:load", **says("Load sessions that another shim gave", takes=StateBody))
     async def load(request: Request, caller: Annotated[Caller, Depends(LOADING)]) -> Response:
@@ -69,6 +70,6 @@ def add_states(made: APIRouter, plane: Plane, area: StateService) -> None:
         check(snapshot)
 
         async def work(_: str) -> Any:
-            return {"sessions": area.load(snapshot.key, snapshot)}
+            return {"sessions": await area.load(snapshot.key, snapshot)}
 
         return await plane.mutate(request, caller, LOADING, Mutation("state.put", snapshot.digest, None, work))

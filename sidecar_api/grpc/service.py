@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -28,7 +29,6 @@ from tcd.v1 import tcd_pb2 as pb
 
 _LOG: Final = logging.getLogger(__name__)
 _state: Final = msgspec.json.Decoder(StateIn, strict=True)
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class TcdServicer(CallerMethods):
@@ -110,9 +110,9 @@ class TcdServicer(CallerMethods):
 
         async def work(context: RequestContext, message: Any) -> Message:
             runtime.tokens.require(context.text(b"authorization"), "state:read")
-            snapshot = runtime.state.get(convert({**KEY_DEFAULTS, **translate.members(message)}, Key))
+            state = await runtime.state.get_json(convert({**KEY_DEFAULTS, **translate.members(message)}, Key))
             runtime.exporter.request(surface=self.surface, outcome="ok")
-            return pb.GetStateResponse(detector_json=_encode(snapshot))
+            return pb.GetStateResponse(detector_json=state)
 
         return await self._unary(raw, call, pb.GetStateRequest, MAX_DIAGNOSE, work)
 
@@ -125,8 +125,8 @@ class TcdServicer(CallerMethods):
             named = translate.members(message)
             detector = bytes(translate.raw_json(named.pop("detector_json", b"")))
             key = convert({**KEY_DEFAULTS, **named}, Key)
-            value = decode_strict(b'{"detector":' + detector + b"}", _state)
-            sessions = runtime.state.load(key, value.detector)
+            value = await asyncio.to_thread(decode_strict, b'{"detector":' + detector + b"}", _state)
+            sessions = await runtime.state.load(key, value.detector)
             runtime.exporter.request(surface=self.surface, outcome="ok")
             return pb.LoadStateResponse(ok=True, sessions=sessions, digest=value.detector.digest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from sidecar_api.decode import check_content_type
 from sidecar_api.http import log
 from sidecar_api.http.body import check_length, read_body
-from sidecar_api.http.cold_schemas import Live, Loaded, Ready, StateIn, StateOut
+from sidecar_api.http.cold_schemas import Live, Loaded, Ready, StateIn
 from sidecar_api.http.openapi import document
 from sidecar_api.http.runtime import Runtime
 from sidecar_api.rewrite_schemas import NonceResponse
@@ -82,7 +83,8 @@ def _states(routes: APIRouter, runtime: Runtime) -> None:
     @routes.get("/state/get")
     async def state_get(request: Request) -> Response:
         runtime.tokens.require(request.headers.get("authorization"), "state:read")
-        return _json(StateOut(detector=runtime.state.get(_key(request))))
+        state = await runtime.state.get_json(_key(request))
+        return Response(b'{"detector":' + state + b"}", media_type="application/json")
 
     @routes.post("/state/load")
     async def state_load(request: Request) -> Response:
@@ -92,9 +94,9 @@ def _states(routes: APIRouter, runtime: Runtime) -> None:
         sent = dict(request.scope["headers"])
         check_content_type(sent.get(b"content-type"), sent.get(b"content-encoding"))
         body = await read_body(request.receive, MAX_BYTES, timeout=runtime.settings.body_timeout_s)
-        value = decode_strict(body, _state)
+        value = await asyncio.to_thread(decode_strict, body, _state)
         key = Key(model_id=value.model_id, gpu_id=value.gpu_id, task=value.task, lang=value.lang)
-        loaded = runtime.state.load(key, value.detector)
+        loaded = await runtime.state.load(key, value.detector)
         return _json(Loaded(ok=True, sessions=loaded, digest=value.detector.digest))
 
 

@@ -15,6 +15,7 @@ from tcd.ledger.port import (
     Batch,
     Checkpoint,
     EventPage,
+    Extent,
     Idempotent,
     LedgerStats,
     Limits,
@@ -288,6 +289,10 @@ class MemoryLedger:
         self._check_open()
         found = {chain: self._heads[self._members[chain][0]] for chain in chains if chain in self._members}
         return {chain: r for chain, r in found.items() if r.kept is not None and r.kept.seq == 0}
+
+    async def extent(self) -> Extent:
+        """See `Ledger.extent`."""
+        return Extent(self._size, self._size - len(self._heads))
 
     async def stats(self) -> LedgerStats:
         """See `Ledger.stats`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from tcd.errors import Conflict, Unavailable
 from tcd.receipts.chain import ChainState
@@ -151,6 +151,13 @@ class Appended:
     events: int
     indices: tuple[int, ...]
     known: int = 0
+
+
+class Extent(NamedTuple):
+    """Receipts that were ever appended, and how many of the oldest nothing is kept of."""
+
+    receipts: int
+    heads_evicted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,8 +422,12 @@ class Ledger(Protocol):
         """
         ...
 
+    async def extent(self) -> Extent:
+        """How far the ledger reaches; costs nothing that grows with it."""
+        ...
+
     async def stats(self) -> LedgerStats:
-        """Sizes and evictions."""
+        """Sizes and evictions. What is there is counted, which takes long where there is much; nothing waits for it."""
         ...
 
     async def close(self) -> None:

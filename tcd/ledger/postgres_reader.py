@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from tcd.errors import Unavailable
-from tcd.ledger.port import Checkpoint, EventPage, Idempotent, LedgerStats, SavedState, StoredReceipt
+from tcd.ledger.port import Checkpoint, EventPage, Extent, Idempotent, LedgerStats, SavedState, StoredReceipt
 from tcd.ledger.postgres_append import (
     RECEIPT,
     STATE,
@@ -162,6 +162,11 @@ class Reader:
         """See `Ledger.first_records`."""
         async with self._read() as connection:
             return await first_records(connection, chains)
+
+    async def extent(self) -> Extent:
+        """See `Ledger.extent`."""
+        async with self._read() as connection:
+            return Extent(await connection.fetchval("SELECT size FROM tcd_head"))
 
     async def stats(self) -> LedgerStats:
         """See `Ledger.stats`; counts whole tables, for operators rather than for a hot path."""

@@ -114,11 +114,11 @@ class ReceiptIndex:
             if size and not await self._is_at(size - 1, last):
                 size = 0
                 await self._run(self._clear)
-            stats = await self._ledger.stats()
-            size = max(size, stats.heads_evicted)
-            if stats.receipts - size > _BULK:
+            receipts, evicted = await self._ledger.extent()
+            size = max(size, evicted)
+            if receipts - size > _BULK:
                 await self._run(self._unsorted)
-            while size < stats.receipts and (page := await self._ledger.records(first=size, limit=_BATCH)):
+            while size < receipts and (page := await self._ledger.records(first=size, limit=_BATCH)):
                 await self._run(self._insert, page)
                 size += len(page)
             await self._run(self._sorted)
@@ -141,9 +141,9 @@ class ReceiptIndex:
         await self._run(self._scrub)
 
     async def _is_at(self, position: int, head: bytes) -> bool:
-        stats = await self._ledger.stats()
-        if position < stats.heads_evicted:
-            return position < stats.receipts
+        receipts, evicted = await self._ledger.extent()
+        if position < evicted:
+            return position < receipts
         return list(await self._ledger.heads(first=position, limit=1)) == [head]
 
     async def search(

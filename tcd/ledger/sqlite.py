@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -14,11 +15,13 @@ from tcd.ledger.port import (
     Batch,
     Checkpoint,
     EventPage,
+    Extent,
     Idempotent,
     LedgerStats,
     SavedState,
     StoredReceipt,
 )
+from tcd.ledger.sqlite_reader import STRETCH
 from tcd.ledger.sqlite_store import Store
 from tcd.receipts.chain import ChainState
 
@@ -147,9 +150,18 @@ class SqliteLedger:
         """See `Ledger.first_records`."""
         return await self._run(lambda: self._store.first_records(chains))
 
+    async def extent(self) -> Extent:
+        """See `Ledger.extent`."""
+        return await self._run(self._store.extent)
+
     async def stats(self) -> LedgerStats:
-        """See `Ledger.stats`."""
-        return await self._run(self._store.stats)
+        """See `Ledger.stats`; counted stretch by stretch, so that commits come in between."""
+        receipts = (await self.extent()).receipts
+        bodies = 0
+        for first in range(0, receipts, STRETCH):
+            end = min(first + STRETCH, receipts)
+            bodies += await self._run(partial(self._store.bodies, first, end))
+        return await self._run(lambda: self._store.stats(bodies, receipts))
 
     async def close(self) -> None:
         """See `Ledger.close`; waits for what is being written."""

@@ -7,7 +7,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -451,7 +450,7 @@ class Pages:
             here="health",
             checks=self._sources.checks(),
             health=figures_,
-            stats=asdict(figures_["stats"]),
+            stats=figures_["stats"],
             indexed=size,
             took=(time.perf_counter() - began) * 1000,
         )

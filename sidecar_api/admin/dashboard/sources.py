@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from sidecar_api.admin.budgets import BudgetQuery, Budgets
@@ -27,6 +27,8 @@ from tcd.receipts.verify_chain import MAX_RECORDS
 #: Records of a chain that are verified together with a receipt: it and those before it.
 CHAIN_CHECKED: Final = 64
 _AT_ONCE: Final = 2
+#: Seconds that a page waits for what has to be counted.
+_COUNTING_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,11 @@ class Sources:
     async def health(self) -> dict[str, Any]:
         """Figures of the process, the ledger and the log."""
         runtime, log = self._runtime, self._runtime.log
-        stats = await self.ledger.stats()
+        try:
+            stats = asdict(await asyncio.wait_for(self.ledger.stats(), _COUNTING_S))
+        except asyncio.TimeoutError:
+            # what would be counted is a long read: a page does not wait for it
+            stats = (await self.ledger.extent())._asdict()
         newest = None if log is None else log.checkpointer.newest
         return {
             "version": __version__,

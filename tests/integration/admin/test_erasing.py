@@ -17,11 +17,13 @@ from tcd.client.admin import OperatorKey
 from tcd.errors import Conflict
 from tcd.ledger import SqliteLedger
 from tcd.ledger.sqlite import FILE
+from tcd.receipts import verify_chain
 from tcd.receipts.checkpoint import LogHead, TlogProof
 from tcd.receipts.erasure import heads_digest, runs_of
 from tcd.receipts.merkle import check_inclusion, leaf_hash
 from tcd.receipts.note import parse_note
 from tests.integration.admin.kit import Running, running
+from tests.unit.shim.test_loop_lag import Beats, turning
 
 
 async def proof(admin: Running, head: str) -> TlogProof:
@@ -333,6 +335,40 @@ async def test_lost_records_are_found_and_admitted_in_signed_gaps_by_two(tmp_pat
         (shown,) = (await admin.get("/ledger/gaps"))["gaps"]
         assert (shown["from"], shown["to"], shown["chain"]) == (2, 3, chain)
         await admin.post("/ledger:repair", {"chain": chain, "reason": "x"}, status=409)
+
+
+async def test_a_chain_is_verified_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats = Beats()
+    monkeypatch.setattr("sidecar_api.admin.log_routes.verify_chain", turning(beats, verify_chain))
+    async with running(tmp_path) as admin:
+        await admin.enrol()
+        chain = json.loads((await steps(admin, "x"))[0]["receipt_body"])["chain"]["id"]
+        async with beats.running():
+            told = await admin.get(f"/ledger/chain?chain={chain}")
+    assert (told["checked"], told["report"]["code"]) == (4, "ok")
+
+
+async def test_lost_numbers_cost_what_is_there_not_what_is_said_to_be(tmp_path: Path) -> None:
+    """A chain that its state says is long, of which little is left."""
+    ledger = SqliteLedger(tmp_path / "data")
+    async with running(tmp_path, ledger=ledger) as admin:
+        await admin.enrol()
+        chain = json.loads((await steps(admin, "x", 6))[0]["receipt_body"])["chain"]["id"]
+        store, key = ledger._store, bytes.fromhex(chain[7:])
+
+        def lose() -> None:
+            store._connection.executescript("DROP TRIGGER receipt_no_DELETE")
+            store._connection.execute("DELETE FROM receipt WHERE chain = ? AND seq IN (0, 3, 4)", (key,))
+            store._connection.execute("UPDATE chain SET seq = ? WHERE id = ?", (1 << 50, key))
+            store._chains.clear()
+
+        await ledger._run(lose)
+        for session in list(admin.runtime.service.sessions):
+            session.chain = None
+        lost = [[0, 0], [3, 4], [7, (1 << 50) - 1]]
+        assert (await admin.get(f"/ledger/chain?chain={chain}"))["missing"] == lost
+        proposal = await admin.post("/ledger:repair", {"chain": chain, "reason": "x"}, status=202)
+        assert proposal["shown"]["missing"] == lost
 
 
 async def test_a_body_that_went_without_a_record_is_unexplained(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcd.errors import Unavailable
-from tcd.ledger.port import LedgerStats
+from tcd.ledger.port import Extent
 from tcd.ledger.search import FILTERS, Found, ReceiptIndex, query
 
 DIGEST = "sha256:" + "0" * 64
@@ -54,8 +54,8 @@ class Ledger:
     def head(self, index: int) -> bytes:
         return hashlib.sha256(f"{self.name}{index}".encode() + self.bodies[index]).digest()
 
-    async def stats(self) -> LedgerStats:
-        return LedgerStats(receipts=len(self.bodies), heads_evicted=self.evicted)
+    async def extent(self) -> Extent:
+        return Extent(len(self.bodies), self.evicted)
 
     async def heads(self, *, first: int = 0, limit: int = 1) -> list[bytes]:
         return [self.head(i) for i in range(first, min(first + limit, len(self.bodies)))]

@@ -193,6 +193,22 @@ async def test_a_file_of_before_erasures_had_a_table_learns_who_erased_what(tmp_
     await again.close()
 
 
+async def test_who_counts_does_not_hold_up_who_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tcd.ledger.sqlite.STRETCH", 1)
+    ledger = SqliteLedger(tmp_path)
+    made = records("a", 60)
+    await ledger.append(Batch(tuple(made[:50])), now_us=0)
+    counting = asyncio.ensure_future(ledger.stats())
+    for at in range(50, 60, 5):
+        await ledger.append(Batch(tuple(made[at : at + 5])), now_us=0)
+        assert not counting.done()
+    found = await counting
+    assert found.receipts == found.bodies >= 50
+    assert found.bodies_erased == 0
+    assert await ledger.extent() == ((await ledger.stats()).receipts, 0) == (60, 0)
+    await ledger.close()
+
+
 async def test_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
     foreign, newer, broken = (tmp_path / name for name in ("foreign", "newer", "broken"))
     for directory in (foreign, newer, broken):

@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+from sidecar_api import snapshot
 from sidecar_api.app import Edges
+from sidecar_api.snapshot import Key, Snapshot
+from sidecar_api.state import SLICE
 from tcd.ledger import SqliteLedger
 from tcd.ledger.sqlite_store import Store
 from tcd.triton.batcher import _SLICE, MicroBatcher
@@ -83,20 +87,24 @@ class Rows:
     async def close(self) -> None: ...
 
 
+def turning(beats: Beats, work: Callable[..., Any]) -> Callable[..., Any]:
+    """`work`, which takes so long that the loop turns meanwhile; where it cannot, the test fails."""
+
+    def waits(*args: Any, **kwargs: Any) -> Any:
+        for _ in range(3):
+            beats.changed.clear()
+            assert beats.changed.wait(PATIENCE), f"the loop stands still in {work.__name__}"
+        return work(*args, **kwargs)
+
+    return waits
+
+
 async def test_a_slow_ledger_does_not_block_the_loop(
     make_client: Any, kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beats = Beats()
-    slow = Store.append
-
-    def append(self: Store, *args: Any) -> Any:
-        # the disk answers only after the loop has turned again
-        for _ in range(3):
-            beats.changed.clear()
-            assert beats.changed.wait(PATIENCE), "the loop stands still while the ledger writes"
-        return slow(self, *args)
-
-    monkeypatch.setattr(Store, "append", append)
+    # the disk answers only after the loop has turned again
+    monkeypatch.setattr(Store, "append", turning(beats, Store.append))
     ledger = SqliteLedger(tmp_path)
     client = make_client(kit.ScriptedScorer(0.9), edges=Edges(ledger=ledger))
     try:
@@ -128,6 +136,34 @@ async def test_a_large_batch_is_answered_in_slices(make_client: Any, kit: Any, *
     per_turn = np.bincount(concluded)
     assert per_turn.max() <= 2 * _SLICE, "a whole batch is settled before the loop turns"
     assert np.count_nonzero(per_turn) >= rows // (2 * _SLICE)
+
+
+async def test_moving_many_sessions_does_not_block_the_loop(
+    make_client: Any, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats = Beats()
+    client, other = (make_client(kit.ScriptedScorer(0.5)) for _ in range(2))
+    sessions = 4 * SLICE + 1
+    for number in range(sessions):
+        await client.step(session=f"s{number}", trace_vector=[float(number)] * 8)
+    for name in ("snapshot_of", "written", "check", "read_session"):
+        monkeypatch.setattr(f"sidecar_api.state.{name}", turning(beats, getattr(snapshot, name)))
+    copied: list[int] = []
+    dump = snapshot.dump_session
+
+    def counted(session: Any) -> Any:
+        copied.append(beats.count)
+        return dump(session)
+
+    monkeypatch.setattr("sidecar_api.state.dump_session", counted)
+    key = Key(model_id="model0", gpu_id="gpu0", task="chat", lang="en")
+    async with beats.running():
+        found = msgspec.json.decode(await client.app.runtime.state.get_json(key), type=Snapshot)
+        assert await other.app.runtime.state.load(key, found) == sessions == len(found.sessions)
+        pages = [await one.app.runtime.state.get(key, first=3, limit=2) for one in (client, other)]
+    assert np.bincount(copied).max() <= SLICE
+    assert pages[0] == pages[1]
+    assert (len(pages[0].sessions), pages[0].more) == (2, True)
 
 
 async def test_an_excess_is_refused_before_its_body_is_read(make_client: Any, kit: Any) -> None:
