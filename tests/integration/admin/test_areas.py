@@ -8,7 +8,6 @@ import os
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tcd.cli.admin import app
 from tcd.config import load
 from tcd.errors import Unavailable
 from tcd.keystore import KeyStore
+from tcd.ledger.port import Extent
 from tcd.receipts import verify_single
 from tcd.reload import RELOADABLE
 from tests.integration.admin.kit import Running, running
@@ -103,18 +103,17 @@ async def test_a_stolen_key_is_not_trusted_for_leaves_to_come(tmp_path: Path, mo
     async with running(tmp_path, keys_dir=tmp_path / "keys", attest_sk_hex=None, subject_key_hex="77" * 32) as admin:
         await admin.enrol()
         path = f"/keys/{kid(await admin.shim.step(session='a'))}:compromise"
-        size = (await admin.runtime.ledger.stats()).receipts
+        size = (await admin.runtime.ledger.extent()).receipts
         refused = await admin.post(path, {"size": size + 1000}, status=422)
         assert refused["pointer"] == "/size"
         # the act looks again, whatever was proposed
         proposal = await admin.post(path, {"size": size}, status=202)
-        stats = admin.runtime.ledger.stats
 
-        async def fewer() -> Any:
-            return replace(await stats(), receipts=size - 1)
+        async def fewer() -> Extent:
+            return Extent(size - 1)
 
         with monkeypatch.context() as context:
-            context.setattr(admin.runtime.ledger, "stats", fewer)
+            context.setattr(admin.runtime.ledger, "extent", fewer)
             await admin.post(f"/approvals/{proposal['id']}", by=admin.bob, status=422)
         assert all("compromised_after_size" not in key for key in (await admin.get("/keys"))["keys"])
         await admin.two(path, {"size": size})
