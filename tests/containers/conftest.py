@@ -1,4 +1,4 @@
-"""Images of this checkout, built once a run; `make containers` brings the tools."""
+"""Images of this checkout, built once a run and reported; `make containers` brings the tools."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.containers.engine import PLACE, Engine, missing
+from tests.containers.report import complete, figures, page, write
 
 CONSTRAINTS = ROOT / "constraints.txt"
 
@@ -29,19 +31,20 @@ class Images:
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     if missing():
         pytest.skip(f"container: `make containers` installs {', '.join(missing())}")
     made = Engine()
     made.store.mkdir(parents=True, exist_ok=True)
     yield made
     made.podman("rm", "-f", "-a", check=False)
-    (PLACE / "times.txt").write_text(
-        "".join(
-            f"{name}\t{seconds:.0f} s\t{made.size(name) / 1e6:.0f} MB\n" for name, seconds in sorted(made.times.items())
-        )
-    )
-    sys.stdout.write(f"\n{(PLACE / 'times.txt').read_text()}")
+    report = figures(made, tests=request.session.testscollected, failed=request.session.testsfailed)
+    places = [PLACE / "report"]
+    if os.environ.get("TCD_CONTAINERS_REPORT") and complete(report):
+        places.append(Path(os.environ["TCD_CONTAINERS_REPORT"]))
+    for place in places:
+        write(report, place)
+    sys.stdout.write(f"\n{page(report)}")
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ class Engine:
 
     store: Path = PLACE / "store"
     times: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def wheels(self) -> Path:

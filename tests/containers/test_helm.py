@@ -1,28 +1,17 @@
-"""The chart: lint, what it renders held against the schemas of Kubernetes, and its pod run by podman."""
+"""The chart: lint, and what it renders held against the schemas of Kubernetes; test_pods.py runs its pods."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import re
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT
-from tests.containers.calls import call, ready, receipt_of, until
-from tests.containers.conftest import Images
-from tests.containers.engine import HELM, Engine
+from tests.containers.chart import CHART, helm, render
 
 pytestmark = pytest.mark.containers
-CHART = ROOT / "docker" / "helm" / "tcd"
 EVERYTHING = (
     *("serviceMonitor.enabled=true", "prometheusRule.enabled=true", "shim.autoscaling.enabled=true"),
     *("triton.autoscaling.enabled=true", "shim.settings.ALPHA=0.02", "networkPolicy.ledger.cidr=192.0.2.7/32"),
@@ -30,22 +19,6 @@ EVERYTHING = (
     "admin.operators[0].apiGroup=rbac.authorization.k8s.io",
 )
 APART = ("admin.enabled=true", "admin.namespace=tcd-ops", "admin.createNamespace=true")
-
-
-def helm(*args: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
-    if not HELM.exists():
-        pytest.skip("container: `make containers` brings helm")
-    return subprocess.run([str(HELM), *args], capture_output=True, check=check)
-
-
-def render(mode: str, *settings: str) -> list[dict[str, Any]]:
-    values = [
-        part
-        for setting in (f"mode={mode}", *settings)
-        for part in ("--set-string" if "ALPHA" in setting else "--set", setting)
-    ]
-    text = helm("template", "rel", str(CHART), *values).stdout.decode()
-    return [document for document in yaml.safe_load_all(text) if document]
 
 
 @pytest.mark.parametrize("mode", ["gateway", "sidecar"])
@@ -151,72 +124,3 @@ def test_in_the_mode_sidecar_the_admin_plane_has_no_namespace_of_its_own() -> No
     done = helm("template", "rel", str(CHART), "--set", ",".join(("mode=sidecar", *APART)), check=False)
     assert done.returncode != 0
     assert "admin.namespace" in done.stderr.decode()
-
-
-@pytest.fixture(scope="module")
-def pod(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """The pod of the sidecar mode, as Kubernetes would make it."""
-    engine = images.engine
-    settings = [f"image.{part}.{key}" for part in ("shim", "triton") for key in ("repository", "tag")]
-    names = [value for image in (images.shim, images.triton) for value in image.rsplit(":", 1)]
-    images_of = (f"{key}={value}" for key, value in zip(settings, names, strict=True))
-    documents = render("sidecar", "admin.enabled=true", *images_of)
-    stateful = next(d for d in documents if d["kind"] == "StatefulSet")
-    made = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "rel-0", "labels": stateful["spec"]["template"]["metadata"]["labels"]},
-        "spec": stateful["spec"]["template"]["spec"],
-    }
-    # an emptyDir is everybody's in Kubernetes and root's in podman, which brings a /dev/shm of its own
-    for part in (*made["spec"]["containers"], {"volumeMounts": made["spec"]["volumes"]}):
-        part["volumeMounts"][:] = [volume for volume in part["volumeMounts"] if volume["name"] != "shm"]
-    made["spec"]["volumes"].append({"name": "ledger", "persistentVolumeClaim": {"claimName": "rel-ledger"}})
-    path = tmp_path_factory.mktemp("kube") / "pod.yaml"
-    path.write_text(yaml.safe_dump(made))
-    # what podman makes of a Secret: its data
-    secret = {"attestSkHex": base64.b64encode(os.urandom(32).hex().encode()).decode()}
-    path.with_suffix(".json").write_text(json.dumps(secret))
-    engine.podman("secret", "rm", "tcd", check=False)
-    engine.podman("secret", "create", "tcd", str(path.with_suffix(".json")))
-    engine.podman("network", "rm", "-f", "tcd-kube", check=False)
-    engine.podman("network", "create", "tcd-kube")
-    engine.podman("play", "kube", "--network", "tcd-kube", str(path))
-    yield engine
-    engine.podman("play", "kube", "--down", str(path), check=False)
-    engine.podman("volume", "rm", "-f", "rel-ledger", check=False)
-    engine.podman("network", "rm", "-f", "tcd-kube", check=False)
-
-
-def address(pod: Engine) -> str:
-    network = pod.inspect(pod.inspect("rel-0")["InfraContainerID"])["NetworkSettings"]["Networks"]["tcd-kube"]
-    found: str = network["IPAddress"]
-    return found
-
-
-def test_the_pod_of_the_chart_answers(pod: Engine) -> None:
-    url = f"http://{address(pod)}:8080"
-    until(
-        lambda: ready(f"{url}/readyz"),
-        lambda: json.dumps([pod.logs(f"rel-0-{part}") for part in ("shim", "triton")]),
-    )
-    answer = call(f"{url}/diagnose", {"session": "k", "step_id": 0, "trace_vector": [-0.5]})
-    assert answer["cause"] != "degraded"
-    assert call(f"{url}/verify", receipt_of(answer))["ok"]
-
-
-def test_an_operator_enrols_on_the_loopback_of_the_pod(pod: Engine) -> None:
-    until(lambda: ready(f"http://{address(pod)}:8080/readyz"), lambda: pod.logs("rel-0-shim"))
-    said = re.search(r"bootstrap (tcd-bootstrap-\S+)", pod.podman("logs", "rel-0-shim"))
-    assert said is not None
-    # what a forwarded port arrives at; from the network there is nothing
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection((address(pod), 8081), 10)
-    script = (
-        "cd /tmp && tcd admin keygen alice --out a.key >&2 && tcd admin keygen bob --out b.key >&2"
-        ' && tcd admin enrol a.key b.key --bootstrap "$1" >&2 && tcd admin call GET /whoami --key a.key'
-    )
-    assert json.loads(pod.podman("exec", "rel-0-shim", "sh", "-c", script, "sh", said[1]))["principal"] == "alice"
-    # the volume keeps it
-    files = pod.podman("exec", "rel-0-shim", "sh", "-c", "find /var/lib/tcd/admin -type f -perm 600 | wc -l")
-    assert int(files) > 0

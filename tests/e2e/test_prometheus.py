@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -101,6 +102,13 @@ async def traffic(stack: Stack, number: int) -> None:
     await connection.close()
 
 
+def legends() -> Iterator[tuple[str, set[str]]]:
+    """Queries of the dashboard's panels, and the labels that their legends name."""
+    for panel in json.loads(dashboard.PATH.read_text())["panels"]:
+        for target in panel.get("targets", ()):
+            yield target["expr"], set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+
+
 def triton_pid(stack: Stack) -> int:
     command = ["pgrep", "-P", str(stack.process.pid), "tritonserver"]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
@@ -132,6 +140,10 @@ async def test_every_query_has_data_and_an_alert_fires(tmp_path: Path, receiver:
                 return [q for q in dashboard.queries() if not any(r["value"][1] != "NaN" for r in server.query(q))]
 
             await poll(empty, lambda number: traffic(stack, number))
+            for query, labels in legends():
+                # a query that counts what never happened says 0 of nothing in particular
+                found = [row["metric"] for row in server.query(query) if row["metric"] or "vector(0)" not in query]
+                assert all(labels <= metric.keys() for metric in found), (query, labels, found)
             for expression in expressions():
                 server.query(expression)
 
