@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from sidecar_api.admin.candidates import FIT_FILE, USED_FILE
 from sidecar_api.admin.job_process import Run
 from sidecar_api.signal_log import parts
 from tcd.calibration import canary
@@ -35,9 +36,6 @@ _VALUES: Final = 60_000_000
 _BINS: Final = 10
 #: Candidates that are kept, the newest ones, beside what is in force and on trial.
 _CANDIDATES: Final = 20
-#: Beside a candidate's assets: what its fit said, and digests of the names of the sessions that it used.
-FIT_FILE: Final = "fit.json"
-USED_FILE: Final = "used.json"
 
 
 def fit(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -18,7 +19,7 @@ from typing_extensions import TypedDict
 
 from sidecar_api.admin.answers import Act
 from sidecar_api.admin.bodies import parsed
-from sidecar_api.admin.calibration_jobs import FIT_FILE, USED_FILE
+from sidecar_api.admin.candidates import FIT_FILE, USED_FILE
 from sidecar_api.admin.describe import says
 from sidecar_api.admin.job_routes import start_job
 from sidecar_api.admin.jobs import Kind
@@ -46,6 +47,13 @@ _Excluded = Annotated[
     list[_Session],
     Field(max_length=10_000, description="sessions of the log that are known to be faulty from elsewhere"),
 ]
+
+
+def _needed() -> None:
+    """Refuse at once what a job could not do: the admin plane itself runs without the extra."""
+    if find_spec("scipy") is None:
+        msg = "a fit needs the extra calibrate; remedy: pip install 'tcd[calibrate]'"
+        raise Conflict(msg)
 
 
 class Fit(BaseModel):
@@ -184,7 +192,12 @@ class Calibrations:
         return place
 
     def fit_order(self, asked: Fit) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Arguments of a fit, and those that are not shown."""
+        """Arguments of a fit, and those that are not shown.
+
+        Raises:
+            Conflict: there is no log, or nothing to fit with.
+        """
+        _needed()
         options = asked.model_dump()
         place = self._runtime.settings.assets or default_asset_dir()
         private = {"log": str(self.log()), "candidates": str(self._candidates), "live": str(place)}
@@ -194,8 +207,10 @@ class Calibrations:
         """Arguments of an evaluation, and those that are not shown.
 
         Raises:
-            NotFound, Conflict, AssetError: there is no such candidate, no log, or what is in force cannot be read.
+            NotFound, Conflict, AssetError: there is no such candidate, no log, nothing to evaluate with, or what is in
+                force cannot be read.
         """
+        _needed()
         if asked.calibration is None:
             place = self._runtime.settings.assets or default_asset_dir()
             digest, _ = canary.served(place)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import lzma
 import os
 import re
 import shutil
@@ -15,6 +17,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.e2e.stack import serving
+from tests.upgrade.make import STORES
+from tests.upgrade.old import FOREVER, SEED
 
 pytestmark = pytest.mark.triton
 HOWTO = ROOT / "docs" / "howto"
@@ -40,9 +44,9 @@ def check(shown: str, printed: str) -> None:
     assert re.search(rf"(?m)^{pattern}$", printed), f"shown:\n{shown}\nprinted:\n{printed}"
 
 
-def run(page: str, place: Path, *, shim: str = "", triton: str = "", **env: str) -> None:
-    """All commands of a page in one shell, in an empty directory."""
-    blocks = commands(page)
+def run(page: str, place: Path, *, shim: str = "", triton: str = "", part: slice = slice(None), **env: str) -> None:
+    """All commands of a page, or a part of its blocks, in one shell and directory."""
+    blocks = commands(page)[part]
     assert blocks
     script = f"\necho '{_MARK}'\n".join(text for text, _ in blocks)
     script = script.replace("http://127.0.0.1:8080", shim).replace("http://127.0.0.1:8000", triton)
@@ -79,6 +83,23 @@ def test_verify(tmp_path: Path) -> None:
     shutil.copy(ROOT / "docs" / "verifier" / "verify.mjs", work)
     with serving(tmp_path, env={"TCD_LOG_DIR": str(log), "TCD_LOG_INTERVAL_S": "0.2"}) as stack:
         run("verify.md", work, shim=stack.shim, LOG_DIR=str(log))
+
+
+def test_upgrade(tmp_path: Path) -> None:
+    """Of the oldest store that is kept, which its server left when it was killed."""
+    kept, data, work = STORES / "sqlite-1", tmp_path / "data", tmp_path / "work"
+    data.mkdir()
+    work.mkdir()
+    (data / "ledger.sqlite").write_bytes(lzma.decompress((kept / "store.sqlite.xz").read_bytes()))
+    answered = json.loads(lzma.decompress((kept / "answers.json.xz").read_bytes()))["answered"][0]
+    (work / "request.json").write_text(json.dumps(answered["request"]))
+    (work / "answer.json").write_text(answered["answer"])
+    settings = {"TCD_ATTEST_SK_HEX": SEED, "TCD_IDEMPOTENCY_TTL_S": FOREVER, "TCD_ALPHA": "0.9"}
+    at = {"DATA_DIR": str(data)}
+    run("upgrade.md", work, part=slice(2), **at, **settings)
+    assert (tmp_path / "data.before" / "ledger.sqlite").is_file()
+    with serving(tmp_path, "--data-dir", str(data), env=settings) as stack:
+        run("upgrade.md", work, part=slice(2, None), shim=stack.shim, **at)
 
 
 def test_a_calibrated_server_makes_the_claim(tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ import asyncio
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sidecar_api.admin.calibration_jobs import FIT_FILE, USED_FILE, _mark, _prune, _read
+from sidecar_api.admin.calibration_jobs import _mark, _prune, _read
+from sidecar_api.admin.candidates import FIT_FILE, USED_FILE
 from sidecar_api.admin.replays import CANDIDATES
 from tcd.calibration import canary
 from tcd.calibration.promote import promote, rollback
@@ -304,3 +307,16 @@ async def test_a_session_to_be_excluded_has_to_be_there(admin: Admin) -> None:
             break
         await asyncio.sleep(0.05)
     assert job["error"] == "no session 'nobody' to be excluded"
+
+
+async def test_without_the_extra_a_fit_is_refused(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar_api.admin.calibrations.find_spec", lambda _: None)
+    for path in ("/calibrations:fit", "/calibrations:evaluate"):
+        refused = await admin.call("POST", path, admin.alice, {})
+        assert refused.status_code == 409
+        assert "tcd[calibrate]" in refused.text
+
+
+def test_the_plane_is_there_without_the_extra() -> None:
+    blocked = "import sys; sys.modules.update(dict.fromkeys(('scipy', 'sklearn', 'pyarrow', 'torch')))"
+    subprocess.run([sys.executable, "-c", f"{blocked}; import sidecar_api.admin.app"], check=True, timeout=300)
