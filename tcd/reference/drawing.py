@@ -14,10 +14,11 @@ _STYLE: Final = """
   .box { fill: #f5f7fa; stroke: #7b8794; } .ours { fill: #e0f2f1; stroke: #00796b; }
   .zone { fill: none; stroke: #9aa5b1; stroke-dasharray: 5 4; }
   .arrow { fill: none; stroke: #52606d; stroke-width: 1.4; } .head { fill: #52606d; } .page { fill: #ffffff; }
+  .over { stroke: #ffffff; stroke-width: 4; paint-order: stroke; }
   @media (prefers-color-scheme: dark) {
     text { fill: #e4e7eb; } .small { fill: #cbd2d9; } .box { fill: #323f4b; stroke: #9aa5b1; }
     .ours { fill: #134e4a; stroke: #4db6ac; } .zone { stroke: #7b8794; }
-    .arrow { stroke: #cbd2d9; } .head { fill: #cbd2d9; } .page { fill: #1f2933; }
+    .arrow { stroke: #cbd2d9; } .head { fill: #cbd2d9; } .page { fill: #1f2933; } .over { stroke: #1f2933; }
   }
 """
 _LINE: Final = 17
@@ -69,7 +70,8 @@ class Drawing:
         if words:
             (a, b), (c, d) = points[:2]
             x, y = at or ((a + c) / 2, (b + d) / 2 - 6)
-            self.text(x, y, words, anchor=anchor)
+            # a line that they cross stays behind them
+            self.text(x, y, words, kind="small over", anchor=anchor)
 
     def svg(self) -> str:
         """The whole file."""

@@ -30,9 +30,9 @@ def architecture() -> str:
     d.box(690, 225, 150, 84, "witnesses", "cosign one history")
     d.box(20, 225, 150, 84, "operator", "admin plane, metrics,", "alerts, dashboard")
     d.box(445, 365, 395, 50, "auditor", "verifies receipts and the log offline, with pinned keys")
-    d.arrow((170, 85), (245, 85), words="signals", at=(207, 78))
-    d.arrow((245, 125), (170, 125), words="decision,", at=(207, 142))
-    d.text(207, 157, "receipt")
+    d.arrow((170, 85), (245, 85), words="signals", at=(197, 78))
+    d.arrow((245, 125), (170, 125), words="decision,", at=(197, 142))
+    d.text(197, 157, "receipt")
     d.arrow((410, 85), (445, 85))
     d.arrow((445, 125), (410, 125))
     d.arrow((327, 154), (327, 225))
@@ -41,10 +41,11 @@ def architecture() -> str:
     d.arrow((690, 92), (605, 92), words="read", at=(650, 86))
     d.arrow((605, 258), (690, 258))
     d.arrow((690, 282), (605, 282))
-    d.arrow((170, 267), (245, 267))
+    # to the shim and its admin plane
+    d.arrow((170, 267), (225, 267))
     d.arrow((525, 309), (525, 365))
     d.arrow((95, 144), (95, 180), (525, 180), (525, 154))
-    d.text(103, 175, "or directly: KServe v2", anchor="start")
+    d.text(100, 195, "or directly: KServe v2", anchor="start")
     return d.svg()
 
 
