@@ -87,7 +87,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
         for step in range(3):
             body = {"tenant": "acme", "session": "s", "step_id": step, "trace_vector": [-0.5]}
             answer = client.post("/diagnose", json=body).raise_for_status().json()
-        proof = client.get(f"/v1/log/proof/{answer['receipt']}?wait=60").raise_for_status().json()
+        proof = client.get(f"/v1/log/proof/{answer['receipt']}?wait=30").raise_for_status().text
         (place / "answer.json").write_text(json.dumps({**answer, "proof": proof}))
         (place / "keyset.json").write_text(client.get("/v1/log/keys").raise_for_status().text)
     return made
@@ -123,9 +123,9 @@ def test_a_ledger_in_postgresql(page: str, tmp_path: Path, postgres: PostgresSer
     subprocess.run([*psql, postgres.url(name)], input=dump, check=True, capture_output=True)
     about = json.loads(lzma.decompress((kept / "answers.json.xz").read_bytes()))
     (tmp_path / "keyset.json").write_text(json.dumps(about["keys"]))
-    query = "SELECT note FROM tcd_checkpoint ORDER BY size LIMIT 1"
-    note = subprocess.run([*psql, "-At", postgres.url(name), "-c", query], check=True, capture_output=True).stdout
-    (tmp_path / "from-a-witness.txt").write_bytes(note)
+    query = "SELECT encode(note, 'hex') FROM tcd_checkpoint ORDER BY size LIMIT 1"
+    asked = subprocess.run([*psql, "-At", postgres.url(name), "-c", query], check=True, capture_output=True, text=True)
+    (tmp_path / "from-a-witness.txt").write_bytes(bytes.fromhex(asked.stdout.strip()))
     for script in blocks(page, "postgres"):
         text = script.replace("postgresql://…", postgres.url(name)).replace(ORIGIN, "tcd.localhost")
         run(text.replace("acme", "t0"), tmp_path)
@@ -147,7 +147,7 @@ def test_a_witness_of_the_log(tmp_path: Path) -> None:
         }
         with serving(tmp_path, env=settings) as stack, httpx2.Client(base_url=stack.shim, timeout=120) as client:
             answer = client.post("/diagnose", json={"session": "s", "trace_vector": [-0.5]}).raise_for_status().json()
-            client.get(f"/v1/log/proof/{answer['receipt']}?wait=60").raise_for_status()
+            client.get(f"/v1/log/proof/{answer['receipt']}?wait=30").raise_for_status()
             assert "\u2014 witness.example/w1 " in client.get("/v1/log/checkpoint").raise_for_status().text
     finally:
         os.kill(int((tmp_path / "witness.pid").read_text()), signal.SIGTERM)
