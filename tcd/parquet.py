@@ -24,6 +24,7 @@ VERSION: Final = "tcd.parquet/1"
 GROUP: Final = 32_768
 _MONITORS: Final = (*COMPONENTS, "multivariate")
 _ZERO: Final = "0" * 16
+_EMPTY: Final[dict[str, Any]] = {}
 _TEXT: Final = pa.dictionary(pa.int32(), pa.string())
 _LOG2: Final = math.log10(2.0)
 #: Member of a body (by its path) of each column: text, integers, booleans, reals.
@@ -171,7 +172,7 @@ def _pages(store: Store, wanted: Wanted, progress: Callable[[int, int], None]) -
 
 
 def _batch(rows: Sequence[Row], columns: pa.Schema, *, bodies: bool) -> pa.RecordBatch:
-    values = [_merged(row) for row in rows]
+    values = _Bodies([_merged(row) for row in rows])
     arrays = [
         pa.array([row.idx for row in rows], pa.int64()),
         pa.array([row.head.hex() for row in rows]),
@@ -184,14 +185,14 @@ def _batch(rows: Sequence[Row], columns: pa.Schema, *, bodies: bool) -> pa.Recor
         pa.array([row.body is None for row in rows]),
     ]
     for name, path in _TEXTS.items():
-        found = pa.array(_at(values, path), pa.string())
+        found = pa.array(values.at(path), pa.string())
         arrays.append(found if name in _UNIQUE else found.dictionary_encode())
-    arrays += [pa.array(_at(values, path), pa.int64()) for path in _NUMBERS.values()]
-    arrays += [pa.array(_at(values, path), pa.bool_()) for path in _FLAGS.values()]
-    arrays += [_reals(_at(values, path)) for path in _REALS.values()]
-    arrays += [_millionths(_at(values, ("route", name))) for name in ("temperature_e6", "top_p_e6")]
-    arrays.append(_log10(_at(values, ("eproc", "e")), _at(values, ("eproc", "e_exp2"))))
-    arrays.append(pa.array(_at(values, ("decision", "tags")), pa.list_(pa.string())))
+    arrays += [pa.array(values.at(path), pa.int64()) for path in _NUMBERS.values()]
+    arrays += [pa.array(values.at(path), pa.bool_()) for path in _FLAGS.values()]
+    arrays += [_reals(values.at(path)) for path in _REALS.values()]
+    arrays += [_millionths(values.at(("route", name))) for name in ("temperature_e6", "top_p_e6")]
+    arrays.append(_log10(values.at(("eproc", "e")), values.at(("eproc", "e_exp2"))))
+    arrays.append(pa.array(values.at(("decision", "tags")), pa.list_(pa.string())))
     if bodies:
         arrays.append(pa.array([None if row.body is None else row.body.decode() for row in rows], pa.string()))
     return pa.RecordBatch.from_arrays(arrays, schema=columns)
@@ -208,12 +209,22 @@ def _merged(row: Row) -> dict[str, Any]:
     return value
 
 
-def _at(values: Sequence[dict[str, Any]], path: Sequence[str]) -> list[Any]:
-    """A member of each body, None where it has none."""
-    found: list[Any] = list(values)
-    for name in path:
-        found = [value.get(name) if value is not None else None for value in found]
-    return found
+class _Bodies:
+    """Bodies of a page, by member: the members of an object are looked up in it, not again from the top."""
+
+    def __init__(self, values: list[dict[str, Any]]) -> None:
+        self._inside: dict[tuple[str, ...], list[dict[str, Any]]] = {(): values}
+
+    def at(self, path: tuple[str, ...]) -> list[Any]:
+        """A member of each body, None where it has none."""
+        name = path[-1]
+        return [value.get(name) for value in self._objects(path[:-1])]
+
+    def _objects(self, path: tuple[str, ...]) -> list[dict[str, Any]]:
+        found = self._inside.get(path)
+        if found is None:
+            found = self._inside[path] = [value or _EMPTY for value in self.at(path)]
+        return found
 
 
 def _floats(values: Sequence[str | None]) -> tuple[Any, Any]:

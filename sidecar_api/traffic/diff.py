@@ -10,7 +10,7 @@ from sidecar_api.traffic.lines import Line
 from sidecar_api.traffic.outcome import Outcome, different, moved
 
 #: Generations remembered as under way; one that comes again after so many others counts as another one.
-_LIVE: Final = 65_536
+_LIVE: Final = 16_384
 _EXAMPLES: Final = 20
 _FIRST: Final = 100
 

@@ -33,6 +33,9 @@ Config = Annotated[
 ]
 Assets = Annotated[Path | None, typer.Option("--assets", help="Published calibrations: p-values are recomputed.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for report.json and report.html.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, max=64, help="Processes beside this one that check rows and signatures.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")]
 
 
@@ -106,7 +109,7 @@ def _order(
     return made
 
 
-def _made(order: Order, memory: Memory, out: Path | None) -> Audit:
+def _made(order: Order, memory: Memory, out: Path | None, workers: int) -> Audit:
     """The audit, and its report where one is wanted."""
     from tcd.ledger.auditing.order import make, write
 
@@ -117,7 +120,7 @@ def _made(order: Order, memory: Memory, out: Path | None) -> Audit:
         if shown:
             print(f"\r{done} of {total}, {note}        ", end="", file=sys.stderr, flush=True)
 
-    result = make(order, seen=() if seen is None else (seen,), progress=progress)
+    result = make(order, seen=() if seen is None else (seen,), workers=workers, progress=progress)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write(result, out)
@@ -137,6 +140,7 @@ def store(
     config: Config = None,
     assets: Assets = None,
     out: Out = None,
+    workers: Workers = 0,
     live: Annotated[
         bool, typer.Option("--live", help="A shim may use it meanwhile: audit it up to where it is.")
     ] = False,
@@ -159,7 +163,7 @@ def store(
             keyset, origin=origin, witnesses=witnesses, notes=checkpoint, tenant=tenant, policies=policies,
             config=config, assets=assets,
         )  # fmt: skip
-        return _made({**order, "sqlite": str(path), "live": live}, memory, out)
+        return _made({**order, "sqlite": str(path), "live": live}, memory, out, workers)
 
     _report(work, state, as_json=as_json)
 
@@ -176,6 +180,7 @@ def postgresql(
     config: Config = None,
     assets: Assets = None,
     out: Out = None,
+    workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
     """Audit the PostgreSQL ledger that TCD_LEDGER names, also while shims write it."""
@@ -190,7 +195,7 @@ def postgresql(
             keyset, origin=origin, witnesses=witnesses, notes=checkpoint, tenant=tenant, policies=policies,
             config=config, assets=assets,
         )  # fmt: skip
-        return _made({**order, "postgresql": os.environ.get("TCD_LEDGER", "")}, memory, out)
+        return _made({**order, "postgresql": os.environ.get("TCD_LEDGER", "")}, memory, out, workers)
 
     _report(work, state, as_json=as_json)
 

@@ -138,12 +138,18 @@ def growth(
 def audit(
     most: int = typer.Option(1_000_000, help="Receipts at most; 10^6 take 4.3 GB of disk, 10^7 take 43 GB."),
     folder: Path | None = typer.Option(None, help="Where the ledgers are written; else the temporary directory."),
+    ledger: list[Path] = typer.Option([], help="Folder of a synthetic ledger that is there; may be given again."),
+    parts: int = typer.Option(1, help="Processes that sign while a ledger is written: 1, 2, 4 or 8."),
+    workers: int = typer.Option(0, help="Processes that check rows beside the one that audits."),
     out: Path | None = typer.Option(None, help="Write audit.md, audit.json and audit-growth.svg to this folder."),
 ) -> None:
-    """Time and memory of an audit from 10^4 receipts on, over synthetic ledgers."""
+    """Time and memory of audits and Parquet exports from 10^4 receipts on, over synthetic ledgers."""
     from tcd.bench.audit import growth as bench
 
-    found = bench.measure(bench.sizes(most), folder=folder, say=lambda text: typer.echo(text, err=True))
+    found = bench.measure(
+        bench.sizes(most), folder=folder, ledgers=ledger, parts=parts, workers=workers,
+        say=lambda text: typer.echo(text, err=True),
+    )  # fmt: skip
     print(bench.markdown(found))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

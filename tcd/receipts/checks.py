@@ -36,8 +36,8 @@ MAX_CHARS: Final = 512_000
 _HEX: Final = re.compile(r"[0-9a-f]+")
 
 
-#: Hex digits of one half of a hybrid signature.
-_CUT: Final = frozenset(2 * size for alg, size in SIGNATURE_SIZES.items() if alg != HYBRID)
+#: Bytes of one half of a hybrid signature.
+_CUT: Final = frozenset(size for alg, size in SIGNATURE_SIZES.items() if alg != HYBRID)
 
 
 def _is_hex(text: str, length: int | None = None) -> bool:
@@ -146,8 +146,8 @@ def check_key(key: PinnedKey, value: Mapping[str, Any], policy: VerifyPolicy, *,
         raise KeyNotValid(msg)
 
 
-def _message(value: Mapping[str, Any], head: str) -> bytes:
-    return signature_input(suite=value["suite"], kid=value["kid"], head=bytes.fromhex(head))
+def _message(value: Mapping[str, Any], head: bytes) -> bytes:
+    return signature_input(suite=value["suite"], kid=value["kid"], head=head)
 
 
 def check_signature(key: PinnedKey, value: Mapping[str, Any], head: str, sig: str, policy: VerifyPolicy) -> None:
@@ -157,13 +157,31 @@ def check_signature(key: PinnedKey, value: Mapping[str, Any], head: str, sig: st
         MissingSignature: a part of the suite was left out, or the policy demands another suite.
         BadSignature: it did not.
     """
+    _complete(key, value, len(sig) / 2, policy)
+    shaped = _is_hex(sig) and _is_hex(head, 64)
+    _signed(key, value, bytes.fromhex(head) if shaped else b"", bytes.fromhex(sig) if shaped else b"", policy)
+
+
+def check_signed(key: PinnedKey, value: Mapping[str, Any], head: bytes, sig: bytes, policy: VerifyPolicy) -> None:
+    """The pinned key signed the head, with every algorithm of the suite and of the policy: `check_signature` of bytes.
+
+    Raises:
+        MissingSignature: a part of the suite was left out, or the policy demands another suite.
+        BadSignature: it did not.
+    """
+    _complete(key, value, len(sig), policy)
+    _signed(key, value, head, sig, policy)
+
+
+def _complete(key: PinnedKey, value: Mapping[str, Any], size: float, policy: VerifyPolicy) -> None:
     missing = policy.algorithms.difference(value["suite"].split("+"))
-    cut = key.alg == HYBRID and len(sig) in _CUT
-    if missing or cut:
+    if missing or (key.alg == HYBRID and size in _CUT):
         msg = f"no signature of {', '.join(sorted(missing))}" if missing else f"not all of {key.alg}"
         raise MissingSignature(msg)
-    shaped = _is_hex(sig) and _is_hex(head, 64)
-    if not shaped or not policy.keys.verify(key.kid, bytes.fromhex(sig), _message(value, head), CONTEXT):
+
+
+def _signed(key: PinnedKey, value: Mapping[str, Any], head: bytes, sig: bytes, policy: VerifyPolicy) -> None:
+    if not policy.keys.verify(key.kid, sig, _message(value, head), CONTEXT):
         msg = "the signature does not verify"
         raise BadSignature(msg)
 
@@ -175,7 +193,7 @@ def caller_signed(value: Mapping[str, Any], head: str, sig: str, verify_key: str
         return False
     if not (_is_hex(sig) and _is_hex(head)):
         return False
-    return Public(alg, public).verify(bytes.fromhex(sig), _message(value, head), CONTEXT)
+    return Public(alg, public).verify(bytes.fromhex(sig), _message(value, bytes.fromhex(head)), CONTEXT)
 
 
 def check_concordance(value: Mapping[str, Any], objects: Mapping[str, Any]) -> None:

@@ -7,9 +7,6 @@ import re
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from tcd.receipts import ed25519, mldsa
 from tcd.receipts.edwards import point_problem, signature_problem
 from tcd.receipts.errors import BadKey
@@ -195,7 +192,7 @@ class Public:
         classic = b"" if alg == mldsa.ALG else public[:_PUBLIC]
         if classic:
             check_public(classic)
-        self._classic = Ed25519PublicKey.from_public_bytes(classic) if classic else None
+        self._classic = ed25519.verifier(classic) if classic else None
         quantum = public[len(classic) :]
         self._quantum = mldsa.MlDsaPublic(quantum) if quantum else None
 
@@ -209,14 +206,8 @@ class Public:
         return self._quantum is None or self._quantum.verify(signature[first:], message, context)
 
 
-def _verify(key: Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
-    if signature_problem(signature):
-        return False
-    try:
-        key.verify(signature, message)
-    except InvalidSignature:
-        return False
-    return True
+def _verify(verify: ed25519.Verify, signature: bytes, message: bytes) -> bool:
+    return not signature_problem(signature) and verify(signature, message)
 
 
 def verify_ed25519(public: bytes, signature: bytes, message: bytes) -> bool:
@@ -226,4 +217,4 @@ def verify_ed25519(public: bytes, signature: bytes, message: bytes) -> bool:
         BadKey: the public key is unsafe.
     """
     check_public(public)
-    return _verify(Ed25519PublicKey.from_public_bytes(public), signature, message)
+    return _verify(ed25519.verifier(public), signature, message)

@@ -7,12 +7,10 @@ bit for bit in any language.
 from __future__ import annotations
 
 import math
-import re
 import struct
 import sys
 from typing import Final, NamedTuple
 
-_HEX64: Final = re.compile(r"[0-9a-f]{16}")
 _PACK: Final = struct.Struct(">d")
 #: Exponent distance from which the smaller addend is under half an ulp of the larger one.
 _FAR: Final = 60
@@ -37,10 +35,12 @@ def unhex64(text: str) -> float:
     Raises:
         ValueError: for anything `hex64` does not write, NaN, infinities and negative zero included.
     """
-    if _HEX64.fullmatch(text) is None:
+    raw = bytes.fromhex(text)
+    # spaces, capitals, another length: not what `hex` writes
+    if len(raw) != _PACK.size or raw.hex() != text:
         msg = "hex64: not 16 lower-case hex digits"
         raise ValueError(msg)
-    value: float = _PACK.unpack(bytes.fromhex(text))[0]
+    value: float = _PACK.unpack(raw)[0]
     if not math.isfinite(value) or (value == 0.0 and text[0] == "8"):
         msg = "hex64: NaN, infinity or negative zero"
         raise ValueError(msg)

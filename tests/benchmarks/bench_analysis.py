@@ -21,7 +21,7 @@ from typing import Any
 import duckdb
 
 from tcd.bench.audit.growth import sizes
-from tcd.bench.audit.synthetic import write as write_log
+from tcd.bench.audit.writing import write as write_log
 from tcd.ledger import SqliteLedger
 from tcd.ledger.auditing.sources import sqlite_store
 from tcd.ledger.search import ReceiptIndex
@@ -91,7 +91,7 @@ def main() -> None:
     for size in sizes(options.most):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "data"
-            receipts = asyncio.run(write_log(folder, size))
+            receipts = write_log(folder, size)
             found: dict[str, Any] = {"receipts": receipts, "ledger_mib": (folder / FILE).stat().st_size >> 20}
             for what in WORK:
                 if what != "index_one_by_one" or size <= ONE_BY_ONE:

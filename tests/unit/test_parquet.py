@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from tcd.bench.audit.synthetic import write as write_log
+from tcd.bench.audit.writing import write as write_log
 from tcd.cli.export import app
 from tcd.ledger import Batch, SqliteLedger
 from tcd.ledger.auditing.sources import Row, sqlite_store
@@ -166,8 +166,8 @@ async def test_memory_does_not_grow_with_the_log(tmp_path: Path, monkeypatch: py
     assert peaks[1] < 1.3 * peaks[0]
 
 
-async def test_row_groups_and_a_synthetic_log(tmp_path: Path) -> None:
-    await write_log(tmp_path / "data", 3000)
+def test_row_groups_and_a_synthetic_log(tmp_path: Path) -> None:
+    write_log(tmp_path / "data", 3000)
     file = tmp_path / "log.parquet"
     with sqlite_store(tmp_path / "data" / FILE) as store, file.open("wb") as out:
         size = store.sizes().receipts

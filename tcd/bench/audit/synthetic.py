@@ -7,9 +7,8 @@ digests of requests and answers are random, components are constant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -18,20 +17,16 @@ from tcd.bench.controller.shim import synthetic_assets
 from tcd.calibration.assets import asset_id
 from tcd.calibration.conformal import session_p
 from tcd.contract import COMPONENTS, SUP_START
-from tcd.ledger import Batch, Checkpoint, SqliteLedger
 from tcd.receipts import ChainState, Issuer, KeySet, MlDsaKey, Receipt, SigningKey, chain_id, records
 from tcd.receipts.decisions import Av, Numbers, Subject, route_text
 from tcd.receipts.filling import NO_WINDOWS, RANDOM_BYTES, Objects
 from tcd.receipts.log_signer import LogSigner
-from tcd.receipts.merkle import CompactRange, leaf_hash
 from tcd.risk_av import Controller, ControllerParams, EpochOpened, Event, Reservation, Terms
 
 ORIGIN: Final = "audit.bench"
 #: Decisions of a session; with its open and close a chain has two more records.
 STEPS: Final = 18
 _TENANTS: Final = 8
-_BATCH: Final = 4_000
-_CHECKPOINT: Final = 20_000
 _D: Final = "sha256:" + "d" * 64
 _BEGIN_US: Final = 1_790_000_000_000_000
 _MODEL: Final = records.Model("model0", "gpu0", "chat", "en")
@@ -69,11 +64,11 @@ class _Session:
 class Writer:
     """Makes records and events; all follow from the seed."""
 
-    def __init__(self, seed: int = 0) -> None:
-        """Begin a log."""
+    def __init__(self, seed: int = 0, part: int = 0) -> None:
+        """Begin a log, or one of its parts: no two parts may have sessions of one tenant."""
         self._seed = seed
         self._issuer = issuer()
-        self._random = np.random.default_rng(seed)
+        self._random = np.random.default_rng((seed, part) if part else seed)
         self._controller = Controller(ControllerParams(schedule=("uniform", 10), keep_closed=16))
         self._writer = self._issuer.writer(config=_D, policy=_D)
         (detector,) = synthetic_assets().detectors.values()
@@ -178,41 +173,3 @@ class Writer:
             chain=chain, typ=typ, tenant=tenant, config=_D, policy=_D, members=members, ts_us=self.now_us,
             nonce=self._random.bytes(16),
         )  # fmt: skip
-
-
-async def write(folder: Path, receipts: int, *, seed: int = 0, say: Callable[[int], None] = lambda _: None) -> int:
-    """Write a log of at least `receipts` records, and end it with a checkpoint; how many it has.
-
-    Args:
-        folder: of the ledger, which is made there.
-        receipts: at least.
-        seed: of all that is random.
-        say: called with the number so far.
-    """
-    writer, tree, log = Writer(seed), CompactRange(), signer()
-    ledger = SqliteLedger(folder)
-    pending: list[Receipt] = []
-    size, number, published = 0, 0, 0
-
-    async def flush(batch: Sequence[Receipt]) -> None:
-        await ledger.append(Batch(tuple(batch), writer.take_events()), now_us=writer.now_us)
-        for receipt in batch:
-            tree.append(leaf_hash(receipt.head))
-
-    try:
-        while size < receipts:
-            made = list(writer.session(number))
-            number += 1
-            pending += made
-            size += len(made)
-            if len(pending) >= _BATCH or size >= receipts:
-                await flush(pending)
-                pending.clear()
-                say(size)
-                if size - published >= _CHECKPOINT or size >= receipts:
-                    note = log.checkpoint(size, tree.root(), time=writer.now_us // 1_000_000)
-                    await ledger.put_checkpoint(Checkpoint(size, tree.root(), note))
-                    published = size
-    finally:
-        await ledger.close()
-    return size

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,8 @@ _ROUNDING: Final = 1e-9
 LISTED: Final = 200
 _BINS: Final = 20
 _REMEMBERED: Final = 1024
+#: Levels of one epoch that are remembered.
+_LEVELS: Final = 64
 #: Rules whose costs add up to at most alpha; the others earn budget by rejections.
 _ADDING: Final = frozenset({"rai", "e_lond", "alpha_spending"})
 
@@ -76,6 +78,20 @@ class Step(msgspec.Struct, array_like=True):
     claim: int
     step: int
     digest: str
+
+
+class Level(NamedTuple):
+    """What the terms of an epoch give a reservation: its level, the budget with it; as a receipt has it."""
+
+    alpha: float
+    spent: float
+    texts: tuple[str, str, str]
+
+
+def _level(terms: Terms, index: int, known: int) -> Level:
+    level = rai_level(terms, index, 0.0, known)
+    wealth = max(0.0, terms.alpha - level.spent) * (level.known + 1)
+    return Level(level.alpha, level.spent, (hex64(level.alpha), hex64(level.spent), hex64(wealth)))
 
 
 def _key(stream: str, epoch: int) -> bytes:
@@ -136,7 +152,7 @@ class Budgets:
         self._steps: Spill[Step] = Spill(Step)
         self._reloads: list[tuple[str, float]] = []
         self._folded = False
-        self._parsed: dict[bytes, tuple[Epoch, Terms]] = {}
+        self._parsed: dict[bytes, tuple[dict[str, Any], Terms, dict[tuple[int, int], Level]]] = {}
         self.counts: Counter[str] = Counter()
 
     # -- events --------------------------------------------------------------------------------------------------
@@ -269,26 +285,30 @@ class Budgets:
         if not epoch.terms or epoch.reloaded:
             self.counts["level absent"] += 1
             return
-        terms = self._terms(key, epoch)
+        terms, levels = self._terms(key, epoch)
         if terms.rule != "rai" or terms.schedule[0] != "uniform":
             self.counts["level absent"] += 1
             return
-        level = rai_level(terms, av["index"], 0.0, av["known"])
-        wealth = max(0.0, terms.alpha - level.spent) * (level.known + 1)
-        shown = (av["alloc"], av["spent"], av["wealth"])
-        if shown != (hex64(level.alpha), hex64(level.spent), hex64(wealth)):
+        # all decisions of a hypothesis have one
+        level = levels.get((av["index"], av["known"]))
+        if level is None:
+            if len(levels) >= _LEVELS:
+                levels.clear()
+            level = levels[av["index"], av["known"]] = _level(terms, av["index"], av["known"])
+        if level.texts != (av["alloc"], av["spent"], av["wealth"]):
             detail = f"level {unhex64(av['alloc']):.9g}, spent {spent:.9g}; "
             detail += f"the terms give {level.alpha:.9g}, {level.spent:.9g}"
             self._audit.note("level_mismatch", where, detail)
         self.counts["level recomputed"] += 1
 
-    def _terms(self, key: bytes, epoch: Epoch) -> Terms:
+    def _terms(self, key: bytes, epoch: Epoch) -> tuple[Terms, dict[tuple[int, int], Level]]:
+        """The terms of an epoch, and levels that they gave."""
         known = self._parsed.get(key)
-        if known is None or known[0] is not epoch:
+        if known is None or known[0] is not epoch.terms:
             if len(self._parsed) >= _REMEMBERED:
                 self._parsed.clear()
-            known = self._parsed[key] = (epoch, Terms.from_json(epoch.terms))
-        return known[1]
+            known = self._parsed[key] = (epoch.terms, Terms.from_json(epoch.terms), {})
+        return known[1:]
 
     # -- end -----------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,9 @@ from tcd.trust import Defaults, Policy, PolicySet, decide, logged
 #: Units whose hypothesis is judged step by step.
 _ROUTED: Final = frozenset({"session", "request"})
 _EPOCHS: Final = 4
-_REMEMBERED: Final = 65_536
+#: p-values that are remembered: of maxima that did not change from one step to the next.
+_REMEMBERED: Final = 4096
+_NO_EVIDENCE: Final = np.float64(1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +152,9 @@ class Decisions:
 
     def _policy(self, where: str, value: Mapping[str, Any]) -> None:
         said = value["decision"]
-        entry = logged(value)
         policy = self._assets.policies.get(value["policy"])
-        if entry is None or entry.missing or policy is None:
+        entry = None if policy is None else logged(value)
+        if policy is None or entry is None or entry.missing:
             self.counts["action absent"] += 1
             return
         settings = self._assets.defaults if self._assets.config == value["config"] else None
@@ -199,19 +201,19 @@ class Decisions:
         return known
 
     def _merged(self, detector: int, monitor: int, mask: int, weight: float, sup: tuple[float, float]) -> str | None:
-        p = [np.ones(1), np.ones(1)]
+        p = [np.asarray(_NO_EVIDENCE), np.asarray(_NO_EVIDENCE)]
         if detector:
             asset = self._assets.detectors.get(detector)
             calibration = None if asset is None else asset.mask(mask)
             if calibration is None:
                 return None
-            p[0] = session_p(calibration.sessions, calibration.adjusted, np.array([sup[0]]))
+            p[0] = session_p(calibration.sessions, calibration.adjusted, np.asarray(sup[0]))
         if monitor:
             reference = self._assets.monitors.get(monitor)
             if reference is None:
                 return None
-            p[1] = session_p(reference.sessions, reference.adjusted, np.array([sup[1]]))
-        return hex64(float(merge(p[0], p[1], weight)[0]))
+            p[1] = session_p(reference.sessions, reference.adjusted, np.asarray(sup[1]))
+        return hex64(float(merge(p[0], p[1], weight)))
 
     # -- the e-process ---------------------------------------------------------------------------------------------
 

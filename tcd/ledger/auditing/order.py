@@ -98,20 +98,23 @@ def asked_of(order: Order, seen: tuple[Seen, ...] = ()) -> Asked:
     )
 
 
-def make(order: Order, *, seen: tuple[Seen, ...] = (), progress: Progress = lambda *_: None) -> Result:
+def make(
+    order: Order, *, seen: tuple[Seen, ...] = (), workers: int = 0, progress: Progress = lambda *_: None
+) -> Result:
     """Audit what the order says.
 
     Args:
         order: what.
         seen: checkpoints that the auditor remembers.
-        progress: see `run`.
+        workers: see `run`.
+        progress: likewise.
 
     Raises:
         ConfigError, VerificationError: a part of the order is none, or the ledger cannot be read.
     """
     asked = asked_of(order, seen)
     with open_store(order) as store:
-        return run(store, asked, progress=progress)
+        return run(store, asked, workers=workers, progress=progress)
 
 
 def write(result: Result, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,9 +14,10 @@ from tcd.ledger.auditing.decisions import Assets, Decisions
 from tcd.ledger.auditing.erasures import Erasures
 from tcd.ledger.auditing.log import Log, seen_in
 from tcd.ledger.auditing.rows import Rows
-from tcd.ledger.auditing.sources import Row, Sizes, Store
+from tcd.ledger.auditing.sources import Row, Sizes, Store, formed
 from tcd.ledger.auditing.statistics import Histogram, Statistics
 from tcd.ledger.auditing.tips import Tip, Tips
+from tcd.ledger.auditing.workers import Told, believed, workers
 from tcd.ledger.findings import HOSTILE, Audit
 from tcd.receipts.report import VerifyPolicy
 from tcd.receipts.witnessing import Seen
@@ -25,7 +26,6 @@ from tcd.receipts.witnessing import Seen
 VERSION: Final = "tcd.audit/1"
 #: Rows between two rows that cannot be missing: positions of the second one are made up.
 _FAR: Final = 1 << 32
-_HASH: Final = 32
 Progress = Callable[[int, int, str], None]
 
 
@@ -96,35 +96,24 @@ class Result:
         }
 
 
-def _formed(row: Row) -> bool:
-    """Whether values are of the types that the columns have."""
-    integers, texts, raw = (row.idx, row.seq, row.ts_us), (row.kid, row.typ, row.tenant), (row.sig, row.prev)
-    return (
-        all(type(value) is int for value in integers)
-        and all(type(value) is str for value in texts)
-        and all(type(value) is bytes for value in raw)
-        and all(type(value) is bytes and len(value) == _HASH for value in (row.head, row.chain))
-        and (row.body is None or type(row.body) is bytes)
-    )
-
-
-def run(store: Store, asked: Asked, *, progress: Progress = lambda *_: None) -> Result:
+def run(store: Store, asked: Asked, *, workers: int = 0, progress: Progress = lambda *_: None) -> Result:
     """Audit a ledger, reading only.
 
     Args:
         store: the ledger.
         asked: what to look at.
+        workers: processes beside this one that check rows; 0 = this one does everything. The report is the same.
         progress: called often with receipts done, receipts in all, and what is going on; what it raises ends the audit.
 
     Raises:
         ConfigError: it cannot be read.
     """
-    return _Run(store, asked, progress).run()
+    return _Run(store, asked, progress, workers).run()
 
 
 class _Run:
-    def __init__(self, store: Store, asked: Asked, progress: Progress) -> None:
-        self.store, self.asked, self.progress = store, asked, progress
+    def __init__(self, store: Store, asked: Asked, progress: Progress, workers: int) -> None:
+        self.store, self.asked, self.progress, self.workers = store, asked, progress, workers
         self.audit = Audit()
         self.tips = Tips(self.audit)
         self.rows = Rows(self.audit, asked.policy, asked.origin)
@@ -134,6 +123,7 @@ class _Run:
         self.statistics = Statistics()
         self.own = Bits()
         self.began = time.time()
+        self.expected = 0
 
     def run(self) -> Result:
         sizes, asked = self.store.sizes(), self.asked
@@ -153,30 +143,32 @@ class _Run:
         return self._result(log, sizes)
 
     def _receipts(self, log: Log, bound: int) -> None:
-        expected = 0
-        while expected < bound and (page := self.store.rows(expected)):
-            for row in page:
-                if row.idx >= bound:
-                    break
-                if row.idx - expected > _FAR:
-                    self.audit.note("index_gap", f"receipt {expected}", f"the next row is {row.idx}: no more is read")
+        """One pass over the receipts."""
+        at = self._here(log, bound)
+        if at is None:
+            return
+        # others check rows once the origin is known
+        with workers(self.workers, self.asked.policy, self.rows.origin) as others:
+            for row, told in others.checked(self._pages(at, bound), self._wanted):
+                if not self._row(row, log, told):
                     return
-                if row.idx != expected:
-                    detail = f"rows {expected}..{row.idx - 1} are missing"
-                    self.audit.note("index_gap", f"receipt {expected}", detail)
-                expected = row.idx + 1
-                if not _formed(row):
-                    self.audit.note("row_malformed", f"receipt {row.idx}", "values of other types")
-                    continue
-                if self.asked.tenant in {None, row.tenant}:
-                    if self.asked.tenant is not None:
-                        self.own.add(row.idx)
-                    self._record(row)
-                log.append(row, self.rows.origin)
-            else:
-                self._tell(expected, bound)
-                continue
-            break
+
+    def _here(self, log: Log, bound: int) -> int | None:
+        """Rows in this process: all of them, or those up to where others take over."""
+        for page in self._pages(0, bound):
+            for row in page:
+                if not self._row(row, log):
+                    return None
+            if self.workers and self.rows.origin:
+                return self.expected
+        return None
+
+    def _pages(self, first: int, bound: int) -> Iterator[Sequence[Row]]:
+        """Rows from `first` up to `bound`, a page at a time."""
+        while first < bound and (page := self.store.rows(first)):
+            first = page[-1].idx + 1
+            yield page if first <= bound else [row for row in page if row.idx < bound]
+            self._tell(min(first, bound), bound)
 
     def _tell(self, done: int, bound: int) -> None:
         """How far it is; of one tenant's audit in per cent."""
@@ -189,9 +181,30 @@ class _Run:
         """How many of the first leaves are of what is audited."""
         return leaves if self.asked.tenant is None else self.own.below(leaves)
 
-    def _record(self, row: Row) -> None:
+    def _wanted(self, row: Row) -> bool:
+        return formed(row) and self.asked.tenant in {None, row.tenant}
+
+    def _row(self, row: Row, log: Log, told: Told | None = None) -> bool:
+        """The next row, and what others found of it; whether more are to be read."""
+        expected, self.expected = self.expected, row.idx + 1
+        if row.idx - expected > _FAR:
+            self.audit.note("index_gap", f"receipt {expected}", f"the next row is {row.idx}: no more is read")
+            return False
+        if row.idx != expected:
+            self.audit.note("index_gap", f"receipt {expected}", f"rows {expected}..{row.idx - 1} are missing")
+        if not formed(row):
+            self.audit.note("row_malformed", f"receipt {row.idx}", "values of other types")
+            return True
+        if self.asked.tenant in {None, row.tenant}:
+            if self.asked.tenant is not None:
+                self.own.add(row.idx)
+            self._record(row, told)
+        log.append(row, self.rows.origin)
+        return True
+
+    def _record(self, row: Row, told: Told | None) -> None:
         tip = self.tips.link(row)
-        value = self.rows.read(row)
+        value = self.rows.read(row) if told is None else believed(self.audit, row, told)
         if value is not None and value["typ"] != row.typ:
             value = None
         self.statistics.record(row, value)
@@ -232,6 +245,7 @@ class _Run:
         if not whole:
             del counts["checkpoints"]
         summary = self.budgets.finish()
+        self.statistics.finish()
         replay = {**self.decisions.counts, **self.budgets.counts}
         return Result(
             self.audit,

@@ -18,6 +18,7 @@ from tcd.ledger.sqlite_schema import APPLICATION_ID, MIGRATIONS
 
 #: Rows of one read.
 PAGE: Final = 2048
+_HASH: Final = 32
 _GUARDS: Final = ("receipt", "event", "checkpoint")
 
 
@@ -35,6 +36,19 @@ class Row(NamedTuple):
     prev: bytes
     ts_us: int
     body: bytes | None
+
+
+#: Types of the members of a row but its body.
+_TYPES: Final = [int, bytes, bytes, str, str, str, bytes, int, bytes, int]
+
+
+def formed(row: Row) -> bool:
+    """Whether values are of the types that the columns have."""
+    return (
+        [*map(type, row[:-1])] == _TYPES
+        and len(row.head) == len(row.chain) == _HASH
+        and (row.body is None or type(row.body) is bytes)
+    )
 
 
 class ChainRow(NamedTuple):

@@ -14,17 +14,17 @@ import msgspec
 
 _V = TypeVar("_V", bound=msgspec.Struct)
 #: Entries in memory.
-KEPT: Final = 16_384
+KEPT: Final = 8_192
 #: KiB of the file that SQLite may cache.
-_CACHE: Final = 16_384
+_CACHE: Final = 8_192
 
 
 class Spill(Generic[_V]):
     """Bytes to structs. Entries that are read are the newest again; change them in place, or put them again."""
 
-    def __init__(self, kind: type[_V], *, kept: int = KEPT) -> None:
-        """An empty mapping of at most `kept` entries in memory."""
-        self._kept = kept
+    def __init__(self, kind: type[_V], *, kept: int | None = None) -> None:
+        """An empty mapping of at most `kept` entries in memory; None = `KEPT`."""
+        self._kept = KEPT if kept is None else kept
         self._near: OrderedDict[bytes, _V] = OrderedDict()
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(kind).decode

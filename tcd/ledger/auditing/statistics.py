@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from tcd.ledger.auditing.sources import Row
@@ -20,6 +21,10 @@ _SECOND: Final = 1_000_000
 #: Bins per factor of two: a quantile is at most 19 % too large.
 _PER_OCTAVE: Final = 4
 SERIES: Final = ("decisions", "alarms", "triggers", "not allowed", "degraded", "gaps")
+#: Kinds of decisions that are counted together before their parts are counted.
+_KINDS: Final = 1024
+#: Model, guarantee, action, enforced, cause, without a level, evidence, with a witness, by a table.
+_Kind = tuple[str, str, str, str, str, bool, str, bool, bool]
 
 
 class Histogram:
@@ -94,9 +99,16 @@ class Times:
         return {"begin_us": self.begin or 0, "width_s": self.width / _SECOND, "series": series}
 
 
-def counted(counter: Counter[str], name: str) -> None:
-    """One more of a name; of those after the first `MOST_NAMES`, one more of the others."""
-    counter[name if name in counter or len(counter) < MOST_NAMES else OTHERS] += 1
+def counted(counter: Counter[str], name: str, more: int = 1) -> None:
+    """One or more of a name; of those after the first `MOST_NAMES`, of the others."""
+    counter[name if name in counter or len(counter) < MOST_NAMES else OTHERS] += more
+
+
+@lru_cache(maxsize=256)
+def _names(alarm: bool, trigger: bool, enforced: str, cause: str) -> tuple[str, ...]:  # noqa: FBT001 - as they are read
+    """The series that a decision belongs to."""
+    there = (True, alarm, trigger, enforced != "allow", cause == "degraded")
+    return tuple(name for name, is_there in zip(SERIES, there, strict=False) if is_there)
 
 
 class Statistics:
@@ -119,6 +131,7 @@ class Statistics:
         self.scores = [0] * SHARES
         self.p_values = [0] * SHARES
         self.first_us = self.last_us = 0
+        self._kinds: Counter[_Kind] = Counter()
 
     def record(self, row: Row, value: Mapping[str, Any] | None) -> None:
         """Count a record."""
@@ -137,32 +150,42 @@ class Statistics:
 
     def _decision(self, row: Row, value: Mapping[str, Any]) -> None:
         said, av = value["decision"], value["av"]
-        counted(self.models, value["model"]["id"])
-        for counter, name in ((self.actions, "action"), (self.enforced, "enforced"), (self.causes, "cause")):
-            counted(counter, said[name] or "none")
-        counted(self.guarantees, _claim(value["guarantee"]))
-        guaranteed = not value["guarantee"].startswith("none")
-        for name, there in (
-            ("decisions", True),
-            ("scored", said["cause"] != "degraded"),
-            ("under a level", av["unit"] != "none"),
-            ("with a guarantee", guaranteed),
-            ("evidence of the shim's own", value["evidence"] == "shim"),
-            ("with witness segments", bool(value["witness"])),
-            ("decided by a policy's table", "risk" in value),
-        ):
-            self.coverage[name] += there
-        alarm, trigger = said["verdict"], said["trigger"]
-        names = ["decisions"]
-        names += ["alarms"] if alarm else []
-        names += ["triggers"] if trigger else []
-        names += ["not allowed"] if said["enforced"] != "allow" else []
-        names += ["degraded"] if said["cause"] == "degraded" else []
-        self.times.add(row.ts_us, tuple(names))
+        kind = (
+            *(value["model"]["id"], value["guarantee"], said["action"], said["enforced"], said["cause"]),
+            *(av["unit"] == "none", value["evidence"], bool(value["witness"]), "risk" in value),
+        )
+        self._kinds[kind] += 1
+        if len(self._kinds) > _KINDS:
+            self._settle()
+        self.times.add(row.ts_us, _names(said["verdict"], said["trigger"], said["enforced"], said["cause"]))
         if said["cause"] != "degraded":
             self.scores[_share(unhex64(said["score"]))] += 1
         if av["unit"] != "none":
             self.p_values[_share(unhex64(av["p"]))] += 1
+
+    def _settle(self) -> None:
+        """Put what was counted together where it belongs, in the order in which it was seen."""
+        for kind, count in self._kinds.items():
+            model, guarantee, action, enforced, cause, free, evidence, witnessed, by_table = kind
+            counted(self.models, model, count)
+            for counter, name in ((self.actions, action), (self.enforced, enforced), (self.causes, cause)):
+                counted(counter, name or "none", count)
+            counted(self.guarantees, _claim(guarantee), count)
+            for name, there in (
+                ("decisions", True),
+                ("scored", cause != "degraded"),
+                ("under a level", not free),
+                ("with a guarantee", not guarantee.startswith("none")),
+                ("evidence of the shim's own", evidence == "shim"),
+                ("with witness segments", witnessed),
+                ("decided by a policy's table", by_table),
+            ):
+                self.coverage[name] += count if there else 0
+        self._kinds.clear()
+
+    def finish(self) -> None:
+        """Nothing more comes; only now all counts are there."""
+        self._settle()
 
     def spacing(self, micro: int) -> None:
         """Time between two decisions of a chain."""

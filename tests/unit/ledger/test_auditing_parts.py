@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,17 +16,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from tcd.bench.audit.synthetic import Writer
+from tcd.bench.audit.synthetic import Writer, keyset
+from tcd.bench.audit.writing import write as write_log
 from tcd.bench.controller.shim import synthetic_assets
 from tcd.ledger.auditing.budgets import Budgets
 from tcd.ledger.auditing.decisions import Assets, Decisions
 from tcd.ledger.auditing.page import render
-from tcd.ledger.auditing.sources import Row
+from tcd.ledger.auditing.run import Asked, run
+from tcd.ledger.auditing.sources import Row, sqlite_store
 from tcd.ledger.auditing.spill import Spill
 from tcd.ledger.auditing.statistics import MOST_NAMES, OTHERS, TIMES, Histogram, Statistics, Times, counted
 from tcd.ledger.auditing.tips import Tips
 from tcd.ledger.findings import Audit
-from tcd.receipts import Receipt
+from tcd.ledger.sqlite import FILE
+from tcd.receipts import Receipt, VerifyPolicy
 from tcd.receipts.records import Risk
 from tcd.risk_av.exact import hex64, unhex64
 from tcd.trust import Defaults, load
@@ -106,6 +110,50 @@ def test_what_is_signed_and_does_not_follow(name: str, change: Any, expected: se
     audit, _ = recomputed(change)
     assert {finding.code for finding in audit.findings} == expected, (name, audit.findings)
     assert all(re.fullmatch(r"receipt \d+", finding.where) for finding in audit.findings)
+
+
+def test_decisions_of_many_kinds_are_counted_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts are counted by kind and put together later: the figures are those of counting each at once."""
+
+    def counts() -> dict[str, Any]:
+        made = Statistics()
+        for session in range(3):
+            for at, receipt in enumerate(Writer(5).session(session)):
+                body = json.loads(receipt.body)
+                if body["typ"] == "decision":
+                    body["model"]["id"] = f"m{at % 5}"
+                    body["guarantee"] = f"supfdr<=0.05|unit=session|epoch={at}" if at % 3 else "none"
+                    body["decision"]["cause"] = ("", "policy", "degraded")[at % 3]
+                made.record(row(at, receipt), body)
+        made.finish()
+        return made.to_json() | {"coverage": dict(made.coverage)}
+
+    monkeypatch.setattr("tcd.ledger.auditing.statistics._KINDS", 0)
+    at_once = counts()
+    monkeypatch.undo()
+    assert counts() == at_once
+    assert at_once["coverage"]["decisions"] == sum(at_once["models"].values()) == 54
+    assert at_once["coverage"]["scored"] == 54 - at_once["causes"]["degraded"]
+
+
+def test_memory_of_an_audit_is_bounded_however_many_receipts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small bounds, so that few receipts fill them: four times as many receipts take no more."""
+    for name, most in (("spill.KEPT", 16), ("sources.PAGE", 64), ("decisions._REMEMBERED", 64)):
+        monkeypatch.setattr(f"tcd.ledger.auditing.{name}", most)
+    peaks = []
+    # the first one fills what the program keeps for good
+    for count in (200, 400, 1600):
+        folder = tmp_path / str(count)
+        write_log(folder, count)
+        asked = Asked(VerifyPolicy(keyset()), assets=Assets.of(calibrations=synthetic_assets()))
+        with sqlite_store(folder / FILE) as store:
+            tracemalloc.start()
+            found = run(store, asked)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert found.audit.ok
+        assert found.audit.counts["chains"] > 16
+    assert peaks[2] < 1.15 * peaks[1] + 64 * 1024, peaks
 
 
 def test_without_the_calibration_p_values_are_not_recomputed_and_that_is_said() -> None:

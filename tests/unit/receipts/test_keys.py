@@ -172,3 +172,45 @@ def test_libsodium_and_openssl_sign_alike() -> None:
         assert sign(text) == sign_too(text)
         assert verify_ed25519(public, sign(text), text)
     assert ed25519.keypair is ed25519.libsodium
+
+
+def both(public: bytes, signature: bytes, message: bytes) -> bool:
+    """What OpenSSL and libsodium say: the same."""
+    ways = (ed25519.openssl_verifier, ed25519.libsodium_verifier)
+    said = {way(public)(signature, message) for way in ways}
+    assert len(said) == 1, (public.hex(), signature.hex(), message.hex())
+    return said.pop()
+
+
+def test_libsodium_and_openssl_verify_alike() -> None:
+    """Signatures that fit, and with each part changed at random."""
+    random, refused = np.random.default_rng(11), 0
+    for size in range(200):
+        seed, text = random.bytes(32), random.bytes(size)
+        key = SigningKey(seed)
+        signature, other = key.sign(text), SigningKey(random.bytes(32))
+        assert both(key.public, signature, text)
+        at, bit = int(random.integers(63)), 1 << int(random.integers(8))
+        changed = bytes(byte ^ bit * (i == at) for i, byte in enumerate(signature))
+        shifted = signature[:32] + ((int.from_bytes(signature[32:], "little") + 1) % L).to_bytes(32, "little")
+        for public, made, said in (
+            *((key.public, changed, text), (key.public, shifted, text), (other.public, signature, text)),
+            *((key.public, signature, text + b"x"), (key.public, other.sign(text), text)),
+        ):
+            if not signature_problem(made):
+                refused += not both(public, made, said)
+    assert refused > 900
+    assert ed25519.verifier is ed25519.libsodium_verifier
+
+
+def test_libsodium_and_openssl_verify_alike_what_the_checks_let_through_of_wycheproof(shared: Path) -> None:
+    taken, looked_at = 0, 0
+    data = json.loads((shared / "vectors" / "receipts" / "wycheproof" / "ed25519_test.json").read_text())
+    for group in data["testGroups"]:
+        public = bytes.fromhex(group["publicKey"]["pk"])
+        for case in group["tests"]:
+            made = bytes.fromhex(case["sig"])
+            if not (point_problem(public) or signature_problem(made)):
+                looked_at += 1
+                taken += both(public, made, bytes.fromhex(case["msg"]))
+    assert looked_at > taken > 50
