@@ -96,7 +96,7 @@ def about(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def markdown(found: Mapping[str, Any], *, image: str = "") -> str:
-    """The report; `image` is the path of the plot, empty = none."""
+    """The report, with `notes` of who measured; `image` is the path of the plot, empty = none."""
     lines = [
         "# Audits as the log grows",
         "",
@@ -120,6 +120,8 @@ def markdown(found: Mapping[str, Any], *, image: str = "") -> str:
         )
     lines += ["", "Findings in them: " + ", ".join(str(row["findings"]) for row in found["rows"]) + "."]
     lines += _exports([row for row in found["rows"] if "parquet" in row])
+    for note in found.get("notes", ()):
+        lines += ["", note]
     if image:
         lines += ["", f"![Audits as the log grows]({image})"]
     return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tcd.bench.audit import growth, one
-from tcd.bench.audit.writing import write
+from tcd.bench.audit import growth, one, writing
 from tcd.ledger.auditing.sources import sqlite_store
 from tcd.ledger.sqlite import FILE
 
@@ -46,15 +46,19 @@ def said_by_both(row: dict[str, Any]) -> None:
     assert sum(one["triggers"] for one in actions.values()) == row["triggers"]
 
 
-def test_a_ledger_of_parts_is_the_same_again_and_audits_clean(tmp_path: Path) -> None:
-    roots = set()
-    for name in ("one", "two"):
-        size = write(tmp_path / name, 9000, parts=2)
-        assert size >= 9000
-        with sqlite_store(tmp_path / name / FILE) as store:
-            roots.add(store.checkpoints(size - 1)[0][1])
-    assert len(roots) == 1
-    found = one.audit(tmp_path / "two")
+def test_a_ledger_of_parts_follows_from_the_seed_and_audits_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_BATCH", 100)
+    size = writing.write(tmp_path, 400, parts=2)
+    assert size >= 400
+    # what the two processes were to send, in turn
+    parts = [writing._batches(0, part, 2, 100) for part in range(2)]
+    batches = (next(parts[number % 2])[0] for number in itertools.count())
+    heads = [receipt.head for receipt in itertools.islice(itertools.chain.from_iterable(batches), size)]
+    with sqlite_store(tmp_path / FILE) as store:
+        assert [row.head for row in store.rows(0)] == heads
+    found = one.audit(tmp_path)
     assert (found["receipts"], found["findings"]) == (size, 0)
 
 
