@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +12,7 @@ from tcd.errors import ScoringTimeout
 
 
 class Cutoff:
-    """Cancels the awaiting block at `when` (loop time) and raises `ScoringTimeout` instead."""
+    """Cancels the awaiting block at `when` (loop time; infinity = never) and raises `ScoringTimeout` instead."""
 
     __slots__ = ("_fired", "_task", "_what", "_when")
 
@@ -27,7 +28,8 @@ class Cutoff:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker: used inside coroutines only
         self._task = task
-        deadlines.of(task.get_loop()).watch(self._when, self)
+        if self._when < math.inf:
+            deadlines.of(task.get_loop()).watch(self._when, self)
 
     def expire(self) -> None:
         """See `deadlines.Expiring`."""

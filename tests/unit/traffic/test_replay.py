@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from pathlib import Path
@@ -20,6 +21,7 @@ from sidecar_api.traffic.inprocess import in_process
 from sidecar_api.traffic.live import Live
 from sidecar_api.traffic.receipts import Receipts
 from sidecar_api.traffic.synthetic import synthetic
+from tcd import deadlines
 from tcd.calibration.store import default_asset_dir, load_assets, write_asset, write_manifest
 from tcd.cli.main import app
 from tcd.config import Settings
@@ -70,6 +72,16 @@ async def test_the_same_settings_decide_the_same(recorded: list[Line]) -> None:
     assert (found.diff.changed, found.diff.moved, found.diff.same) == (0, 0, len(recorded))
     # it would be no test if nothing was ever decided but allow
     assert set(found.sides[0].actions) == {"allow", "degrade"}
+
+
+async def test_no_request_is_remembered_after_its_answer() -> None:
+    """What had a deadline was kept until it had passed: 600 bytes a request, for a minute."""
+    kept = deadlines.of(asyncio.get_running_loop())
+    async with in_process("a", Settings(**PLAIN)) as side:
+        began = len(kept)
+        found = await replayed(synthetic(200, seed=0), [side])
+    assert (found.requests, found.status) == (200, 0)
+    assert len(kept) == began
 
 
 def test_a_candidate_policy_is_compared(jsonl: Path, candidate: Path) -> None:
