@@ -136,7 +136,7 @@ class AdminApp(FastAPI):
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: TcdError) -> None:
         """Answer what did not get as far as a route: people get a page."""
         if self.pages is not None and scope["path"].startswith(f"{PAGES}/"):
-            await self.pages.problem(Request(scope), error)(scope, receive, send)
+            await self.pages.frame.problem(Request(scope), error)(scope, receive, send)
         else:
             await _refuse(send, error, scope["tcd"])
 

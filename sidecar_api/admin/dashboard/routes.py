@@ -51,9 +51,9 @@ class _Page(APIRoute):
             try:
                 found: Response = await answer(request)
             except NotSignedIn as error:
-                return pages.sign_in(request, status=error.http_status)
+                return pages.frame.sign_in(request, status=error.http_status)
             except TcdError as error:
-                return pages.problem(request, error)
+                return pages.frame.problem(request, error)
             return found
 
         return handler
@@ -63,29 +63,31 @@ def router(plane: Plane, pages: Pages, renderer: Renderer) -> APIRouter:
     """All of them."""
     made = APIRouter(prefix=BASE, route_class=_Page)
     listed: tuple[tuple[str, Viewing, _Answer], ...] = (
-        ("/", Viewing(None), pages.overview),
-        ("/budgets", Viewing("alpha:read"), pages.budgets),
-        ("/triggers", _RECEIPTS, pages.triggers),
-        ("/scores", _RECEIPTS, pages.scores),
-        ("/receipts", _RECEIPTS, pages.receipts),
-        ("/receipts/{head}", _RECEIPTS, pages.receipt),
-        ("/receipts/{head}/receipt.json", _RECEIPTS, pages.body),
-        ("/receipts/{head}/bundle.json", _RECEIPTS, pages.bundle),
-        ("/keyset.json", Viewing(None), pages.keys),
-        ("/sessions", _RECEIPTS, pages.named),
-        ("/sessions/{subject}", _RECEIPTS, pages.session),
-        ("/jobs", Viewing(None), pages.jobs),
-        ("/jobs/{identifier}", Viewing(None), pages.job),
-        ("/jobs/{identifier}/files/{name}", Viewing(None), pages.job_file),
-        ("/approvals", Viewing(None), pages.approvals),
-        ("/health", Viewing("receipts:audit", everywhere=True), pages.health),
+        ("/", Viewing(None), pages.overview.overview),
+        ("/budgets", Viewing("alpha:read"), pages.budgets.budgets),
+        ("/triggers", _RECEIPTS, pages.decisions.triggers),
+        ("/scores", _RECEIPTS, pages.decisions.scores),
+        ("/receipts", _RECEIPTS, pages.receipts.receipts),
+        ("/receipts/{head}", _RECEIPTS, pages.receipts.receipt),
+        ("/receipts/{head}/receipt.json", _RECEIPTS, pages.receipts.body),
+        ("/receipts/{head}/bundle.json", _RECEIPTS, pages.receipts.bundle),
+        ("/keyset.json", Viewing(None), pages.receipts.keys),
+        ("/sessions", _RECEIPTS, pages.sessions.named),
+        ("/sessions/{subject}", _RECEIPTS, pages.sessions.session),
+        ("/jobs", Viewing(None), pages.plane.jobs),
+        ("/jobs/{identifier}", Viewing(None), pages.plane.job),
+        ("/jobs/{identifier}/files/{name}", Viewing(None), pages.plane.job_file),
+        ("/approvals", Viewing(None), pages.plane.approvals),
+        ("/health", Viewing("receipts:audit", everywhere=True), pages.plane.health),
     )
     for path, gate, answer in listed:
         made.add_api_route(path, _endpoint(answer), methods=["GET"], dependencies=[Depends(gate)])
     _files(made, renderer)
     _signing(made, plane, pages)
     # whatever else: a page that says so, after signing in
-    made.add_api_route("/{rest:path}", _endpoint(pages.missing), methods=["GET"], dependencies=[Depends(Viewing(None))])
+    made.add_api_route(
+        "/{rest:path}", _endpoint(pages.frame.missing), methods=["GET"], dependencies=[Depends(Viewing(None))]
+    )
     return made
 
 
@@ -110,7 +112,7 @@ def _signing(made: APIRouter, plane: Plane, pages: Pages) -> None:
     @made.get("/login", dependencies=[Depends(FORM)])
     async def form(request: Request) -> Response:
         code = request.query_params.get("code", "")
-        return pages.sign_in(request, code=code if len(code) == _CODE and code.isalnum() else "")
+        return pages.frame.sign_in(request, code=code if len(code) == _CODE and code.isalnum() else "")
 
     @made.post("/login", dependencies=[Depends(FORM)])
     async def enter(request: Request) -> Response:
@@ -123,7 +125,7 @@ def _signing(made: APIRouter, plane: Plane, pages: Pages) -> None:
         except NotSignedIn as error:
             plane.log("warning", "dashboard refused", request)
             why = f"This code is not good: each is good once, for {CODE_LIVES:.0f} seconds. Make a new one."
-            return pages.sign_in(request, status=error.http_status, why=why)
+            return pages.frame.sign_in(request, status=error.http_status, why=why)
         browsers.end(cookie_of(request))
         plane.log("warning", "dashboard entered", request, actor=viewer.principal.name)
         answer = RedirectResponse(f"{BASE}/", 303, HEADERS)
