@@ -49,6 +49,7 @@ from sidecar_api.stores import memory_ledger
 from sidecar_api.subjects import Subjects, subject_key
 from sidecar_api.trusting import FILE as TRUST_FILE
 from sidecar_api.trusting import TrustFeed
+from sidecar_api.turn import JudgeRules
 from sidecar_api.verification import Verifier
 from tcd import __version__
 from tcd.bundles import configured
@@ -65,6 +66,7 @@ from tcd.rows import Scorer
 from tcd.telemetry import Exporter, LogWriter
 from tcd.telemetry.logs import QueueHandler
 from tcd.triton.batcher import MicroBatcher
+from tcd.trust import PolicySet
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,33 +201,41 @@ def _service(
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What the judge and the service both use."""
+    """What several parts use."""
 
+    ledger: Ledger
     idempotency: Idempotency
     exporter: Exporter
     logs: LogWriter
+    committer: Committer
+    receipts: Receipts | None
+
+    @property
+    def several(self) -> SharedLedger | None:
+        """The ledger, where other shims write to it too."""
+        return self.ledger if isinstance(self.ledger, SharedLedger) else None
 
 
-def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -> Runtime:
-    logs = LogWriter(level=settings.log_level, limit=settings.log_queue)
-    policies = configured(settings.policies, settings.policies_json)
+def _shared(settings: Settings, edges: Edges, logs: LogWriter, keyring: KeyRing | None) -> _Shared:
     ledger = edges.ledger or memory_ledger(settings)
-    shared = _Shared(
-        Idempotency(ledger, ttl=settings.idempotency_ttl_s), edges.exporter or make_exporter(settings), logs
+    return _Shared(
+        ledger=ledger,
+        idempotency=Idempotency(ledger, ttl=settings.idempotency_ttl_s),
+        exporter=edges.exporter or make_exporter(settings),
+        logs=logs,
+        committer=Committer(ledger, now_us=edges.now_us),
+        receipts=_receipts(settings, edges, keyring),
     )
-    keyring = _keyring(settings, edges, logs)
-    receipts = _receipts(settings, edges, keyring)
-    checks = dict(edges.checks or {})
-    several = ledger if isinstance(ledger, SharedLedger) else None
+
+
+def _judge(settings: Settings, assets: Assets, edges: Edges, rules: JudgeRules, shared: _Shared) -> Judge:
+    ledger, several = shared.ledger, shared.several
     budget = _budget(settings, assets, edges.controller, shared=several is not None)
-    committer = Committer(ledger, now_us=edges.now_us)
-    rules = judge_rules(settings, durable=ledger.durable)
-    bindings = Bindings(rules, policies)
     judge = Judge(
         rules,
         budget=budget,
-        receipts=receipts,
-        committer=committer,
+        receipts=shared.receipts,
+        committer=shared.committer,
         idempotency=shared.idempotency,
         observer=shared.exporter,
         now_us=edges.now_us,
@@ -236,45 +246,57 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
     judge.pressure.objective = settings.slo_ms / 1000.0
     judge.trust = _trust(settings, edges)
     judge.signals = _signals(settings, edges)
-    if receipts is not None:
-        judge.mender = Mender(ledger, receipts, judge.put)
-    service = _service(settings, scorer, assets, edges, judge, bindings, shared)
+    if shared.receipts is not None:
+        judge.mender = Mender(ledger, shared.receipts, judge.put)
+    return judge
+
+
+def _log(
+    settings: Settings, edges: Edges, keyring: KeyRing, judge: Judge, shared: _Shared
+) -> tuple[Verifier, LogService | None]:
+    """The verifier, and the transparency log where it is on."""
+    witnesses = witness_policy(settings)
+    verifier = Verifier(verify_policy(keyring.keys, witnesses), now_us=edges.now_us)
+    log = make_log(
+        settings, shared.ledger, keyring, witnesses=witnesses, metrics=shared.exporter.log, now_us=edges.now_us
+    )
+    if log is not None:
+        shared.committer.grew = log.checkpointer.grew
+        if shared.receipts is not None and settings.log_heads_s:
+            log.heads = HeadsWriter(shared.ledger, shared.receipts, judge.put, every=settings.log_heads_s)
+    return verifier, log
+
+
+def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -> Runtime:
+    logs = LogWriter(level=settings.log_level, limit=settings.log_queue)
+    policies = configured(settings.policies, settings.policies_json)
+    keyring = _keyring(settings, edges, logs)
+    shared = _shared(settings, edges, logs, keyring)
+    rules = judge_rules(settings, durable=shared.ledger.durable)
+    judge = _judge(settings, assets, edges, rules, shared)
+    service = _service(settings, scorer, assets, edges, judge, Bindings(rules, policies), shared)
+    checks = dict(edges.checks or {})
+    replica = None
+    if shared.several is not None:
+        replica = _replica(settings, shared.several, judge, shared.committer, edges)
+        replica.forget = service.lifecycle.disown
+        checks["ledger"] = replica.problem
+    verifier, log = None, None
+    if keyring is not None:
+        checks["keys"] = keyring.problem
+        verifier, log = _log(settings, edges, keyring, judge, shared)
 
     def loaded(digest: str, sessions: int) -> None:
         logs.write("warning", "state loaded", digest=digest, sessions=sessions)
 
-    replica = None
-    if several is not None:
-        replica = _replica(settings, several, judge, committer, edges)
-        replica.forget = service.lifecycle.disown
-        checks["ledger"] = replica.problem
-
-    verifier: Verifier | None = None
-    log: LogService | None = None
-    if keyring is not None:
-        witnesses = witness_policy(settings)
-        checks["keys"] = keyring.problem
-        verifier = Verifier(verify_policy(keyring.keys, witnesses), now_us=edges.now_us, ledger=ledger)
-        log = make_log(settings, ledger, keyring, witnesses=witnesses, metrics=shared.exporter.log, now_us=edges.now_us)
-        if log is not None:
-            committer.grew = log.checkpointer.grew
-            if receipts is not None and settings.log_heads_s:
-                log.heads = HeadsWriter(ledger, receipts, judge.put, every=settings.log_heads_s)
     return Runtime(
         settings=settings,
-        ledger=ledger,
+        ledger=shared.ledger,
         service=service,
         callers=Callers(service, idempotency=shared.idempotency, now_us=edges.now_us, random=edges.random),
-        state=StateService(service, receipts=receipts, log=loaded),
+        state=StateService(service, receipts=shared.receipts, log=loaded),
         verifier=verifier,
-        rewriter=Rewriter(
-            rewrite_rules(settings, policies),
-            key=edges.spotlight_key or spotlight_key(settings, edges.random),
-            random=edges.random,
-            metrics=shared.exporter.spotlighting,
-            logs=logs if settings.log_decisions else None,
-            keeper=RewriteRecords(judge, service.subjects),
-        ),
+        rewriter=_rewriter(settings, policies, edges, judge, service, shared),
         exporter=shared.exporter,
         logs=logs,
         tokens=Tokens(settings.api_tokens),
@@ -288,6 +310,19 @@ def _runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -
         policies=policies,
         decisions=DecisionLog(settings.decision_log) if settings.decision_log is not None else None,
         spans=edges.spans,
+    )
+
+
+def _rewriter(
+    settings: Settings, policies: PolicySet | None, edges: Edges, judge: Judge, service: Service, shared: _Shared
+) -> Rewriter:
+    return Rewriter(
+        rewrite_rules(settings, policies),
+        key=edges.spotlight_key or spotlight_key(settings, edges.random),
+        random=edges.random,
+        metrics=shared.exporter.spotlighting,
+        logs=shared.logs if settings.log_decisions else None,
+        keeper=RewriteRecords(judge, service.subjects),
     )
 
 

@@ -93,6 +93,26 @@ def _given(
     return out, {"way": way, "given": True, "compared": served.compared, "different": served.different}
 
 
+def _check(way: str, assets: Path | None) -> None:
+    if way not in via.WAYS:
+        msg = f"rows cannot go through {way}; {', '.join(via.WAYS)} are known"
+        raise ConfigError(msg)
+    if way != "library" and assets is None:
+        msg = f"rows through {way} are scored by given assets: name their directory with --assets"
+        raise AssetError(msg)
+
+
+def _fitted(
+    recordings: Recordings, folds: int, options: FitOptions, missing: list[str], *, small: bool
+) -> tuple[dict[str, Any], list[Scored] | None]:
+    """What needs fits of its own: ours without each component, and p-values by the wrong key."""
+    components = {} if small else ablation.components(recordings, folds, options)
+    foreign = validity.wrong_key(recordings)
+    if foreign is None:
+        missing.append("the wrong key: the recordings do not say which prompts are code, or have too few others")
+    return {name: budget.row(one) for name, one in components.items()}, foreign
+
+
 def measure(
     data: Path,
     *,
@@ -129,12 +149,7 @@ def measure(
         LauncherError: if a server does not start.
         ScoringError: if a server does not answer.
     """
-    if way not in via.WAYS:
-        msg = f"rows cannot go through {way}; {', '.join(via.WAYS)} are known"
-        raise ConfigError(msg)
-    if way != "library" and assets is None:
-        msg = f"rows through {way} are scored by given assets: name their directory with --assets"
-        raise AssetError(msg)
+    _check(way, assets)
     recordings = load(data, most=most)
     options = FitOptions(training=training_steps(training))
     if shipped_weights:
@@ -146,9 +161,7 @@ def measure(
         ours, served = _given(recordings, assets, way, model, small=small)
     others, missing = _peers(recordings, folds, small=small)
     table = {name: budget.row(scored) | _curve(scored) for name, scored in (ours | others).items()}
-    components: dict[str, Any] = {}
     shipped: dict[str, Any] = {}
-    foreign = None
     if small:
         missing.append("river's detectors, components left out: --small")
     else:
@@ -156,15 +169,10 @@ def measure(
             table[name] = drift.measure(recordings, family)
             shipped[name] = drift.as_shipped(recordings, family)
     if assets is None:
-        if not small:
-            components = {
-                name: budget.row(one) for name, one in ablation.components(recordings, folds, options).items()
-            }
-        foreign = validity.wrong_key(recordings)
+        components, foreign = _fitted(recordings, folds, options, missing, small=small)
     else:
+        components, foreign = {}, None
         missing.append("components left out, the wrong key: they need a fit, and the assets were given")
-    if assets is None and foreign is None:
-        missing.append("the wrong key: the recordings do not say which prompts are code, or have too few others")
     return {
         "source": recordings.source,
         "sequences": len(recordings.steps),
