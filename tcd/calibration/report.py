@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from tcd.calibration.plots import Curve, Plot, figure
+from tcd.calibration.plots import Curve, Plot, draw
 
 F64 = NDArray[np.float64]
 
@@ -106,7 +106,7 @@ def _reliability(title: str, curves: Mapping[str, F64], *, number: int) -> str:
         curves=tuple(lines),
         diagonal=True,
     )
-    return figure(plot, number=number)
+    return draw(plot, number=number)
 
 
 def _delays(delays: Mapping[str, F64], *, number: int) -> str:
@@ -121,7 +121,7 @@ def _delays(delays: Mapping[str, F64], *, number: int) -> str:
         x_ticks=(0.0, 32.0, 64.0, 96.0, float(_HORIZON)),
         curves=curves,
     )
-    return figure(plot, number=number)
+    return draw(plot, number=number)
 
 
 def _verdict(session: Mapping[str, Any]) -> str:

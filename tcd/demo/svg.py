@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from tcd import svg
+
 WIDTH: Final = 640
 _LEFT: Final = 52
 _RIGHT: Final = 12
@@ -78,27 +80,23 @@ def plot(panel: Panel, *, steps: int, last: bool = False) -> str:
         return round(_LEFT + span * step / max(steps - 1, 1), 1)
 
     def y(value: float) -> float:
-        if panel.log:
-            value = max(value, panel.low)
-            share = math.log(value / panel.low) / math.log(high / panel.low)
-        else:
-            share = (value - panel.low) / ((high - panel.low) or 1.0)
-        return round(_TOP + inner * (1 - min(max(share, 0.0), 1.0)), 1)
+        return round(_TOP + inner * (1 - svg.share(value, panel.low, high, log=panel.log)), 1)
 
-    parts = [f'<text class="panel" x="{_LEFT}" y="12">{escape(panel.title)}</text>']
-    for tick in _ticks(panel.low, high, log=panel.log):
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(tick)}" y2="{y(tick)}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y(tick) + 4}" text-anchor="end">{tick:g}</text>')
+    whole = (_LEFT, WIDTH - _RIGHT)
+    parts = [svg.text("panel", _LEFT, 12, panel.title)]
+    for tick in svg.decades(panel.low, high) if panel.log else svg.ticks(panel.low, high, about=3):
+        parts.append(svg.line("grid", x=whole, y=(y(tick), y(tick))))
+        parts.append(svg.text("tick", _LEFT - 6, y(tick) + 4, f"{tick:g}", "end"))
     parts += [
-        f'<text class="tick" x="{x(step)}" y="{panel.height - 6}" text-anchor="middle">{step}</text>'
+        svg.text("tick", x(step), panel.height - 6, str(step), "middle")
         for step in range(0, steps, 20 if steps <= 200 else 50)  # noqa: PLR2004 - labels must not touch
     ]
     if last:
-        parts.append(f'<text class="tick" x="{WIDTH / 2}" y="{height - 3}" text-anchor="middle">token</text>')
+        parts.append(svg.text("tick", WIDTH / 2, height - 3, "token", "middle"))
     if panel.limit is not None:
         level = y(panel.limit)
-        parts.append(f'<line class="limit" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{level}" y2="{level}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT + 4}" y="{level + 12}">{escape(panel.limit_label)}</text>')
+        parts.append(svg.line("limit", x=whole, y=(level, level)))
+        parts.append(svg.text("tick", _LEFT + 4, level + 12, panel.limit_label))
     parts += [_mark(mark, x(mark.step), panel.height, index) for index, mark in enumerate(panel.marks)]
     parts += [_line(line, x, y) for line in panel.lines]
     title = f"<title>{escape(panel.title)}</title><desc>{escape(_description(panel))}</desc>"
@@ -109,33 +107,19 @@ def _mark(mark: Mark, x: float, height: int, index: int) -> str:
     # labels of neighbouring marks go to opposite sides
     right = x < WIDTH * 0.75 and index % 2 == 1
     anchor, shift = ("start", 4) if right or x < WIDTH * 0.25 else ("end", -4)
-    return (
-        f'<line class="mark {mark.style}" x1="{x}" x2="{x}" y1="{_TOP - 4}" y2="{height - _BOTTOM}"/>'
-        f'<text class="marktext {mark.style}" x="{x + shift}" y="{_TOP - 6}" text-anchor="{anchor}">'
-        f"{escape(mark.label)}</text>"
+    return svg.line(f"mark {mark.style}", x=(x, x), y=(_TOP - 4, height - _BOTTOM)) + svg.text(
+        f"marktext {mark.style}", x + shift, _TOP - 6, mark.label, anchor
     )
 
 
 def _line(line: Line, x: Callable[[float], float], y: Callable[[float], float]) -> str:
-    runs: list[list[str]] = [[]]
+    runs: list[list[tuple[float, float]]] = [[]]
     for step, value in enumerate(line.values):
         if value is None or not math.isfinite(value):
             runs.append([])
         else:
-            runs[-1].append(f"{x(step)},{y(value)}")
-    return "".join(f'<polyline class="line {line.style}" points="{" ".join(run)}"/>' for run in runs if run)
-
-
-def _ticks(low: float, high: float, *, log: bool) -> list[float]:
-    if log:
-        first, final = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-        return [10.0**e for e in range(first, final + 1)]
-    step = 10 ** math.floor(math.log10((high - low) or 1.0))
-    while (high - low) / step > 3:  # noqa: PLR2004 - four labels fit
-        step *= 2
-    while (high - low) / step < 2:  # noqa: PLR2004 - two steps at least
-        step /= 2
-    return [round(low + step * i, 10) for i in range(int((high - low) / step + 1e-9) + 1)]
+            runs[-1].append((x(step), y(value)))
+    return "".join(svg.polyline(f"line {line.style}", run) for run in runs if run)
 
 
 def _description(panel: Panel) -> str:

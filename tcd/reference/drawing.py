@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Final
+
+from tcd import svg
 
 _STYLE: Final = """
   text { font: 13px system-ui, sans-serif; fill: #1f2933; }
@@ -35,7 +36,7 @@ class Drawing:
 
     def text(self, x: float, y: float, words: str, *, kind: str = "small", anchor: str = "middle") -> None:
         """A line of text, its baseline at y."""
-        self._parts.append(f'<text class="{kind}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(words)}</text>')
+        self._parts.append(svg.text(kind, f"{x:g}", f"{y:g}", words, anchor))
 
     def box(self, x: int, y: int, w: int, h: int, title: str, *lines: str, kind: str = "box") -> None:
         """A box with a title and lines, centred."""
@@ -52,7 +53,7 @@ class Drawing:
 
     def line(self, *points: tuple[float, float]) -> None:
         """A line without a head."""
-        self._parts.append(f'<polyline class="arrow" points="{_points(points)}"/>')
+        self._parts.append(svg.polyline("arrow", points))
 
     def arrow(
         self,
@@ -66,7 +67,7 @@ class Drawing:
         (x0, y0), (x1, y1) = points[-2:]
         angle = math.atan2(y1 - y0, x1 - x0)
         corners = [(x1 - 9 * math.cos(angle + turn), y1 - 9 * math.sin(angle + turn)) for turn in (0.42, -0.42)]
-        self._parts.append(f'<polygon class="head" points="{_points([(x1, y1), *corners])}"/>')
+        self._parts.append(f'<polygon class="head" points="{svg.points([(x1, y1), *corners])}"/>')
         if words:
             (a, b), (c, d) = points[:2]
             x, y = at or ((a + c) / 2, (b + d) / 2 - 6)
@@ -82,7 +83,3 @@ class Drawing:
             + "\n".join(self._parts)
             + "\n</svg>\n"
         )
-
-
-def _points(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

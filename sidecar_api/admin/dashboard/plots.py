@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from tcd import svg
+
 _LEFT: Final = 58
 _RIGHT: Final = 14
 _TOP: Final = 12
 _BOTTOM: Final = 42
 #: Width of a character of a label, at most.
 _CHARACTER: Final = 6.4
-#: Ticks of an axis, about.
-_TICKS: Final = 5
 Point = tuple[float, float]
 
 
@@ -104,9 +104,9 @@ def draw(plot: Plot, name: str) -> str:
     frame = _frame(plot)
     inside = [*_axes(plot, frame)]
     if plot.band:
-        upper = [f"{frame.x(x):.1f},{frame.y(high):.1f}" for x, _, high in plot.band]
-        lower = [f"{frame.x(x):.1f},{frame.y(low):.1f}" for x, low, _ in reversed(plot.band)]
-        inside.append(f'<polygon class="band" points="{" ".join((*upper, *lower))}"/>')
+        upper = [(frame.x(x), frame.y(high)) for x, _, high in plot.band]
+        lower = [(frame.x(x), frame.y(low)) for x, low, _ in reversed(plot.band)]
+        inside.append(svg.tag("polygon", class_="band", points=svg.points((*upper, *lower))))
     inside += [_bar(bar, frame) for bar in plot.bars]
     inside += [_level(level, frame, plot) for level in plot.levels]
     for line in plot.lines:
@@ -123,28 +123,25 @@ def _frame(plot: Plot) -> _Frame:
     (x0, x1), (y0, y1) = plot.x_range, plot.y_range
 
     def x(value: float) -> float:
-        return _LEFT + (right - _LEFT) * _share(value, x0, x1)
+        return _LEFT + (right - _LEFT) * svg.share(value, x0, x1)
 
     def y(value: float) -> float:
-        return bottom - (bottom - _TOP) * _share(value, y0, y1)
+        return bottom - (bottom - _TOP) * svg.share(value, y0, y1)
 
     return _Frame(x, y, right, bottom)
 
 
-def _share(value: float, low: float, high: float) -> float:
-    return min(max((value - low) / ((high - low) or 1.0), 0.0), 1.0)
-
-
 def _axes(plot: Plot, frame: _Frame) -> list[str]:
     out = []
-    for value in nice(*plot.y_range, whole=plot.log or plot.counts):
+    across = (_LEFT, frame.right)
+    for value in svg.ticks(*plot.y_range, whole=plot.log or plot.counts):
         at = frame.y(value)
         label = _power(value) if plot.log else f"{value:g}"
-        out.append(f'<line class="grid" x1="{_LEFT}" x2="{frame.right}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        out.append(f'<text class="tick" x="{_LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{label}</text>')
+        out.append(svg.line("grid", x=across, y=(at, at)))
+        out.append(svg.tag("text", label, class_="tick", x=_LEFT - 7, y=at + 4, text_anchor="end"))
     ticks = plot.x_ticks
     if ticks is None:
-        ticks = [(value, f"{value:g}") for value in nice(*plot.x_range, whole=plot.whole)]
+        ticks = [(value, f"{value:g}") for value in svg.ticks(*plot.x_range, whole=plot.whole)]
     last = -math.inf
     for value, label in ticks:
         at, half = frame.x(value), len(label) * _CHARACTER / 2
@@ -153,18 +150,12 @@ def _axes(plot: Plot, frame: _Frame) -> list[str]:
             continue
         last = at + half + 8
         anchor = "end" if at + half > plot.width else "middle"
-        out.append(f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{frame.bottom}" y2="{frame.bottom + 4}"/>')
-        out.append(
-            f'<text class="tick" x="{at:.1f}" y="{frame.bottom + 17}" text-anchor="{anchor}">{escape(label)}</text>'
-        )
-    out.append(f'<line class="axis" x1="{_LEFT}" x2="{frame.right}" y1="{frame.bottom}" y2="{frame.bottom}"/>')
+        out.append(svg.line("axis", x=(at, at), y=(frame.bottom, frame.bottom + 4)))
+        out.append(svg.text("tick", at, frame.bottom + 17, label, anchor))
+    out.append(svg.line("axis", x=across, y=(frame.bottom, frame.bottom)))
     middle = (_TOP + frame.bottom) / 2
-    out.append(
-        f'<text class="name" x="{(_LEFT + frame.right) / 2}" y="{plot.height - 6}" text-anchor="middle">'
-        f"{escape(plot.x)}</text>"
-        f'<text class="name" x="13" y="{middle}" text-anchor="middle" transform="rotate(-90 13 {middle})">'
-        f"{escape(plot.y)}</text>"
-    )
+    out.append(svg.text("name", (_LEFT + frame.right) / 2, plot.height - 6, plot.x, "middle"))
+    out.append(svg.text("name", 13, middle, plot.y, "middle", transform=f"rotate(-90 13 {middle})"))
     return out
 
 
@@ -188,47 +179,26 @@ def _level(level: Level, frame: _Frame, plot: Plot) -> str:
         at = frame.x(level.at)
         before = at + len(level.label) * _CHARACTER > frame.right
         anchor, shift = ("end", -5) if before else ("start", 5)
-        return (
-            f'<line class="{level.style}" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{frame.bottom}"/>'
-            f'<text class="label" x="{at + shift:.1f}" y="{_TOP + 11}" text-anchor="{anchor}">'
-            f"{escape(level.label)}</text>"
+        return svg.line(level.style, x=(at, at), y=(_TOP, frame.bottom)) + svg.text(
+            "label", at + shift, _TOP + 11, level.label, anchor
         )
     at = frame.y(level.at)
     below = at - _TOP < 14  # noqa: PLR2004 - a label's height
-    return (
-        f'<line class="{level.style}" x1="{_LEFT}" x2="{plot.width - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
-        f'<text class="label" x="{_LEFT + 6}" y="{at + (14 if below else -5):.1f}">{escape(level.label)}</text>'
+    return svg.line(level.style, x=(_LEFT, plot.width - _RIGHT), y=(at, at)) + svg.text(
+        "label", _LEFT + 6, at + (14 if below else -5), level.label
     )
 
 
 def _line(line: Line, frame: _Frame) -> list[str]:
-    places: list[str] = []
-    before: float | None = None
+    places: list[Point] = []
     for x, y in line.points:
-        at, height = frame.x(x), frame.y(y)
-        if line.steps and before is not None:
-            places.append(f"{at:.1f},{before:.1f}")
-        places.append(f"{at:.1f},{height:.1f}")
-        before = height
+        if line.steps and places:
+            places.append((frame.x(x), places[-1][1]))
+        places.append((frame.x(x), frame.y(y)))
     drawn = line.joined and len(line.points) > 1
-    out = [f'<polyline class="line {line.style}" points="{" ".join(places)}"/>'] if drawn else []
+    out = [svg.polyline(f"line {line.style}", places)] if drawn else []
     if line.dots or len(line.points) == 1:
         out += [
-            f'<circle class="dot {line.style}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3"/>'
-            for x, y in line.points
+            svg.tag("circle", class_=f"dot {line.style}", cx=frame.x(x), cy=frame.y(y), r=3) for x, y in line.points
         ]
     return out
-
-
-def nice(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """About five round numbers from `low` to `high`."""
-    span = high - low
-    if not (span > 0 and math.isfinite(span)):
-        return [low]
-    raw = span / _TICKS
-    unit = 10.0 ** math.floor(math.log10(raw))
-    step = next(unit * times for times in (1, 2, 2.5, 5, 10) if unit * times >= raw * 0.999)
-    if whole:
-        step = max(1.0, math.ceil(step))
-    first = math.ceil(low / step - 1e-9)
-    return [round(step * n, 12) + 0.0 for n in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from tcd import svg
+
 _PANEL: Final = (400, 270)
 _LEFT, _TOP, _RIGHT, _BOTTOM = 46, 30, 14, 40
 _HEAD: Final = 34
@@ -64,29 +66,19 @@ class Chart:
     limit: float | None = None
 
 
-def _share(value: float, ends: tuple[float, float], *, log: bool) -> float:
-    """Where a value lies between the ends, 0 to 1."""
-    low, high = ends
-    share = math.log(max(value, low) / low) / math.log(high / low) if log else (value - low) / (high - low)
-    return min(max(share, 0.0), 1.0)
-
-
 def _ticks(ends: tuple[float, float], *, log: bool) -> list[float]:
     low, high = ends
-    if log:
-        return [10.0**e for e in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
-    step = (high - low) / 4
-    return [low + step * i for i in range(5)]
+    return svg.decades(low, high) if log else [low + (high - low) / 4 * i for i in range(5)]
 
 
 def _panel(chart: Chart, left: float, top: float) -> list[str]:
     width, height = _PANEL[0] - _LEFT - _RIGHT, _PANEL[1] - _TOP - _BOTTOM
 
     def x(value: float) -> float:
-        return round(left + _LEFT + width * _share(value, chart.x_range, log=chart.log_x), 1)
+        return round(left + _LEFT + width * svg.share(value, *chart.x_range, log=chart.log_x), 1)
 
     def y(value: float) -> float:
-        return round(top + _TOP + height * (1 - _share(value, chart.y_range, log=chart.log_y)), 1)
+        return round(top + _TOP + height * (1 - svg.share(value, *chart.y_range, log=chart.log_y)), 1)
 
     (x0, x1), (y0, y1) = chart.x_range, chart.y_range
     parts = [f'<text x="{left + _LEFT}" y="{top + 18}" font-weight="600">{escape(chart.title)}</text>']
@@ -111,7 +103,7 @@ def _panel(chart: Chart, left: float, top: float) -> list[str]:
         parts.append(f'<line x1="{at}" x2="{at}" y1="{y(y0)}" y2="{y(y1)}" stroke="#999" stroke-dasharray="3 3"/>')
     for line in chart.lines:
         colour, dashes = STYLES[line.style % len(STYLES)]
-        points = " ".join(f"{x(a)},{y(b)}" for a, b in line.points)
+        points = svg.points((x(a), y(b)) for a, b in line.points)
         dash = f' stroke-dasharray="{dashes}"' if dashes else ""
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
     return parts

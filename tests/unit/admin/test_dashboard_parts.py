@@ -11,12 +11,13 @@ import pytest
 
 from sidecar_api.admin.dashboard import explain, figures, meanings
 from sidecar_api.admin.dashboard.forms import moment_us
-from sidecar_api.admin.dashboard.plots import Bar, Level, Line, Plot, draw, nice
+from sidecar_api.admin.dashboard.plots import Bar, Level, Line, Plot, draw
 from sidecar_api.admin.dashboard.rendering import moment
 from sidecar_api.schemas import Action, Cause
 from tcd.errors import ValidationFailed
 from tcd.ledger.search_views import Count
 from tcd.receipts.report import CHAIN, SINGLE
+from tcd.svg import ticks
 from tests.integration.admin.stage import HOSTILE
 
 NAME = "{http://www.w3.org/2000/svg}"
@@ -68,11 +69,11 @@ def test_whatever_is_drawn_stays_in_the_frame(seed: int) -> None:
 
 
 def test_axes_have_round_numbers() -> None:
-    assert nice(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert nice(0, 7, whole=True) == [0, 2, 4, 6]
-    assert nice(0, 2.16, whole=True) == [0, 1, 2]
-    assert nice(3, 3) == [3]
-    assert nice(0, math.inf) == [0]
+    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert ticks(0, 7, whole=True) == [0, 2, 4, 6]
+    assert ticks(0, 2.16, whole=True) == [0, 1, 2]
+    assert ticks(3, 3) == [3]
+    assert ticks(0, math.inf) == [0]
 
 
 def test_every_check_of_a_verification_has_its_meaning() -> None:
