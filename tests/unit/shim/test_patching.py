@@ -121,7 +121,12 @@ async def test_a_patch_only_tightens_and_only_what_is_listed(make_client: Any, c
     for setting, value in (("mode", "monitor"), ("entropy_floor", 0.05), ("on_failure", "open")):
         with pytest.raises(Forbidden, match="only tightens"):
             patches.register("p", setting=setting, value=value, actor="ann", ttl=1.0)
-    wrong = [("alpha", 0.01), ("attest_sk_hex", "00"), ("entropy_floor", -1.0), ("cooldown_steps", "x")]
+    wrong: list[tuple[str, Any]] = [
+        ("alpha", 0.01),
+        ("attest_sk_hex", "00"),
+        ("entropy_floor", -1.0),
+        ("cooldown_steps", "x"),
+    ]
     for setting, value in (*wrong, ("entropy_floor", float("inf")), ("entropy_floor", float("nan"))):
         with pytest.raises(ValidationFailed):
             patches.register("p", setting=setting, value=value, actor="ann", ttl=1.0)
