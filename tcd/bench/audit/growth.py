@@ -96,7 +96,7 @@ def about(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def markdown(found: Mapping[str, Any], *, image: str = "") -> str:
-    """The report, with `notes` of who measured; `image` is the path of the plot, empty = none."""
+    """The report, with `notes` and `exports` (rows without an audit) of who measured; `image` is the plot's path."""
     lines = [
         "# Audits as the log grows",
         "",
@@ -119,7 +119,7 @@ def markdown(found: Mapping[str, Any], *, image: str = "") -> str:
             f"| {row['start_mib']} | {row['peak_mib']}{others} |"
         )
     lines += ["", "Findings in them: " + ", ".join(str(row["findings"]) for row in found["rows"]) + "."]
-    lines += _exports([row for row in found["rows"] if "parquet" in row])
+    lines += _exports([row for row in (*found["rows"], *found.get("exports", ())) if "parquet" in row])
     for note in found.get("notes", ()):
         lines += ["", note]
     if image:
