@@ -102,8 +102,8 @@ class PatchArea:
         return patch
 
     def instead(self, patch: Patch) -> Any:
-        """What the setting is without the patch."""
-        return getattr(self._runtime.settings, patch.setting)
+        """What the setting is without the patch; infinite is null."""
+        return _finite(getattr(self._runtime.settings, patch.setting))
 
     async def roll_back(self, args: Any, actors: str) -> dict[str, Any]:
         """End the very patch that two people agreed to end.
@@ -117,7 +117,12 @@ class PatchArea:
 
 def shown(patch: Patch) -> dict[str, Any]:
     """A patch as JSON has it; no end yet is null."""
-    return {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in asdict(patch).items()}
+    return {name: _finite(value) for name, value in asdict(patch).items()}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _object(*parts: Any) -> str:

@@ -203,6 +203,11 @@ async def test_one_tenant_cannot_take_the_others_room(stores: Stores) -> None:
     async with stores[1]._driver.transaction() as tx:
         assert await tx.run("SELECT count(*) FROM tcd_admin_proposal") == [(0,)]
     await stores[1].propose("again", {"by": "p0", "tenant": "acme"}, {}, until=30.0, now=10.0)
+    # nobody has to look or to propose: a plane frees it from time to time
+    await stores[0].forget(now=29.0)
+    assert len(await stores[1].proposals(now=29.0)) == 1
+    await stores[0].forget(now=30.0)
+    assert await stores[1].proposal("again", now=29.0) is None
 
 
 async def test_of_proposals_at_once_at_two_replicas_no_more_wait_than_may(stores: Stores) -> None:
