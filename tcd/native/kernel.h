@@ -23,9 +23,10 @@
 #error "the kernels need GCC or Clang"
 #endif
 
-/* One library for every x86-64: the widest vectors that the CPU has, the same operations in each. */
+/* One library for every x86-64: the widest vectors that the CPU has, the same operations in each. `arch=` is matched by
+ * the maker's name too, so the clone of Intel's is chosen on Intel alone and avx512f on the others. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && !defined(TCD_ONE_TARGET)
-#define CLONES __attribute__((target_clones("default", "avx2", "arch=skylake-avx512")))
+#define CLONES __attribute__((target_clones("default", "avx2", "avx512f", "arch=skylake-avx512")))
 #else
 #define CLONES
 #endif

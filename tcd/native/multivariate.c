@@ -22,6 +22,27 @@ INLINE double distance_of(const struct reference *asset, const float *x, int64_t
     return quantise(sqrt(sum));
 }
 
+/* The same for the 16 columns of tcd's own features, in registers. What is below the diagonal is zero, and adds none. */
+INLINE double distance_of_16(const struct reference *asset, const float *x, int64_t rows) {
+    enum { D = 16 };
+    double centred[D] = {0}, y[D] = {0}, mean[D], sum = 0.0;
+    memcpy(mean, asset->mean, sizeof mean);
+    if (asset->weights) {
+        for (int64_t t = 0; t < rows; t++) {
+            double weight = asset->weights[TAIL - rows + t];
+            for (int c = 0; c < D; c++) centred[c] = centred[c] + ((double)x[t * D + c] - mean[c]) * weight;
+        }
+    } else {
+        for (int c = 0; c < D; c++) centred[c] = (double)x[(rows - 1) * D + c] - mean[c];
+    }
+    for (int i = 0; i < D; i++) {
+        const double *row = asset->white + i * D;
+        for (int j = i / 8 * 8; j < D; j++) y[j] = y[j] + centred[i] * row[j];
+    }
+    for (int j = 0; j < D; j++) sum = sum + y[j] * y[j];
+    return quantise(sqrt(sum));
+}
+
 INLINE void answer_row(const struct multivariate_call *call, int64_t i, double *made) {
     const int32_t *lengths = call->lengths + i * call->lengths_stride;
     const struct reference *asset = call->assets[i * call->step];
@@ -54,7 +75,7 @@ INLINE void answer_row(const struct multivariate_call *call, int64_t i, double *
         if (rows < least(BLOCK, MAX_FEATURE_VALUES / asset->features)) {
             status |= WARMUP;
         } else {
-            distance = asset->features == 16 ? distance_of(asset, x, rows, 16, made)
+            distance = asset->features == 16 ? distance_of_16(asset, x, rows)
                                              : distance_of(asset, x, rows, asset->features, made);
             p = step_p(asset->steps, distance);
             call->sup_out[i] = call->sup_out[i] > distance ? call->sup_out[i] : distance;

@@ -310,12 +310,12 @@ INLINE void residual_statistics(const double *trace, const double *entropy, int6
 INLINE int spectrum_statistics(const float *values, int64_t count, double *out) {
     float top[SPECTRUM_RANK] = {0};
     double sigma[SPECTRUM_RANK], logs[SPECTRUM_RANK];
-    int wrong = 0;
+    int wrong = 0, filled = 0;
     for (int64_t i = 0; i < count; i++) {
         float value = values[i];
         wrong |= !(value >= 0.0f && value <= 3.402823466e+38f);
         if (!(value > top[SPECTRUM_RANK - 1])) continue;
-        int at = SPECTRUM_RANK - 1;
+        int at = filled < SPECTRUM_RANK ? filled++ : SPECTRUM_RANK - 1;
         for (; at > 0 && top[at - 1] < value; at--) top[at] = top[at - 1];
         top[at] = value;
     }
@@ -468,9 +468,23 @@ INLINE int feature_statistics(const float *x, int64_t rows, int64_t cols, struct
     }
     if (highest >= 0x7f800000) return 0;
     double norms[BLOCK] = {0};
-    for (int64_t t = most(0, BLOCK - rows); t < BLOCK; t++) {
-        const float *vector = x + (rows - BLOCK + t) * cols;
-        for (int64_t c = 0; c < cols; c++) norms[t] = norms[t] + (double)vector[c] * (double)vector[c];
+    if (rows >= BLOCK) {
+        /* eight sums beside one another: each is added up in its own order */
+        for (int t = 0; t < BLOCK; t += 8) {
+            const float *vector = x + (rows - BLOCK + t) * cols;
+            double sums[8] = {0};
+            for (int64_t c = 0; c < cols; c++)
+                for (int l = 0; l < 8; l++) {
+                    double value = (double)vector[l * cols + c];
+                    sums[l] = sums[l] + value * value;
+                }
+            memcpy(norms + t, sums, sizeof sums);
+        }
+    } else {
+        for (int64_t t = BLOCK - rows; t < BLOCK; t++) {
+            const float *vector = x + (rows - BLOCK + t) * cols;
+            for (int64_t c = 0; c < cols; c++) norms[t] = norms[t] + (double)vector[c] * (double)vector[c];
+        }
     }
     for (int t = 0; t < BLOCK; t++) norms[t] = sqrt(norms[t]);
     out[S_feature_norm] = log_of(tree16(norms) * (1.0 / BLOCK) + 1e-6);

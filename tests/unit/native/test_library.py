@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcd.contract import Length
-from tcd.detector.catalogue import STATISTICS
-from tcd.native import build, detector
+from tcd.calibration import default_asset_dir, load_assets
+from tcd.native import build, detector, multivariate
 from tcd.native import library as kernels
+from tcd.rows import Tensors, pack
+from tests.unit.detector.hostile import hostile_row
 
 
 @pytest.fixture
@@ -74,22 +76,33 @@ def test_no_compiler_and_a_compiler_that_fails_are_said(monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_vector_width_and_no_optimisation_changes_a_bit(compiled: Path, tmp_path: Path) -> None:
-    """The clone that this CPU runs against plain code for the oldest one."""
-    plain = build.build(tmp_path / "plain.so", extra=("-O1", "-DTCD_ONE_TARGET"))
+def widths() -> list[str]:
+    """The oldest CPU, and AVX2 where this one has it: the clone that it chooses may be a wider one."""
+    info = Path("/proc/cpuinfo")
+    return ["-O1", "-mavx2"] if info.exists() and " avx2 " in info.read_text() else ["-O1"]
+
+
+@pytest.mark.parametrize("option", widths())
+def test_no_vector_width_and_no_optimisation_changes_a_bit(compiled: Path, tmp_path: Path, option: str) -> None:
+    """The clone that this CPU chooses against code for another one: all that the three steps answer."""
+    plain = build.build(tmp_path / "plain.so", extra=(option, "-DTCD_ONE_TARGET"))
     rng = np.random.default_rng(3)
-    n = 64
-    counts = np.empty((n, int(Length.FLAGS)), np.int64)
-    counts[:, 0], counts[:, 1] = rng.integers(0, 301, n), rng.integers(0, 301, n)
-    counts[:, 2], counts[:, 3], counts[:, 4] = 16, rng.integers(1, 113, n), rng.choice((3, 16, 40), n)
-    windows = (
-        -rng.exponential(2, (n, 300)).astype(np.float32),
-        rng.exponential(2, (n, 300)).astype(np.float32),
-        rng.exponential(20, (n, 16)).astype(np.float32),
-        rng.normal(3, 10, (n, 112 * 40)).astype(np.float32),
-    )
+    tensors = pack([hostile_row(rng, 0.05) for _ in range(128)])
     one, other = (
-        detector.statistics(kernels.open_library(path), windows, counts)[0].tobytes() for path in (compiled, plain)
+        {name: array.tobytes() for name, array in answers(kernels.open_library(path), tensors).items()}
+        for path in (compiled, plain)
     )
-    assert len(one) == n * len(STATISTICS) * 8
     assert one == other
+
+
+def answers(library: ctypes.CDLL, tensors: Tensors) -> Tensors:
+    assets = load_assets(default_asset_dir())
+    found = detector.score(library, tensors, assets)
+    return {**found, **multivariate.score(library, tensors, assets)}
+
+
+def test_the_clones_are_compared_on_rows_that_have_evidence(compiled: Path) -> None:
+    rng = np.random.default_rng(3)
+    found = answers(kernels.open_library(compiled), pack([hostile_row(rng, 0.05) for _ in range(128)]))
+    assert int((found["DETECTOR_P"][:, 0] < 1.0).sum()) > 30
+    assert int((found["MV"][:, 0] > 0.0).sum()) > 30
