@@ -1,6 +1,8 @@
 """A long run at 70 % of capacity: memory, threads, file descriptors and shared memory must not grow.
 
-Sessions are generations of 64 steps that begin anew, so that what is live stays the same while what has been grows.
+Sessions are generations of 64 steps that begin anew. What the shim keeps on purpose up to a bound is counted at each
+look and taken off: live sessions (until they were idle for ten minutes), leaf hashes of the newest tiles, states of
+chains, connections to Triton. What is checked is the rest.
 """
 
 from __future__ import annotations
@@ -8,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,16 +24,27 @@ from urllib.parse import urlsplit
 from tcd.bench import shim
 from tcd.bench.load import SESSIONS, body
 from tcd.bench.openloop import Phase, Shot, drive
+from tcd.ledger.tile_memory import MOST_LEAF_TILES
+from tcd.receipts.tiles import WIDTH
 from tcd.triton.process import usage
 
 SHARE: Final = 0.7
 STEPS: Final = 64
-#: What may be live of each: sessions that are in work, and the ledger's bounded caches fill up for hours.
-MEMORY_PER_HOUR: Final = 64 << 20
+#: Bytes that may come in an hour without being known: 20 of a request's at 60 requests/s.
+MEMORY_PER_HOUR: Final = 4 << 20
+#: What memory moves about without growing: the allocator's arenas, a burst that waited.
+NOISE: Final = 4 << 20
+#: A live session with its windows, its hypothesis and its rate limit (`tcd bench growth` measures it), bytes.
+SESSION: Final = 11_000
+#: A receipt: its leaf hash, and the state of a chain for one in `STEPS`; and how many are kept of both at most.
+LEAF: Final = 32
+MOST_LEAVES: Final = MOST_LEAF_TILES * WIDTH
+CHAIN: Final = 600
+MOST_CHAINS: Final = 65_536
 #: Threads of the event loop's default pool, which start when they are needed first.
 THREADS: Final = min(32, (os.cpu_count() or 1) + 4)
-#: Connections of the pool to Triton, opened when they are needed first; both ends are counted.
-FILES: Final = 32
+#: Sockets that a process may open late without being a connection to Triton, which are counted.
+FILES: Final = 2
 _LOOKS: Final = 120
 _SHM: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 _PROBE: Final = 200.0
@@ -38,7 +53,10 @@ _GROWTH: Final = 1.4
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the processes; bytes are those of all of them, `at` is in seconds from the start of the load."""
+    """One look at the processes; bytes are those of all of them, `at` is in seconds from the start of the load.
+
+    `files` are without those of connections to Triton (`pool`, both ends); `sessions` are live, `receipts` written.
+    """
 
     at: float
     shim_bytes: int
@@ -46,6 +64,20 @@ class Sample:
     threads: int
     files: int
     shared_bytes: int
+    pool: int = 0
+    sessions: int = 0
+    receipts: int = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the shim keeps on purpose, up to bounds: live sessions, leaf hashes, states of chains."""
+        leaves, chains = min(self.receipts, MOST_LEAVES), min(self.receipts // STEPS, MOST_CHAINS)
+        return SESSION * self.sessions + LEAF * leaves + CHAIN * chains
+
+    @property
+    def rest_bytes(self) -> int:
+        """What the shim holds beyond that: what must not grow."""
+        return self.shim_bytes - self.kept_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +117,44 @@ def _shared(prefixes: Sequence[str]) -> int:
     return sum(path.stat().st_size for path in names if path.exists())
 
 
-def look(server: shim.Server, at: float) -> Sample:
+def counted(page: str) -> tuple[int, int]:
+    """Live sessions and receipts of decisions on a page of metrics."""
+    live = re.search(r"(?m)^tcd_sessions_live (\S+)$", page)
+    receipts = re.findall(r"(?m)^tcd_receipts_total\S* (\S+)$", page)
+    return int(float(live[1])) if live else 0, int(sum(map(float, receipts)))
+
+
+def connections(table: str, port: int) -> int:
+    """Ends of established connections to a port of this machine, in the text of /proc/net/tcp."""
+    end = f":{port:04X}"
+    rows = [line.split() for line in table.splitlines()[1:]]
+    return sum(row[3] == "01" and (row[1].endswith(end) or row[2].endswith(end)) for row in rows)
+
+
+def _outside(url: str) -> tuple[str, str]:
+    """The page of metrics and the kernel's table of connections."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60.0) as answer:  # noqa: S310 - our own server
+        return str(answer.read(), "utf-8"), Path("/proc/net/tcp").read_text()
+
+
+async def look(server: shim.Server, at: float) -> Sample:
     """What the server's processes hold now."""
+    page, table = await asyncio.to_thread(_outside, server.url)
+    sessions, receipts = counted(page)
     pids = set().union(*server.parts.values())
     (own,) = server.parts["shim"]
+    pool = connections(table, urlsplit(server.triton_http).port or 0)
     return Sample(
         at=at,
         shim_bytes=usage(server.parts["shim"]).resident_bytes,
         triton_bytes=usage(server.parts["triton"]).resident_bytes,
         threads=sum(map(threads, pids)),
-        files=sum(map(files, pids)),
+        files=sum(map(files, pids)) - pool,
         # Triton's shared memory is named after the shim that started it
         shared_bytes=_shared((f"tcd_{own}_",)),
+        pool=pool,
+        sessions=sessions,
+        receipts=receipts,
     )
 
 
@@ -141,17 +199,17 @@ async def _run(server: shim.Server, *, seconds: float, probe: float, every: floa
     await _load(server.url, "warm", 3.0 * fixed or _PROBE, probe)
     rate = fixed or SHARE * await capacity(server.url, seconds=probe)
     await asyncio.sleep(1.0)
-    before = look(server, 0.0)
+    before = await look(server, 0.0)
     samples: list[Sample] = []
     began = time.perf_counter()
     load = asyncio.ensure_future(_load(server.url, "soak", rate, seconds))
     while not load.done():
         await asyncio.wait([load], timeout=every)
-        samples.append(look(server, time.perf_counter() - began))
+        samples.append(await look(server, time.perf_counter() - began))
     shots = load.result()
     # closed connections are noticed a little later
     for _ in range(_LOOKS):
-        after = look(server, time.perf_counter() - began)
+        after = await look(server, time.perf_counter() - began)
         if not _grown(before, after):
             break
         await asyncio.sleep(0.5)
@@ -185,7 +243,7 @@ def measure(*, seconds: float, probe: float = 5.0, every: float = 10.0, rate: fl
 
 
 def _grown(before: Sample, after: Sample) -> list[str]:
-    """What is more of than before, beyond what the pools of threads and connections may start late."""
+    """What is more of than before, beyond what the pool of threads may start late."""
     most = {"threads": before.threads + THREADS, "files": before.files + FILES, "shared_bytes": before.shared_bytes}
     return [name for name, bound in most.items() if getattr(after, name) > bound]
 
@@ -203,10 +261,9 @@ def problems(found: Soak) -> list[str]:
     before, after = found.idle
     out += [f"{name}: {getattr(before, name)} before, {getattr(after, name)} after" for name in _grown(before, after)]
     hours = found.seconds / 3 / 3600.0
-    for name in ("shim_bytes", "triton_bytes"):
+    for name in ("rest_bytes", "triton_bytes"):
         grown = growth(found.samples, name)
-        # a page or two per look is noise, whatever the length
-        if grown > MEMORY_PER_HOUR * hours + (4 << 20):
+        if grown > MEMORY_PER_HOUR * hours + NOISE:
             out.append(f"{name}: {grown / 1e6:.1f} MB more in the last third than in the middle one")
     return out
 
@@ -225,8 +282,11 @@ def markdown(found: Soak) -> str:
         "|---|---|---|---|",
     ]
     for name, unit, scale in (
-        *(("shim_bytes", "MB resident, shim", 1e6), ("triton_bytes", "MB resident, Triton", 1e6)),
-        *(("threads", "threads", 1.0), ("files", "file descriptors", 1.0), ("shared_bytes", "MB in /dev/shm", 1e6)),
+        *(("shim_bytes", "MB resident, shim", 1e6), ("kept_bytes", "of it kept on purpose", 1e6)),
+        *(("rest_bytes", "the rest", 1e6), ("triton_bytes", "MB resident, Triton", 1e6)),
+        *(("sessions", "live sessions", 1.0), ("receipts", "receipts", 1.0), ("threads", "threads", 1.0)),
+        *(("files", "file descriptors", 1.0), ("pool", "those of connections to Triton", 1.0)),
+        ("shared_bytes", "MB in /dev/shm", 1e6),
     ):
         values = (getattr(before, name), getattr(after, name), growth(found.samples, name))
         lines.append(f"| {unit} | {' | '.join(f'{value / scale:.1f}' for value in values)} |")

@@ -34,12 +34,42 @@ def test_one_more_of_what_should_be_gone_is_found(name: str) -> None:
     assert [problem.split(":")[0] for problem in soak.problems(found)] == [name]
 
 
-@pytest.mark.parametrize("name", ["shim_bytes", "triton_bytes"])
-def test_a_leak_of_a_kilobyte_per_request_is_found(name: str) -> None:
+@pytest.mark.parametrize(("name", "said"), [("shim_bytes", "rest_bytes"), ("triton_bytes", "triton_bytes")])
+def test_a_leak_of_a_hundred_bytes_per_request_is_found(name: str, said: str) -> None:
     found = calm()
     # 100 requests/s, a look each 10 s
-    grown = [replace(s, **{name: 10**8 + i * 100 * 10 * 1024}) for i, s in enumerate(found.samples)]
-    assert [problem.split(":")[0] for problem in soak.problems(replace(found, samples=grown))] == [name]
+    grown = [replace(s, **{name: 10**8 + i * 100 * 10 * 100}) for i, s in enumerate(found.samples)]
+    assert [problem.split(":")[0] for problem in soak.problems(replace(found, samples=grown))] == [said]
+
+
+def test_what_is_kept_up_to_a_bound_is_no_leak_and_hides_none() -> None:
+    """Sessions, leaves and chains of a run that has not reached their bounds; then a leak beside them."""
+    found = calm()
+    filling = [replace(s, sessions=10 * i, receipts=1000 * i) for i, s in enumerate(found.samples)]
+    honest = [replace(s, shim_bytes=s.shim_bytes + s.kept_bytes) for s in filling]
+    assert soak.growth(honest, "shim_bytes") > 8e6
+    assert soak.problems(replace(found, samples=honest)) == []
+    leaking = [replace(s, shim_bytes=s.shim_bytes + 100 * s.receipts) for s in honest]
+    assert [p.split(":")[0] for p in soak.problems(replace(found, samples=leaking))] == ["rest_bytes"]
+
+
+def test_what_is_kept_ends_at_its_bounds() -> None:
+    assert sample(0.0, receipts=10**9).kept_bytes == sample(0.0, receipts=10**8).kept_bytes < 80e6
+
+
+def test_metrics_and_connections_are_read() -> None:
+    page = 'tcd_sessions_live 12.0\ntcd_receipts_total{result="ok"} 3.0\ntcd_receipts_total{result="none"} 4.0\n'
+    assert soak.counted(page) == (12, 7)
+    assert soak.counted("") == (0, 0)
+    table = (
+        "  sl  local_address rem_address   st\n"
+        "   0: 0100007F:1F40 00000000:0000 0A\n"
+        "   1: 0100007F:1F40 0100007F:C001 01\n"
+        "   2: 0100007F:C001 0100007F:1F40 01\n"
+        "   3: 0100007F:C002 0100007F:1F40 06\n"
+        "   4: 0100007F:C003 0100007F:1F41 01\n"
+    )
+    assert soak.connections(table, 0x1F40) == 2
 
 
 def test_failed_requests_are_found() -> None:
