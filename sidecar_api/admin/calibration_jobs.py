@@ -23,16 +23,16 @@ from tcd.calibration.heldout import judge
 from tcd.calibration.keyed import fit_keys, named
 from tcd.calibration.log import load_log
 from tcd.calibration.options import FitOptions
+from tcd.calibration.sampling import Sample
 from tcd.calibration.sessions import Limits
 from tcd.calibration.steps import Steps, steps_of
 from tcd.calibration.store import load_assets
-from tcd.calibration.traces import Sequence, Traces
+from tcd.calibration.traces import Sequence
 from tcd.errors import AssetError
 from tcd.files import write_whole
 
-#: What a job reads of the log at most, newest files first, and what it keeps of that in memory (FP32 numbers).
-_BYTES: Final = 512 << 20
-_VALUES: Final = 60_000_000
+#: What a job keeps of the log in memory (FP32 numbers): of a larger one it takes a sample.
+_VALUES: Final = 16_000_000
 _BINS: Final = 10
 #: Candidates that are kept, the newest ones, beside what is in force and on trial.
 _CANDIDATES: Final = 20
@@ -41,8 +41,9 @@ _CANDIDATES: Final = 20
 def fit(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Fit a candidate on the signal log and evaluate it on the sessions that are held back.
 
-    Every whole session of the log is used but those that are excluded by name: leaving out what the present calibration
-    alarmed on would cut off the tail that the new one is to measure.
+    Every whole session of the log is used but those that are excluded by name, or a sample of them where they are too
+    many to be kept in memory, whatever they are like: leaving out what the present calibration alarmed on would cut off
+    the tail that the new one is to measure.
 
     Args:
         job: of the process.
@@ -52,8 +53,11 @@ def fit(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
         AssetError: there is no log, or not enough in it.
     """
     options = arguments["options"]
-    traces = _read(Path(arguments["log"]), frozenset(options["exclude"]))
+    job.progress(0, 0, "reading the log")
+    log = _Log(Path(arguments["log"]), frozenset(options["exclude"]))
+    traces = log.traces
     job.progress(0, len(traces.sequences), "fitting")
+    steps = [steps_of(s) for s in traces.sequences]
     out = job.folder / "candidate"
     held_out = named(traces.prompts, "", options["hold_back"])
     found = fit_keys(
@@ -64,11 +68,13 @@ def fit(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
         default=False,
         held_out=held_out,
         options=FitOptions(weights=shipped_weights(), delta=options["conditional"]),
+        steps=steps,
     )
     about: dict[str, Any] = {
         "calibration": found.manifest,
         "source": traces.source,
         "sessions": len(traces.sequences),
+        "sampled": log.shares,
         "held_out": len(held_out),
         "excluded": len(options["exclude"]),
         "keys": [
@@ -80,7 +86,7 @@ def fit(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
     if held_out:
         assets = load_assets(out)
-        kept = _answered([steps_of(s) for s in traces.sequences if s.prompt_id in held_out], assets)
+        kept = _answered((one for one in steps if one.sequence.prompt_id in held_out), assets)
         about["evaluation"] = _evaluated(job, kept, assets, traces.source)
     used = [_mark(s.session) for s in traces.sequences]
     write_whole(out / USED_FILE, json.dumps(used).encode())
@@ -116,40 +122,54 @@ def evaluate(job: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         AssetError: there is nothing to evaluate on.
     """
-    traces = _read(Path(arguments["log"]), frozenset(arguments["exclude"]))
     seen: frozenset[str] = frozenset()
     if arguments["used"] is not None:
         seen = frozenset(json.loads(Path(arguments["used"]).read_bytes()))
+    log = _Log(Path(arguments["log"]), frozenset(arguments["exclude"]), seen)
     assets = load_assets(Path(arguments["assets"]))
-    fresh = [steps_of(s) for s in traces.sequences if _mark(s.session) not in seen]
+    fresh = [steps_of(s) for s in log.traces.sequences]
     kept = _answered(fresh, assets)
     about = {
         "assets": assets.manifest_digest,
         "sessions": len(kept),
-        "seen_by_the_fit": None if arguments["used"] is None else len(traces.sequences) - len(fresh),
+        "seen_by_the_fit": None if arguments["used"] is None else log.used,
+        "sampled": log.shares,
     }
-    return {**about, "not_answered": len(fresh) - len(kept), **_evaluated(job, kept, assets, traces.source)}
+    return {**about, "not_answered": len(fresh) - len(kept), **_evaluated(job, kept, assets, log.traces.source)}
 
 
-def _read(folder: Path, exclude: frozenset[str]) -> Traces:
-    files: list[Path] = []
-    left = _BYTES
-    for path in reversed(parts(folder)):
-        left -= path.stat().st_size
-        if left < 0 and files:
-            break
-        files.insert(0, path)
-    if not files:
-        msg = "the signal log is empty: TCD_SIGNAL_LOG keeps generations when they end"
-        raise AssetError(msg)
-    traces = load_log(files, name="signal log", limits=Limits(values=_VALUES))
-    known = {sequence.session for sequence in traces.sequences}
-    strange = sorted(exclude - known)
-    if strange:
-        msg = f"no session {strange[0]!r} to be excluded"
-        raise AssetError(msg)
-    kept = tuple(sequence for sequence in traces.sequences if sequence.session not in exclude)
-    return Traces(kept, traces.source)
+class _Log:
+    """What a job takes of the signal log: all of it, or a sample of what is not left out.
+
+    Attributes:
+        traces: the sessions.
+        used: how many were left out because a fit has used them.
+        shares: of the keys of which a sample was taken: the share that was.
+    """
+
+    def __init__(self, folder: Path, exclude: frozenset[str], used: frozenset[str] = frozenset()) -> None:
+        files = parts(folder)
+        if not files:
+            msg = "the signal log is empty: TCD_SIGNAL_LOG keeps generations when they end"
+            raise AssetError(msg)
+        self.used = 0
+        there: set[str] = set()
+
+        def skip(session: str) -> bool:
+            if session in exclude:
+                there.add(session)
+                return True
+            known = bool(used) and _mark(session) in used
+            self.used += known
+            return known
+
+        sample = Sample(Limits(values=_VALUES), skip=skip)
+        self.traces = load_log(files, name="signal log", collector=sample)
+        strange = sorted(exclude - there)
+        if strange:
+            msg = f"no session {strange[0]!r} to be excluded"
+            raise AssetError(msg)
+        self.shares = {"/".join(key): 0.5**level for key, level in sample.levels.items() if level}
 
 
 def _mark(session: str) -> str:

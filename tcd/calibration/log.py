@@ -38,8 +38,12 @@ def load(path: Path, *, limits: Limits | None = None) -> Traces:
     return load_log([path], name=path.name, limits=limits)
 
 
-def load_log(paths: list[Path], *, name: str, limits: Limits | None = None) -> Traces:
+def load_log(
+    paths: list[Path], *, name: str, limits: Limits | None = None, collector: Collector | None = None
+) -> Traces:
     """Sequences of log files, read in the order given; steps of one session may be in several.
+
+    A log that is over its `limits` is refused, unless a `collector` of its own takes the rows (`sampling.Sample`).
 
     Raises:
         AssetError: with the file and the line or row.
@@ -51,7 +55,7 @@ def load_log(paths: list[Path], *, name: str, limits: Limits | None = None) -> T
     tables = [path for path in paths if path.suffix == ".parquet"]
     if tables:
         probe(tables, values=2 * bounds.values)
-    collector = Collector(bounds)
+    collector = collector or Collector(bounds)
     digests = [_read(path, collector) for path in paths]
     try:
         sequences = collector.sequences()

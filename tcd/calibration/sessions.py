@@ -73,6 +73,11 @@ class _Session:
             self.values[name].extend(values)
         return sum(widths.values())
 
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return sum(map(len, self.values.values()))
+
     def newest(self, name: str) -> list[float]:
         """The last values of a signal; empty where it has none."""
         width = self.width.get(name, 0)
@@ -140,7 +145,13 @@ class Collector:
             self._whole(row)
         else:
             self._step(row)
-        if self._values > self._limits.values or len(self._sessions) > self._limits.sessions:
+        self._bound()
+
+    def _over(self) -> bool:
+        return self._values > self._limits.values or len(self._sessions) > self._limits.sessions
+
+    def _bound(self) -> None:
+        if self._over():
             msg = f"more than {self._limits.values} values or {self._limits.sessions} sessions in one log"
             raise AssetError(msg)
 
@@ -175,10 +186,13 @@ class Collector:
             raise AssetError(msg)
         return known
 
+    @staticmethod
+    def key_of(row: Row) -> Key:
+        """Whose generation a row is of."""
+        return Key(row.model_id, row.gpu_id, row.task, row.lang, temperature_bucket(row.temperature))
+
     def _named(self, row: Row) -> _Session:
-        bucket = temperature_bucket(row.temperature)
-        key = Key(row.model_id, row.gpu_id, row.task, row.lang, bucket)
-        return self._open(row.session, row.group, key, row.weight)
+        return self._open(row.session, row.group, self.key_of(row), row.weight)
 
     def _step(self, row: StepRow) -> None:
         session = self._named(row)

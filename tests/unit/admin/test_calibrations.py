@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sidecar_api.admin.calibration_jobs import _mark, _prune, _read
+from sidecar_api.admin.calibration_jobs import _Log, _mark, _prune
 from sidecar_api.admin.candidates import FIT_FILE, USED_FILE
 from sidecar_api.admin.replays import CANDIDATES
 from tcd.calibration import canary
@@ -238,7 +238,7 @@ async def test_what_the_fit_in_force_used_is_left_out_during_a_trial_too(
     live = tmp_path / "live"
     place = tmp_path / "admin" / CANDIDATES / load_assets(live).manifest_digest.removeprefix("sha256:")
     place.mkdir(parents=True)
-    seen = [_mark(one.session) for one in _read(logged / "log", frozenset()).sequences[:20]]
+    seen = [_mark(one.session) for one in _Log(logged / "log", frozenset()).traces.sequences[:20]]
     (place / USED_FILE).write_text(json.dumps(seen))
     canary.begin(logged / "other", live, share=0.5, sessions=10)
     found = (await done(admin, "/calibrations:evaluate", {}))["result"]
