@@ -27,7 +27,7 @@ def ready(url: str) -> bool:
         return False
 
 
-def until(condition: Callable[[], bool], what: Callable[[], str], seconds: float = 240.0) -> None:
+def until(condition: Callable[[], bool], what: Callable[[], str], seconds: float = 900.0) -> None:
     """Wait for a condition; `what` says what was seen when it does not come."""
     end = time.monotonic() + seconds
     while not condition():

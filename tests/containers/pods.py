@@ -119,7 +119,7 @@ class Pod:
             probe = container[kind]["httpGet"]
             yield f"http://{self.address}:{ports[probe['port']]}{probe['path']}"
 
-    def exit_code(self, part: str, seconds: float = 120.0) -> int:
+    def exit_code(self, part: str, seconds: float = 900.0) -> int:
         """Of a container that ends."""
         until = time.monotonic() + seconds
         while (state := self.engine.inspect(self.container(part))["State"])["Status"] != "exited":

@@ -100,6 +100,8 @@ def test_what_an_image_is_made_of(images: Images, part: str) -> None:
     # megabytes that nothing on a machine without a GPU imports but the demo; an installer that nobody needs
     assert ("torch" in components) == (part == "demo")
     assert "pip" not in components
+    # the kernels are there, compiled in the first stage
+    assert inside(images, name, "ls /opt/tcd/lib/python3*/site-packages/tcd/native/_kernels.so")
     assert inside(images, name, "command -v cc gcc make pip || true") == ""
     refused = inside(images, name, "touch /opt/tcd/x /etc/x /x 2>&1 || true").splitlines()
     assert len(refused) == 3
