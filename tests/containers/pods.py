@@ -80,7 +80,12 @@ class Pods:
         spec["volumes"] = volumes
         spec["hostAliases"] = [{"ip": address, "hostnames": [host]} for host, address in (hosts or {}).items()]
         metadata = {"name": name, "labels": template["metadata"].get("labels", {})}
-        made = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        given = copy.deepcopy(spec)
+        for container in given["containers"]:
+            # podman would publish these ports on the machine, and run the probes with a curl inside the image
+            for part in ("ports", "startupProbe", "livenessProbe", "readinessProbe"):
+                container.pop(part, None)
+        made = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": given}
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(made))
         self.engine.podman("play", "kube", "--network", NETWORK, str(path))
