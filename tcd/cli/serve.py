@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 #: Objects that are new before the collector looks at them.
 _GC_NEW = 20_000
+#: Seconds after which a thread that waits for the interpreter gets it. At Python's 5 ms the ledger's thread, which lets
+#: go of it for each sync, stood behind the event loop for longer than the sync itself took. docs/performance.md.
+_SWITCH = 0.0005
+#: Calls of a server that are under way at most.
+_CALLS = 4
 #: A request with which anybody can see the shim answer.
 _EXAMPLE = '{"trace_vector": [-1.2], "entropy": 1.5, "step_id": 0}'
 
@@ -123,6 +128,7 @@ class _Layers:
 def _run(settings: Settings, sock: socket.socket, layers: _Layers) -> None:
     import uvloop
 
+    sys.setswitchinterval(_SWITCH)
     if sys.version_info >= (3, 11):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, sock, layers))
@@ -215,7 +221,10 @@ async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, l
     key = spotlight_key(settings, os.urandom)
     async with _triton(settings, key) as triton:
         server = triton.server
-        batcher = MicroBatcher(triton.client, model=settings.triton_model, observer=exporter)
+        eager = _CALLS if server is None else _eager(len(os.sched_getaffinity(0)))
+        batcher = MicroBatcher(
+            triton.client, model=settings.triton_model, observer=exporter, in_flight=_CALLS, eager=eager
+        )
         heal = None if server is None else lambda: asyncio.to_thread(server.heal)
         monitor = HealthMonitor(triton.client, model=settings.triton_model, heal=heal)
         edges = Edges(
@@ -239,6 +248,11 @@ async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, l
                 async with _reloading(app, layers):
                     await _http(settings, sock, app, stop, triton)
             await batcher.drain(timeout=settings.drain_timeout_s)
+
+
+def _eager(cores: int) -> int:
+    """Calls that go out at once to a server on the shim's own cores."""
+    return max(1, min(_CALLS, cores // 2))
 
 
 @contextlib.asynccontextmanager

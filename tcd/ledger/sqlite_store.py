@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -26,13 +25,11 @@ from tcd.ledger.port import (
     check_checkpoint,
     check_erasure,
     check_state,
-    erased_by,
     next_states,
 )
+from tcd.ledger.sqlite_batch import MAX_ROWS, insert, lay_out, rows_of
 from tcd.ledger.sqlite_reader import Reader, chain_key, state_digest
 from tcd.ledger.sqlite_schema import prepare
-from tcd.receipts.chain import ChainState
-from tcd.risk_av.events import event_to_json
 
 #: The WAL is copied back when it has 16 MiB: that takes two more syncs, and at SQLite's 4 MiB a busy shim did it every
 #: fifth commit.
@@ -43,15 +40,8 @@ _PRAGMAS: Final = (
     *("journal_mode=WAL", "synchronous=FULL"),
 )
 _EMPTY_WAL: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
-
-
-_ERASE_BODIES: Final = "DELETE FROM body WHERE idx IN (SELECT value FROM json_each(?))"
-_ERASED_BY: Final = "INSERT OR IGNORE INTO erasure VALUES (?, ?)"
-_ERASE_ANSWERS: Final = (
-    "DELETE FROM answer WHERE head IN "
-    "(SELECT lower(hex(head)) FROM receipt WHERE idx IN (SELECT value FROM json_each(?)))"
-)
+#: No answer expires later.
+_NEVER: Final = (1 << 63) - 1
 
 
 class _Lock:
@@ -78,6 +68,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         for pragma in (*_PRAGMAS, _WAL_PAGES):
             connection.execute(f"PRAGMA {pragma}")
         prepare(connection)
+        lay_out(connection)
         # a crash between an erasure and `scrub` leaves the erased bodies in the WAL
         connection.execute(_EMPTY_WAL)
     except BaseException:
@@ -99,6 +90,7 @@ class Store(Reader):
         self._lock = _Lock(path.with_suffix(".lock"))
         try:
             super().__init__(_connect(path))
+            self._oldest_us = self._expiring(after_us=-1)
         except sqlite3.Error as error:
             self._lock.release()
             msg = f"the ledger {path} cannot be opened: {error}; remedy: restore it, or choose another data directory"
@@ -121,12 +113,18 @@ class Store(Reader):
     # -- writing -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, and durable when the block was left without an error."""
+    def _written(self, *, begin: bool = False) -> Iterator[sqlite3.Connection]:
+        """All or nothing, and durable when the block was left without an error.
+
+        Args:
+            begin: the block is of more statements than one, which would be a transaction by itself.
+        """
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            if begin:
+                self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
-            self._connection.execute("COMMIT")
+            if begin:
+                self._connection.execute("COMMIT")
         except BaseException as error:
             if self._connection.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
@@ -144,52 +142,30 @@ class Store(Reader):
             msg = f"the ledger has {self._size} receipts, not {expected_size}"
             raise Conflict(msg)
         check_erasure(batch.erase, size=self._size)
-        chains = {chain_key(chain): state for chain, state in next_states(batch.receipts, self.chain).items()}
+        chains = next_states(batch.receipts, self.chain)
+        expired = self._oldest_us <= now_us
+        oldest = self._expiring(after_us=now_us) if expired else self._oldest_us
+        rows = rows_of(batch, size=self._size, events=self._events, expired_us=now_us if expired else None)
         try:
-            with self._transaction() as connection:
-                self._write(connection, batch, chains, now_us)
+            with self._written(begin=len(rows) > MAX_ROWS) as connection:
+                insert(connection, rows)
         except sqlite3.IntegrityError as error:
             taken = "answer." in str(error)
             msg = "the idempotency key is taken" if taken else "a receipt is there already"
             raise Conflict(msg) from None
-        for key, state in chains.items():
-            self.remember(key, state)
+        for chain, state in chains.items():
+            self.remember(chain_key(chain), state)
         first = self._size
         self._size += len(batch.receipts)
         self._events += len(batch.events)
+        # what an erasure took may have been the oldest: then this looks once too often
+        self._oldest_us = min((oldest, *(a.expires_us for a in batch.answers)))
         return Appended(self._size, self._events, tuple(range(first, self._size)))
 
-    def _write(
-        self, connection: sqlite3.Connection, batch: Batch, chains: dict[bytes, ChainState], now_us: int
-    ) -> None:
-        connection.execute("DELETE FROM answer WHERE expires_us <= ?", (now_us,))
-        if batch.erase:
-            positions = _encode(batch.erase)
-            connection.execute(_ERASE_ANSWERS, (positions,))
-            connection.execute(_ERASE_BODIES, (positions,))
-            connection.executemany(_ERASED_BY, erased_by(batch, self._size).items())
-        connection.executemany(
-            "INSERT INTO receipt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (i, r.head, r.sig, r.kid, r.typ, r.tenant, chain_key(r.chain), r.seq, bytes.fromhex(r.prev), r.ts_us)
-                for i, r in enumerate(batch.receipts, self._size)
-            ],
-        )
-        connection.executemany(
-            "INSERT INTO body VALUES (?, ?)", [(i, r.body) for i, r in enumerate(batch.receipts, self._size)]
-        )
-        connection.executemany(
-            "INSERT OR REPLACE INTO chain VALUES (?, ?, ?, ?, ?)",
-            [(key, s.seq, bytes.fromhex(s.prev), int(s.closed), s.ts_us) for key, s in chains.items()],
-        )
-        connection.executemany(
-            "INSERT INTO event VALUES (?, ?)",
-            [(i, _encode(event_to_json(event))) for i, event in enumerate(batch.events, self._events)],
-        )
-        connection.executemany(
-            "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?)",
-            [(a.tenant, a.key, a.payload, a.answer, a.head, a.expires_us) for a in batch.answers],
-        )
+    def _expiring(self, *, after_us: int) -> int:
+        """When the first stored answer expires of those that do so later."""
+        query = "SELECT ifnull(min(expires_us), ?) FROM answer WHERE expires_us > ?"
+        return int(self._rows(query, _NEVER, after_us)[0][0])
 
     def scrub(self) -> None:
         """See `Ledger.scrub`: what was deleted is zeros in the file; the WAL has older pages until it is emptied."""
@@ -202,7 +178,7 @@ class Store(Reader):
         """See `Ledger.put_checkpoint`."""
         newest = self._connection.execute("SELECT max(size) FROM checkpoint").fetchone()[0]
         check_checkpoint(checkpoint, newest=newest or 0, size=self._size)
-        with self._transaction() as connection:
+        with self._written() as connection:
             connection.execute(
                 "INSERT INTO checkpoint VALUES (?, ?, ?)", (checkpoint.size, checkpoint.root, checkpoint.note)
             )
@@ -211,7 +187,7 @@ class Store(Reader):
         """See `Ledger.put_state`."""
         kept = self.states()
         check_state(state, newest=max(kept, default=0), events=self._events)
-        with self._transaction() as connection:
+        with self._written(begin=True) as connection:
             # one above the log's end is of a log that was cut
             oldest = kept[KEPT_STATES - 2] if len(kept) >= KEPT_STATES else 0
             connection.execute("DELETE FROM state WHERE events < ? OR events > ?", (oldest, self._events))

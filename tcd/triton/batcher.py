@@ -2,6 +2,9 @@
 
 No timer: the first arrival schedules a flush in the same loop tick; while `in_flight` batches are out,
 rows queue; a returning batch flushes the queue. The bounded queue is the only admission control.
+
+How many go out at once is a choice: where server and shim share two cores, a second call only takes the time of the
+first one, and rows that wait for it share the next one's price.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ _SMOOTHING = 0.2
 #: Rows that are answered in one turn of the event loop, whatever batches they came in: what follows an answer costs a
 #: fraction of a millisecond each.
 _SLICE = 16
+#: Usual durations of a call after which it is slow: then others need not wait for it.
+_SLOW = 4.0
 _MIN_RETRY_AFTER = 0.05
 _MAX_RETRY_AFTER = 5.0
 
@@ -89,6 +94,7 @@ class MicroBatcher:
         model: Model | str = DIAGNOSE,
         max_batch: int = 128,
         in_flight: int = 4,
+        eager: int | None = None,
         queue_limit: int = 2048,
         observer: BatchObserver | None = None,
     ) -> None:
@@ -99,6 +105,8 @@ class MicroBatcher:
             model: the ensemble.
             max_batch: rows of one call at most.
             in_flight: calls under way at most; rows that come meanwhile queue.
+            eager: calls that go out as soon as there is a row, None = all of them; one more, up to `in_flight`, goes
+                only with a row that comes while the newest one is slow: nobody waits for a call that hangs.
             queue_limit: rows that may wait; one more is refused with `Unavailable`.
             observer: told about batches, queue depth and refusals.
         """
@@ -106,6 +114,8 @@ class MicroBatcher:
         self._model = model
         self._max_batch = max_batch
         self._slots = in_flight
+        self._eager = in_flight if eager is None else eager
+        self._sent = 0.0
         self._queue_limit = queue_limit
         self._observer = observer
         self._groups: dict[_Widths, OrderedDict[int, _Pending]] = {}
@@ -152,7 +162,7 @@ class MicroBatcher:
             group = self._groups[widths] = OrderedDict()
         group[order] = pending
         self._set_depth(self._depth + 1)
-        if not self._scheduled and len(self._tasks) < self._slots:
+        if not self._scheduled and self._may_send():
             self._scheduled = True
             loop.call_soon(self._flush)
         try:
@@ -237,9 +247,16 @@ class MicroBatcher:
         else:
             pending.future.set_result(outcome)
 
+    def _may_send(self) -> bool:
+        out = len(self._tasks)
+        if out < self._eager:
+            return True
+        return out < self._slots and asyncio.get_running_loop().time() - self._sent > _SLOW * self._batch_seconds
+
     def _flush(self) -> None:
         self._scheduled = False
-        while self._groups and len(self._tasks) < self._slots:
+        while self._groups and self._may_send():
+            self._sent = asyncio.get_running_loop().time()
             task = asyncio.get_running_loop().create_task(self._run(self._take()))
             self._tasks.add(task)
             task.add_done_callback(self._returned)

@@ -13,6 +13,7 @@ from tcd.errors import ConfigError, Conflict, Unavailable
 from tcd.ledger import Batch, Checkpoint, SavedState, SqliteLedger
 from tcd.ledger.auditing.sources import sqlite_store
 from tcd.ledger.sqlite import _PAUSE, FILE
+from tcd.ledger.sqlite_batch import MAX_ROWS
 from tcd.ledger.sqlite_schema import APPLICATION_ID, MIGRATIONS
 from tcd.ledger.sqlite_store import Store
 from tcd.risk_av import Controller, Rested
@@ -74,6 +75,58 @@ async def test_the_wal_is_copied_back_in_a_pause(tmp_path: Path, monkeypatch: py
     assert beside == [0]
     assert len(await ledger.heads()) == rows + 1
     await ledger.close()
+
+
+async def test_a_batch_of_usual_size_is_one_statement(tmp_path: Path) -> None:
+    """Between two steps of SQLite the ledger's thread waits for the interpreter: a transaction of many is slow."""
+    ledger = SqliteLedger(tmp_path)
+    controller = Controller()
+    controller.reserve(stream="s", hypothesis="h")
+    made = records("a", 20)
+    await ledger.append(Batch(tuple(made[:1])), now_us=0)
+    seen: list[str] = []
+    await ledger._run(lambda: ledger._store._connection.set_trace_callback(seen.append))
+    await ledger.append(Batch(tuple(made[1:]), controller.take_events(), (answer(),)), now_us=0)
+    # what its triggers do is told under its own name
+    assert len(set(seen)) == 1
+    assert seen[0].startswith("INSERT INTO batch VALUES")
+    await ledger.close()
+
+
+async def test_a_batch_of_any_size_is_what_was_put(tmp_path: Path) -> None:
+    """There is a statement for some numbers of rows; others are filled up, more than 256 are several in one."""
+    ledger = SqliteLedger(tmp_path)
+    made = records("a", sum(range(30)) + 3 * MAX_ROWS)
+    at = 0
+    for count in (*range(1, 30), MAX_ROWS - 1, MAX_ROWS, MAX_ROWS + 1):
+        appended = await ledger.append(Batch(tuple(made[at : at + count])), now_us=0)
+        assert appended.indices == tuple(range(at, at + count))
+        at += count
+        assert await ledger.chain(made[0].chain) == made[at - 1].next()
+    stored = await ledger.records(limit=at + 1)
+    assert [record.receipt for record in stored] == made[:at]
+    await ledger.close()
+    again = SqliteLedger(tmp_path)
+    assert await again.chain(made[0].chain) == made[at - 1].next()
+    await again.close()
+
+
+async def test_answers_go_when_they_expire_also_after_a_restart(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path)
+    for key, expires in (("a", 300), ("b", 100), ("c", 200)):
+        await ledger.append(Batch(answers=(answer(key, expires=expires),)), now_us=0)
+    for now, left in ((99, 3), (100, 2), (199, 2)):
+        await ledger.append(Batch(), now_us=now)
+        assert (await ledger.stats()).answers == left
+    await ledger.close()
+    again = SqliteLedger(tmp_path)
+    for now, left in ((199, 2), (200, 1), (299, 1), (1000, 0)):
+        await again.append(Batch(), now_us=now)
+        assert (await again.stats()).answers == left
+    await again.append(Batch(answers=(answer("d", expires=50),)), now_us=1000)
+    await again.append(Batch(answers=(answer("d", expires=2000),)), now_us=1000)
+    assert await again.answer("t", "d", now_us=1000) == answer("d", expires=2000)
+    await again.close()
 
 
 async def test_the_files_are_the_owners_alone(tmp_path: Path) -> None:
@@ -232,7 +285,8 @@ async def test_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
         SqliteLedger(tmp_path / "file" / "data")
 
 
-async def test_a_full_disk_is_an_error_and_the_ledger_goes_on_when_there_is_room(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [100, MAX_ROWS + 44])
+async def test_a_full_disk_is_an_error_and_the_ledger_goes_on_when_there_is_room(tmp_path: Path, count: int) -> None:
     """`max_page_count` is SQLite's own full disk: SQLITE_FULL in the middle of a transaction."""
     ledger = SqliteLedger(tmp_path)
     await ledger.append(Batch(tuple(records("a", 1))), now_us=0)
@@ -242,7 +296,7 @@ async def test_a_full_disk_is_an_error_and_the_ledger_goes_on_when_there_is_room
         ledger._store._connection.execute(f"PRAGMA max_page_count = {pages}")
 
     await ledger._run(lambda: limit(1))
-    big = records("b", 300)
+    big = records("b", count)
     with pytest.raises(Unavailable, match="SQLITE_FULL"):
         await ledger.append(Batch(tuple(big)), now_us=0)
     assert await ledger.stats() == before

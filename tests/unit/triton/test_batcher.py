@@ -88,6 +88,30 @@ async def test_k_batches_in_flight_then_rows_queue_until_one_returns(client: Any
     assert batcher.depth == 0
 
 
+async def test_rows_wait_for_an_eager_call_and_not_for_a_slow_one(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    batcher = MicroBatcher(client, in_flight=3, eager=1)
+    client.gate = asyncio.Event()
+    tasks = []
+
+    async def arrive(slow: float) -> None:
+        monkeypatch.setattr("tcd.triton.batcher._SLOW", slow)
+        tasks.append(asyncio.ensure_future(batcher.score(row(), timeout=5)))
+        await settle()
+
+    for _ in range(4):
+        await arrive(1e9)
+    assert (client.sizes, batcher.depth) == ([1], 3)
+    # the call that is out is slow by now: who comes takes along those who wait
+    await arrive(-1.0)
+    assert (client.sizes, batcher.depth) == ([1, 4], 0)
+    for _ in range(3):
+        await arrive(-1.0)
+    assert (client.sizes, batcher.depth) == ([1, 4, 1], 2)
+    client.gate.set()
+    await asyncio.gather(*tasks)
+    assert client.sizes == [1, 4, 1, 2]
+
+
 async def test_batches_hold_at_most_max_batch_rows_of_equal_widths(client: Any) -> None:
     batcher = MicroBatcher(client, max_batch=128)
     rows = [row(trace=10 if i % 2 else 100) for i in range(300)]
