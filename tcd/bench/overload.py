@@ -42,11 +42,14 @@ class Latency:
 class Overload:
     """Result; rates in requests per second, latencies in milliseconds, recovery in seconds.
 
+    `below` is of later steps of generations. Before it, at the same rate, all of them begin one after the other: a
+    first step has two commits, one of them before it is scored; `beginning` is the whole of that phase.
     `goodput` counts answers 200 that were decided (not degraded) before the overload ended; `refused` is the latency
     of 429 and 503.
     """
 
     capacity: float
+    beginning: Latency
     below: Latency
     below_noop: Latency
     offered: float
@@ -121,7 +124,7 @@ def measure(*, seconds: float) -> Overload:
         wrk(full.url, concurrency=_CONCURRENCY, seconds=1.0, run="warm")
         capacity = wrk(full.url, concurrency=_CONCURRENCY, seconds=seconds, run="capacity").rate
         calm = Phase(_BELOW * capacity, seconds)
-        below = [s.latency for s in _drive(full.url, "below", calm)]
+        calm_shots = _drive(full.url, "below", calm, calm)
         below_noop = [s.latency for s in _drive(floor.url, "below", calm)]
         offered = _ABOVE * capacity
         # its sessions are open before it begins: a first step costs several records
@@ -133,7 +136,8 @@ def measure(*, seconds: float) -> Overload:
     in_time = sum(s.due + s.latency <= end for s in good)
     return Overload(
         capacity=capacity,
-        below=latency(below),
+        beginning=latency([s.latency for s in calm_shots if s.due < seconds]),
+        below=latency([s.latency for s in calm_shots if s.due >= seconds]),
         below_noop=latency(below_noop),
         offered=offered,
         goodput=in_time / seconds,
@@ -147,7 +151,8 @@ def measure(*, seconds: float) -> Overload:
 def markdown(result: Overload) -> str:
     """The result as text."""
     r = result
-    calm = f"p99 {r.below.p99:.1f} ms, no-op route {r.below_noop.p99:.1f} ms, ratio {r.below_ratio:.1f}"
+    calm = f"p50/p99 {r.below.p50:.1f}/{r.below.p99:.1f} ms, no-op route's p99 {r.below_noop.p99:.1f} ms, "
+    calm += f"ratio {r.below_ratio:.1f}; while {2 * SESSIONS} sessions begin p99 {r.beginning.p99:.1f} ms"
     good = f"goodput {r.goodput:.0f}/s = {r.goodput_ratio:.0%} of capacity, answers {r.statuses}"
     refused = f"refused p50/p99/max {r.refused.p50:.1f}/{r.refused.p99:.1f}/{r.refused.max:.1f} ms"
     lines = [

@@ -3,7 +3,8 @@
 Below capacity rows travel in small batches, so a request costs up to four times the CPU that it costs at 64
 connections: what is compared here is not what `bench_shim_turns.py` compares. Two modes: requests that leave when
 they are due (`--rate`), and a lone caller beside the naive shim (`--lone`), for whom the first step of a session,
-whose reservation is a commit of its own, is told apart from later ones.
+whose reservation is a commit of its own, is told apart from later ones. At a rate all sessions begin in a turn that
+does not count.
 
 On a machine that is busy with something else, `--real-time` (root, Linux) lets the servers and this process go before
 all others while they are measured; below 95 % of the machine, which the kernel keeps back for the others.
@@ -147,7 +148,7 @@ def main() -> None:
                 if args.lone:
                     _alone(one, args, f"turn{number}", pids)
                 else:
-                    _at_rate(one, args, f"turn{number}", args.seconds if number >= 0 else 1.0)
+                    _at_rate(one, args, "turn", args.seconds)
             if number < 0:
                 for one in known.values():
                     one.turns.clear()

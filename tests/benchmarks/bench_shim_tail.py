@@ -25,6 +25,7 @@ import uvloop
 
 from sidecar_api import app
 from tcd.bench import shim
+from tcd.bench.load import SESSIONS
 from tcd.bench.openloop import Phase, Shot, drive
 from tcd.bench.overload import bodies, latency
 from tcd.cli.main import app as command
@@ -118,7 +119,8 @@ def main() -> None:
                 shots: list[Shot] = loop.run_until_complete(drive("127.0.0.1", port, (phase,), bodies(name)))
                 return shots
 
-            run("warm", 1.0)
+            # a first step of a session costs twice as much: they begin before
+            run("tail", 2 * SESSIONS / args.rate + 1.0)
             shots = run("tail", args.seconds)
         seen = json.loads(place.read_text())
     sys.stdout.write(f"{latency([shot.latency for shot in shots])}, load {os.getloadavg()[0]:.1f}\n")

@@ -113,7 +113,7 @@ def test_the_report_says_what_is_held_and_what_is_not() -> None:
     rows = shim.summary([run(*values) for values in (*shims, *floors)])
     calm = overload.Latency(100, 1.0, 9.0, 9.0, 9.0)
     result = overload.Overload(
-        *(1000.0, calm, replace(calm, p99=1.0), 3000.0, 950.0, {"200": 950, "503": 2050}),
+        *(1000.0, calm, calm, replace(calm, p99=1.0), 3000.0, 950.0, {"200": 950, "503": 2050}),
         *(calm, replace(calm, p99=51.0), 0.1),
     )
     found = {"summary": rows, **shim_report.whole(rows, result)}
