@@ -17,6 +17,7 @@ def test_a_server_on_few_cores_is_asked_once_at_a_time(cores: int, calls: int) -
 
 def test_threads_wait_for_the_interpreter_less_than_for_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
+    nothing: Any = None
 
     async def serving(*_: Any) -> None:
         seen.append(sys.getswitchinterval())
@@ -24,7 +25,7 @@ def test_threads_wait_for_the_interpreter_less_than_for_a_disk(monkeypatch: pyte
     monkeypatch.setattr(serve, "_serve", serving)
     before = sys.getswitchinterval()
     try:
-        serve._run(None, None, None)  # type: ignore[arg-type] - only handed on
+        serve._run(nothing, nothing, nothing)
     finally:
         sys.setswitchinterval(before)
     assert seen == [pytest.approx(serve._SWITCH)]
