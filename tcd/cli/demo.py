@@ -21,7 +21,7 @@ def command(
         bool, typer.Option("--json", help="Print the summary as JSON; the view goes to stderr.")
     ] = False,
     plain: Annotated[bool, typer.Option(help="A line per event even on a terminal.")] = False,
-    quick: Annotated[bool, typer.Option(help="Shorter generations.")] = False,
+    quick: Annotated[bool, typer.Option(help="Shorter generations, a replay with fewer pauses.")] = False,
     survey: Annotated[bool, typer.Option(help="Also run all the demo's prompts in one process (minutes).")] = False,
     replay: Annotated[bool, typer.Option(help="Replay the recording even when the weights are there.")] = False,
     prompt: Annotated[str | None, typer.Option(help="Continue this text instead of the demo's prompts.")] = None,
@@ -37,7 +37,7 @@ def command(
     from rich.console import Console
 
     from tcd.demo.report import render
-    from tcd.demo.run import Plan
+    from tcd.demo.run import PACE, Plan
     from tcd.demo.scenarios import TITLES
     from tcd.demo.view import View, choose_view
     from tcd.demo.weights import REMEDY, find_weights
@@ -49,7 +49,8 @@ def command(
         raise typer.BadParameter(msg, param_hint="--scenario")
     console = Console(stderr=as_json)
     live = find_weights() is not None and not replay
-    plan = Plan(kinds=kinds, length=112 if quick else None, seed=seed, prompt=prompt)
+    pause = 0.0 if quick else PACE
+    plan = Plan(kinds=kinds, length=112 if quick else None, seed=seed, prompt=prompt, pause=pause)
     with View(console) if plain else choose_view(console) as view:
         if not live and not replay:
             view.say(f"the weights of SmolLM2 are not installed ({REMEDY}): replaying a recording")

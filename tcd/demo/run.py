@@ -38,12 +38,14 @@ class Plan:
         length: tokens of a generation, None = the scenario's own.
         seed: of the sampler.
         prompt: instead of the default prompts.
+        pause: seconds between two tokens of a replay; through the shim it is `PACE` at least.
     """
 
     kinds: tuple[Kind, ...] = ("healthy", "loop", "blowup")
     length: int | None = None
     seed: int = 0
     prompt: str | None = None
+    pause: float = PACE
 
     def scenario(self, kind: Kind) -> Scenario:
         """One of its scenarios."""
@@ -110,7 +112,8 @@ def _replayed(plan: Plan, view: View, places: Places) -> Iterator[Run]:
                 else ShimSession(places.shim_url, session=f"{kind}-{secrets.token_hex(4)}", temperature=start)
             )
             run = Run(kind=kind, prompt=recorded.prompt, via=via, obey=False, tokens=())
-            yield _watched(run, lambda r=recorded, s=session: replay(r, s, pace=PACE), None, view, places)  # type: ignore[misc]
+            pace = max(plan.pause, PACE) if via == "shim" else plan.pause
+            yield _watched(run, lambda r=recorded, s=session, p=pace: replay(r, s, pace=p), None, view, places)  # type: ignore[misc]
 
 
 def _watched(

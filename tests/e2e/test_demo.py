@@ -59,7 +59,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    return play(tmp_path_factory.mktemp("replay"), "--replay", timeout=300)
+    return play(tmp_path_factory.mktemp("replay"), "--replay", "--quick", timeout=300)
 
 
 @pytest.mark.llm
