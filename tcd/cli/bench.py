@@ -68,20 +68,14 @@ def shim(
     from tcd.bench import overload as above
     from tcd.bench import shim as bench
     from tcd.bench import shim_report as report
-    from tcd.errors import TcdError
 
-    try:
+    with _refusals():
         runs = bench.measure(concurrencies=tuple(concurrency), seconds=seconds, rounds=rounds)
         rows = bench.summary(runs)
         print(bench.markdown(rows))
         excess = above.measure(seconds=max(seconds, 5.0)) if out is not None else None
-    except TcdError as error:
-        typer.echo(f"tcd bench: {error.detail}", err=True)
-        raise typer.Exit(1) from None
     found = {"summary": rows, "runs": bench.raw(runs)}
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(found, indent=1))
+    _numbers(json_path, found)
     if out is not None and excess is not None:
         out.mkdir(parents=True, exist_ok=True)
         found |= report.whole(rows, excess)
@@ -101,13 +95,9 @@ def soak(
 ) -> None:
     """Load at 70 % of capacity; exit 1 when memory, threads, file descriptors or shared memory grow."""
     from tcd.bench import soak as bench
-    from tcd.errors import TcdError
 
-    try:
+    with _refusals():
         found = bench.measure(seconds=60.0 * minutes, rate=rate)
-    except TcdError as error:
-        typer.echo(f"tcd bench: {error.detail}", err=True)
-        raise typer.Exit(1) from None
     print(bench.markdown(found))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -223,21 +213,11 @@ def ensemble(
 
     from tcd.bench import ensemble as bench
     from tcd.bench.ensemble import report
-    from tcd.errors import TcdError
 
     scale = bench.Scale.small() if small else replace(bench.Scale(), rounds=rounds)
-    try:
+    with _refusals():
         found = bench.run(scale, say=lambda what: typer.echo(f"{what} ...", err=True))
-    except TcdError as error:
-        typer.echo(f"tcd bench: {error.detail}", err=True)
-        raise typer.Exit(1) from None
-    print(report.markdown(found))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "ensemble.md").write_text(report.markdown(found, images="ensemble-"))
-        (out / "ensemble.json").write_text(json.dumps(found, indent=1) + "\n")
-        for name, drawing in report.plots(found).items():
-            (out / f"ensemble-{name}.svg").write_text(drawing)
+    _report(out, "ensemble", found, report.markdown, report.plots)
 
 
 @app.command()
@@ -249,8 +229,6 @@ def e2e(
     """Tokens per second of SmolLM2 with tcd at every step: library, Triton BLS, HTTP, logits processor, and without."""
     from dataclasses import replace
 
-    from tcd.errors import TcdError
-
     try:
         from tcd.bench import e2e as bench
         from tcd.bench.e2e import report
@@ -258,17 +236,9 @@ def e2e(
         typer.echo(f"tcd bench: {error.name} is not installed; remedy: pip install tcd[demo,client]", err=True)
         raise typer.Exit(1) from None
     scale = bench.Scale.small() if small else replace(bench.Scale(), rounds=rounds)
-    try:
+    with _refusals():
         found = bench.run(scale, say=lambda what: typer.echo(f"{what} ...", err=True))
-    except TcdError as error:
-        typer.echo(f"tcd bench: {error.detail}", err=True)
-        raise typer.Exit(1) from None
-    print(report.markdown(found))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "e2e.md").write_text(report.markdown(found, images="e2e-"))
-        (out / "e2e.json").write_text(json.dumps(found, indent=1) + "\n")
-        (out / "e2e-tokens.svg").write_text(report.plot(found))
+    _report(out, "e2e", found, report.markdown, lambda found: {"tokens": report.plot(found)})
 
 
 @app.command()
@@ -281,19 +251,11 @@ def gpu(
     """Check that a GPU decides as the CPU does, and time from which batch on it pays; exit 1 when a check fails."""
     from tcd.bench import gpu as bench
     from tcd.bench.gpu import report
-    from tcd.errors import TcdError
 
     scale = bench.Scale.small() if small else bench.Scale()
-    try:
+    with _refusals():
         found = bench.run(scale, device=device, server=server, say=lambda what: typer.echo(f"{what} ...", err=True))
-    except TcdError as error:
-        typer.echo(f"tcd bench: {error.detail}", err=True)
-        raise typer.Exit(1) from None
-    print(report.markdown(found))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "gpu.md").write_text(report.markdown(found))
-        (out / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
+    _report(out, "gpu", found, report.markdown)
     if not all(ok for _, ok, _ in found["checks"]):
         raise typer.Exit(1)
 
