@@ -256,7 +256,7 @@ def _log(
 ) -> tuple[Verifier, LogService | None]:
     """The verifier, and the transparency log where it is on."""
     witnesses = witness_policy(settings)
-    verifier = Verifier(verify_policy(keyring.keys, witnesses), now_us=edges.now_us)
+    verifier = Verifier(verify_policy(keyring.keys, witnesses), now_us=edges.now_us, ledger=shared.ledger)
     log = make_log(
         settings, shared.ledger, keyring, witnesses=witnesses, metrics=shared.exporter.log, now_us=edges.now_us
     )

@@ -35,7 +35,10 @@ def unhex64(text: str) -> float:
     Raises:
         ValueError: for anything `hex64` does not write, NaN, infinities and negative zero included.
     """
-    raw = bytes.fromhex(text)
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
     # spaces, capitals, another length: not what `hex` writes
     if len(raw) != _PACK.size or raw.hex() != text:
         msg = "hex64: not 16 lower-case hex digits"
