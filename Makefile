@@ -97,7 +97,7 @@ bench-triton: $(VENV)/.all ## the ensemble and an LLM beside their floors; rewri
 	$(BIN)/python -m tcd.bench.page
 
 bench-gpu: $(VENV)/.kernels ## what a GPU changes: checks and timings; fails where there is none
-	$(PIP) install -q -c constraints.txt -e ".[gpu]"
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(PIP) install -q torch
 	$(BIN)/tcd bench gpu --out out/gpu $(ARGS)
 
 clean: ## remove what was built

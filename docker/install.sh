@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the images' build stages share; run in the directory of the sources.
-#   install.sh dependencies EXTRA...   a venv in /opt/tcd: what pyproject.toml asks for, as constraints.txt pins it
+#   install.sh dependencies EXTRA... [--without NAME]   a venv in /opt/tcd: what pyproject.toml asks for, as constraints.txt pins it
 #   install.sh add PACKAGE...                           packages without their own dependencies; `.` is tcd
 #   install.sh sbom                                     /opt/tcd/sbom.cdx.json, of what is in the venv
 # The installer lives in /opt/tools, which no image takes over.

@@ -161,7 +161,6 @@ def _judge(
 
 
 @app.command()
-@_refusing
 def project(
     out: _Out,
     width: Annotated[int, typer.Option(help="width of the hidden states")] = 576,
@@ -169,18 +168,13 @@ def project(
 ) -> None:
     """Store the projection N(0,1)/4 of a torch seed as an asset, so that serving never needs torch's generator."""
     import numpy as np
+    import torch
 
     from tcd import __version__
     from tcd.calibration.assets import ProjectionAsset, Provenance
     from tcd.calibration.store import write_asset
-    from tcd.errors import AssetError
     from tcd.signals.projection import FEATURE_WIDTH
 
-    try:
-        import torch
-    except ImportError:
-        msg = "the numbers are torch's; remedy: pip install torch"
-        raise AssetError(msg) from None
     matrix = torch.randn(width, FEATURE_WIDTH, generator=torch.Generator().manual_seed(seed)) / 4
     source = f"torch.randn({width}, {FEATURE_WIDTH}) / 4, seed {seed}"
     provenance = Provenance(source, 0, 0, 0, f"tcd {__version__}", demo=False)

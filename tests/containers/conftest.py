@@ -54,7 +54,7 @@ def images(engine: Engine) -> Images:
     names = {part: f"localhost/tcd-test/{part}:latest" for part in ("shim", "triton", "demo")}
     args = {
         "shim": {},
-        "triton": {"EXTRAS": "fast server"},
+        "triton": {"EXTRAS": "fast server", "WITHOUT": "--without torch"},
         # what the constraints pin; the weights come from the registry
         "demo": {"TRITON": names["triton"], "PIP_EXTRA_INDEX_URL": ""},
     }

@@ -49,7 +49,7 @@ def require() -> str:
     try:
         torch: Any = importlib.import_module("torch")
     except ImportError:
-        msg = "no GPU can be used: torch is not installed; remedy: pip install 'tcd[server,gpu]'"
+        msg = "no GPU can be used: torch is not installed; remedy: pip install torch (a CUDA build), then tcd[server]"
         raise LauncherError(msg) from None
     if not torch.cuda.is_available():
         built = torch.version.cuda or "without CUDA"
