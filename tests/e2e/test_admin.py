@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from tests.e2e import shell
 from tests.e2e.stack import serving
 
 pytestmark = pytest.mark.triton
@@ -30,17 +28,8 @@ def blocks(page: str) -> list[str]:
 
 def run(script: str, place: Path, *, bootstrap: str, url: str) -> str:
     """What a script prints; `tcd` is this environment's, the admin plane the one at `url`."""
-    tcd = f'tcd() {{ "{sys.executable}" -m tcd.cli.main "$@"; }}\n'
     script = re.sub(r"tcd admin (enrol|call|approve|login)", rf"tcd admin \1 --url {url}", script)
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", tcd + script],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "BOOTSTRAP": bootstrap},
-    )
+    done = shell.run(script, place, timeout=300, env={"BOOTSTRAP": bootstrap})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

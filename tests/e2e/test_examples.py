@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e import shell
 from tests.e2e.stack import Stack
 
 pytestmark = pytest.mark.triton
@@ -40,16 +38,7 @@ def test_example(name: str, stack: Stack, tmp_path: Path) -> None:
     script = script.replace("http://127.0.0.1:8000", stack.triton).replace(
         "http://127.0.0.1:8002/metrics", stack.triton_metrics
     )
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=tmp_path,
-        # the command line of this environment
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = shell.run(script, tmp_path, timeout=60)
     if "tcd doctor" in script:
         # the demonstration calibration is a warning, a port that is in use here may be a failure
         assert done.returncode in {0, 1, 2}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import lzma
-import os
 import re
 import shutil
 import signal
@@ -16,6 +15,7 @@ import httpx2
 import pytest
 
 from tests.conftest import ROOT
+from tests.e2e import shell
 from tests.e2e.stack import serving
 from tests.upgrade.make import STORES
 from tests.upgrade.old import FOREVER, SEED
@@ -50,15 +50,7 @@ def run(page: str, place: Path, *, shim: str = "", triton: str = "", part: slice
     assert blocks
     script = f"\necho '{_MARK}'\n".join(text for text, _ in blocks)
     script = script.replace("http://127.0.0.1:8080", shim).replace("http://127.0.0.1:8000", triton)
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=place,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **env},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = shell.run(script, place, timeout=300, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     for (_, shown), printed in zip(blocks, done.stdout.split(f"{_MARK}\n"), strict=True):
         if shown:

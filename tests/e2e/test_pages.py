@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import pytest
 from tcd.calibration.promote import promote
 from tcd.calibration.store import default_asset_dir
 from tests.conftest import ROOT
-from tests.e2e import test_admin
+from tests.e2e import shell, test_admin
 from tests.e2e.stack import serving
 from tests.postgres import PostgresServer
 from tests.upgrade.make import STORES
@@ -41,15 +40,7 @@ def blocks(page: str, kind: str) -> list[str]:
 
 def run(script: str, place: Path, **env: str) -> str:
     """What a script prints; `tcd` is this environment's."""
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=place,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **env},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = shell.run(script, place, timeout=600, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

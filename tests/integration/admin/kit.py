@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from sidecar_api.admin.plane import Limits
 from sidecar_api.admin.principals import SCOPES
@@ -17,6 +18,8 @@ from sidecar_api.http.surface import ShimApp
 from sidecar_api.pins import FixedAssets
 from sidecar_api.stores import memory_ledger
 from tcd.client.admin import AdminClient, ClientTls, OperatorKey
+from tcd.errors import Unavailable
+from tcd.ledger import Batch, Ledger
 from tcd.rate_limit import Limit
 from tests.unit.shim.conftest import Client, ScriptedScorer, settings_of, synthetic_assets
 
@@ -113,3 +116,18 @@ async def running(place: Path, /, *, limits: Limits | None = None, **changes: An
             yield Running(app, server, scorer, said)
         finally:
             await server.stop()
+
+
+@contextmanager
+def full_for(ledger: Ledger, typ: str) -> Iterator[None]:
+    """While the block lasts, the ledger takes no batch with a record of this type."""
+    append = ledger.append
+
+    async def full(batch: Batch, **terms: Any) -> Any:
+        if any(receipt.typ == typ for receipt in batch.receipts):
+            msg = "full"
+            raise Unavailable(msg)
+        return await append(batch, **terms)
+
+    with mock.patch.object(ledger, "append", full):
+        yield

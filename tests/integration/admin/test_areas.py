@@ -16,12 +16,11 @@ from typer.testing import CliRunner
 
 from tcd.cli.admin import app
 from tcd.config import load
-from tcd.errors import Unavailable
 from tcd.keystore import KeyStore
 from tcd.ledger.port import Extent
 from tcd.receipts import verify_single
 from tcd.reload import RELOADABLE
-from tests.integration.admin.kit import Running, running
+from tests.integration.admin.kit import Running, full_for, running
 from tests.unit.shim.conftest import SEED_HEX
 
 ORIGIN = "tcd.localhost"
@@ -385,23 +384,12 @@ async def alarmed(admin: Running, name: str) -> None:
     assert [alarm["tenant"] for alarm in (await admin.get("/alarms"))["alarms"]] == ["acme"]
 
 
-async def test_an_alarm_stays_on_when_its_record_is_not_durable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_alarm_stays_on_when_its_record_is_not_durable(tmp_path: Path) -> None:
     async with running(tmp_path, alpha=0.5) as admin:
         await admin.enrol()
         await alarmed(admin, "s")
         ledger, controller = admin.runtime.ledger, admin.runtime.service.judge.budget.controller
-        append = ledger.append
-
-        async def full(batch: Any, **terms: Any) -> Any:
-            if any(json.loads(receipt.body)["typ"] == "ack" for receipt in batch.receipts):
-                msg = "full"
-                raise Unavailable(msg)
-            return await append(batch, **terms)
-
-        with monkeypatch.context() as context:
-            context.setattr(ledger, "append", full)
+        with full_for(ledger, "ack"):
             await admin.two("/alarms:ack", {"tenant": "acme"}, status=503)
         assert ("alarm.ack.failed", "alice + bob") in await admin.acts()
         (alarm,) = (await admin.get("/alarms"))["alarms"]

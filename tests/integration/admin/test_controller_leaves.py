@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from tcd.risk_av import Acknowledged, EpochOpened, Reserved, events, stream_digest
 from tcd.risk_av.events import Configured
-from tests.integration.admin.kit import Running, running
+from tests.integration.admin.kit import Running, full_for, running
 from tests.integration.admin.test_areas import alarmed
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "controller.md"
@@ -64,9 +63,7 @@ async def test_what_people_and_requests_do_to_the_controller_is_signed(tmp_path:
         assert reserved == decided
 
 
-async def test_an_act_that_cannot_be_recorded_leaves_the_controller_as_it_is(tmp_path: Path, monkeypatch: Any) -> None:
-    from tcd.errors import Unavailable  # noqa: PLC0415
-
+async def test_an_act_that_cannot_be_recorded_leaves_the_controller_as_it_is(tmp_path: Path) -> None:
     async with running(tmp_path, alpha=0.5) as admin:
         await admin.enrol()
         await alarmed(admin, "s")
@@ -74,17 +71,7 @@ async def test_an_act_that_cannot_be_recorded_leaves_the_controller_as_it_is(tmp
         tighter = type(now)(**{**{name: getattr(now, name) for name in type(now).model_fields}, "alpha": 0.25})
         admin.runtime.reread = lambda: (tighter, None)
         before = await written(admin)
-        ledger = admin.runtime.ledger
-        append = ledger.append
-
-        async def full(batch: Any, **terms: Any) -> Any:
-            if any(json.loads(receipt.body)["typ"] == "admin" for receipt in batch.receipts):
-                msg = "full"
-                raise Unavailable(msg)
-            return await append(batch, **terms)
-
-        with monkeypatch.context() as context:
-            context.setattr(ledger, "append", full)
+        with full_for(admin.runtime.ledger, "admin"):
             await admin.two("/alarms:ack", {"tenant": "acme"}, status=503)
             await admin.post("/config:reload", status=503)
         events_, bodies = await written(admin)

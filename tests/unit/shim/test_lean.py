@@ -196,13 +196,19 @@ async def test_a_request_too_many_is_refused_before_its_body(make_client: Any, k
     assert app.runtime.in_flight == app.runtime.reading == 0
 
 
-async def test_hundreds_at_once_are_answered_one_after_the_other(make_client: Any, kit: Any) -> None:
+def held(kit: Any) -> tuple[Any, asyncio.Event]:
+    """A scorer that answers once the event is set."""
     going = asyncio.Event()
 
     async def before(_: Any) -> None:
         await going.wait()
 
-    app = make_client(kit.ScriptedScorer(0.9, before=before)).app
+    return kit.ScriptedScorer(0.9, before=before), going
+
+
+async def test_hundreds_at_once_are_answered_one_after_the_other(make_client: Any, kit: Any) -> None:
+    scorer, going = held(kit)
+    app = make_client(scorer).app
     protocol, wire = connect(app, lean=True)
     bad = post(b"{}", b"Idempotency-Key: a b")
     protocol.data_received(post() + 400 * bad + post(BODY % 1))
@@ -215,12 +221,7 @@ async def test_hundreds_at_once_are_answered_one_after_the_other(make_client: An
 
 
 async def test_what_waits_behind_a_client_that_went_away_is_forgotten(make_client: Any, kit: Any) -> None:
-    going = asyncio.Event()
-
-    async def before(_: Any) -> None:
-        await going.wait()
-
-    scorer = kit.ScriptedScorer(0.9, before=before)
+    scorer, going = held(kit)
     app = make_client(scorer).app
     protocol, wire = connect(app, lean=True)
     protocol.data_received(post() + post(BODY % 1))
@@ -248,12 +249,7 @@ async def test_a_slow_body_is_given_up(make_client: Any, kit: Any) -> None:
 
 @pytest.mark.parametrize("at", ["body", "scoring"])
 async def test_a_client_that_goes_away_leaves_nothing(make_client: Any, kit: Any, at: str) -> None:
-    going = asyncio.Event()
-
-    async def before(_: Any) -> None:
-        await going.wait()
-
-    scorer = kit.ScriptedScorer(0.9, before=before)
+    scorer, going = held(kit)
     app = make_client(scorer).app
     protocol, wire = connect(app, lean=True)
     protocol.data_received(post() if at == "scoring" else post()[:-1])
@@ -297,12 +293,8 @@ async def test_a_quiet_connection_is_closed_and_a_busy_one_is_not(make_client: A
 
 
 async def test_a_server_that_stops_lets_a_request_end(make_client: Any, kit: Any) -> None:
-    going = asyncio.Event()
-
-    async def before(_: Any) -> None:
-        await going.wait()
-
-    app = make_client(kit.ScriptedScorer(0.9, before=before)).app
+    scorer, going = held(kit)
+    app = make_client(scorer).app
     quiet, idle = connect(app, lean=True)
     quiet.shutdown()
     assert idle.closing
@@ -326,12 +318,7 @@ async def test_a_slow_body_behind_another_request_is_given_up_too(make_client: A
 
 
 async def test_an_upgrade_behind_a_request_in_work_decides_nothing_twice(make_client: Any, kit: Any) -> None:
-    going = asyncio.Event()
-
-    async def before(_: Any) -> None:
-        await going.wait()
-
-    scorer = kit.ScriptedScorer(0.9, before=before)
+    scorer, going = held(kit)
     app = make_client(scorer).app
     protocol, wire = connect(app, lean=True)
     upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -366,12 +353,8 @@ async def test_who_does_not_read_is_not_read(make_client: Any, kit: Any) -> None
 
 
 async def test_a_body_that_waits_its_turn_is_bounded(make_client: Any, kit: Any) -> None:
-    going = asyncio.Event()
-
-    async def before(_: Any) -> None:
-        await going.wait()
-
-    app = make_client(kit.ScriptedScorer(0.9, before=before)).app
+    scorer, going = held(kit)
+    app = make_client(scorer).app
     protocol, wire = connect(app, lean=True)
     head = b"POST /diagnose HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     protocol.data_received(post() + head)
