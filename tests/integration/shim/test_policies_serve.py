@@ -119,6 +119,6 @@ def test_reload_and_restart(tmp_path: Path) -> None:
         assert step(base, "d") == ("p@3", "allow")
     log = str(tmp_path / "decisions.jsonl")
     found = CliRunner().invoke(policy_app, ["diff", str(tmp_path / "p.toml"), "--log", log, "--json"])
-    changed = json.loads(found.output)["changed"]
+    changed = json.loads(found.stdout)["changed"]
     assert {(c["before"], c["after"]) for c in changed} == {("degrade", "allow"), ("block", "allow")}
     assert all(c["milder"] for c in changed)

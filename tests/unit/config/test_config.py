@@ -177,7 +177,7 @@ def test_config_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TCD_ATTEST_SK_HEX", KEY)
     result = CliRunner().invoke(app, ["show", "--origin"])
     assert result.exit_code == 0
-    lines = result.output.splitlines()
+    lines = result.stdout.splitlines()
     assert "alpha = 0.01  # env TCD_ALPHA" in lines
     assert "attest_sk_hex = (hidden)  # env TCD_ATTEST_SK_HEX" in lines
     assert "http_port = 8080  # default" in lines

@@ -161,7 +161,7 @@ async def test_it_goes_on_after_a_restart(make_client: Any, clock: Clock, tmp_pa
     assert (await floored(again, "s"))["action"] == "allow"
     listed = CliRunner().invoke(patch_app, ["list", "--data-dir", str(tmp_path)]).output
     assert listed == "p: entropy_floor = 2.0 for 100%, 60 s: active, by ann, approved by bob\n"
-    logged = CliRunner().invoke(patch_app, ["log", "--data-dir", str(tmp_path)]).output.splitlines()
+    logged = CliRunner().invoke(patch_app, ["log", "--data-dir", str(tmp_path)]).stdout.splitlines()
     assert [json.loads(line)["kind"] for line in logged] == ["register", "approve", "apply"]
 
 
@@ -199,12 +199,12 @@ async def test_what_is_over_is_forgotten_and_an_auditor_still_finds_what_was_in_
     assert list(again.app.runtime.service.patches) == known
     assert (await floored(again, "s"))["route"]["tags"][-1] == "patch:p"
     # of every patch that a receipt can name all steps are there, as the log has them
-    lines = CliRunner().invoke(patch_app, ["log", "--data-dir", str(tmp_path)]).output.splitlines()
+    lines = CliRunner().invoke(patch_app, ["log", "--data-dir", str(tmp_path)]).stdout.splitlines()
     steps = [json.loads(line) for line in lines]
     applied = [step["patch"] for step in steps if step["kind"] == "apply"]
     assert sorted(applied) == sorted(["p", *(f"n{number}" for number in range(0, 30, 2))])
     assert all("sha256:" + hashlib.sha256(line.encode()).hexdigest() in leaves for line in lines)
-    listed = CliRunner().invoke(patch_app, ["list", "--data-dir", str(tmp_path)]).output.splitlines()
+    listed = CliRunner().invoke(patch_app, ["list", "--data-dir", str(tmp_path)]).stdout.splitlines()
     assert len(listed) == len(known)
 
 
@@ -231,7 +231,7 @@ async def test_a_disk_that_cannot_put_steps_aside_loses_none(
     assert len(read(tmp_path / FILE)[0]) == 8
     patches.register("c", setting="mode", value="enforce", actor="ann", ttl=60.0)
     assert [value["patch"] for value in read(tmp_path / FILE)[0]] == ["b"] * 4 + ["c"]
-    lines = CliRunner().invoke(patch_app, ["log", "--data-dir", str(tmp_path)]).output.splitlines()
+    lines = CliRunner().invoke(patch_app, ["log", "--data-dir", str(tmp_path)]).stdout.splitlines()
     assert [json.loads(line)["patch"] for line in lines] == ["a"] * 4 + ["b"] * 4 + ["c"]
 
 

@@ -68,15 +68,15 @@ async def test_rejected_sessions_lower_trust_and_the_policy_acts_on_it(
         app.runtime.service.lifecycle.end(next(iter(app.runtime.service.sessions)), "end")
     assert len(read(tmp_path / FILE)[0]) == 12
     done = CliRunner().invoke(trust_app, ["explain", "model:other", "--data-dir", str(tmp_path)])
-    told = json.loads(done.output)
+    told = json.loads(done.stdout)
     # the command line knows the settings of its environment: no dependency there
     assert (told["trust"], told["paths"]) == (1.0, [])
     (tmp_path / "c.toml").write_text('[[trust_depends]]\nnode = "model:other"\non = "tool:search"\nweight = 0.9\n')
     given = ["--data-dir", str(tmp_path), "--config", str(tmp_path / "c.toml")]
-    told = json.loads(CliRunner().invoke(trust_app, ["explain", "model:other", *given]).output)
+    told = json.loads(CliRunner().invoke(trust_app, ["explain", "model:other", *given]).stdout)
     assert told["paths"][0]["path"] == ["model:other", "tool:search"]
     assert told["own"] == 1.0
-    shown = CliRunner().invoke(trust_app, ["show", *given]).output
+    shown = CliRunner().invoke(trust_app, ["show", *given]).stdout
     assert "tool:search" in shown.splitlines()[0] or "model:model0" in shown.splitlines()[0]
     assert CliRunner().invoke(trust_app, ["explain", "thing:x", *given]).exit_code == 2
 
