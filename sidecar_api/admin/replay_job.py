@@ -47,7 +47,8 @@ async def _replayed(job: Run, arguments: Mapping[str, Any]) -> Replay:
         if files or assets:
             changed = settings if not files else _with(settings, job.folder, files)
             place = None if assets is None else Path(assets)
-            sides.append(await stack.enter_async_context(in_process("candidate", changed, assets=place, seed=seed)))
+            candidate = in_process("candidate", changed, assets=place, seed=seed, beside=sides[0])
+            sides.append(await stack.enter_async_context(candidate))
         return await replayed(_items(arguments), sides, progress=lambda done: job.progress(done, note="requests"))
 
 

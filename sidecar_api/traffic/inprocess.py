@@ -26,6 +26,7 @@ from tcd.calibration.store import default_asset_dir, load_assets
 from tcd.config import Settings
 from tcd.errors import TcdError
 from tcd.ledger import Limits, MemoryLedger
+from tcd.rows import ScoreResult, ScoreRow
 from tcd.scoring import LibraryScorer
 
 _BEGIN_US: Final = 1_700_000_000_000_000
@@ -71,14 +72,36 @@ def still(settings: Settings, *, receipts: bool, seed: int) -> Settings:
     return Settings(**{**values, **_STILL, "receipts_enable": receipts, "attest_sk_hex": key})
 
 
+class Remembering:
+    """`tcd.rows.Scorer` of sides that have the same assets: a row that was just scored for one is not for the other."""
+
+    def __init__(self, place: Path | AssetSet) -> None:
+        """Score with a fixed set of assets, which may be loaded from `place`."""
+        self.place = place
+        self.assets = place if isinstance(place, AssetSet) else load_assets(place)
+        self._scorer = LibraryScorer(self.assets)
+        self._last: tuple[tuple[Any, ...], ScoreResult] | None = None
+
+    async def score(self, row: ScoreRow, *, timeout: float) -> ScoreResult:
+        """See `tcd.rows.Scorer`; the same bits as those of a row scored again."""
+        arrays = (row.trace, row.entropy, row.spectrum, row.features)
+        rest = (row.key, row.policy, row.alpha, row.sup, row.base, row.controller, row.unit)
+        # copies: a window may be written to once its row was scored
+        asked = (*(array.tobytes() for array in arrays), row.features.shape, rest)
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, await self._scorer.score(row, timeout=timeout)
+        return self._last[1]
+
+
 class InProcess:
     """A `Side` that decides here."""
 
     concurrent = False
 
-    def __init__(self, name: str, service: Service, receipts: Receipts | None) -> None:
-        """Decide by `service`, which runs."""
+    def __init__(self, name: str, service: Service, receipts: Receipts | None, scorer: Remembering) -> None:
+        """Decide by `service`, which runs and scores by `scorer`."""
         self.name = name
+        self.scorer = scorer
         self._service = service
         self._receipts = receipts
         self._number = 0
@@ -100,7 +123,13 @@ class InProcess:
 
 @asynccontextmanager
 async def in_process(
-    name: str, settings: Settings, *, assets: Path | AssetSet | None = None, verify: bool = False, seed: int = 0
+    name: str,
+    settings: Settings,
+    *,
+    assets: Path | AssetSet | None = None,
+    verify: bool = False,
+    seed: int = 0,
+    beside: InProcess | None = None,
 ) -> AsyncIterator[InProcess]:
     """A shim in this process.
 
@@ -110,26 +139,28 @@ async def in_process(
         assets: calibration; None = that of the settings, else the demonstration's.
         verify: make receipts and verify each.
         seed: of keys and names.
+        beside: a side that is asked the same; with the same assets, what it has scored is not scored again.
 
     Raises:
         ConfigError, AssetError: the settings, the policies or the assets cannot be used.
     """
-    if not isinstance(assets, AssetSet):
-        assets = load_assets(assets or settings.assets or default_asset_dir())
+    place = assets or settings.assets or default_asset_dir()
+    shared = beside is not None and isinstance(place, Path) and beside.scorer.place == place
+    scorer = beside.scorer if beside is not None and shared else Remembering(place)
     used = still(settings, receipts=verify, seed=seed)
     ledger = MemoryLedger(
         Limits(bodies=1, heads=1, events=1, chains=used.sessions_max + used.max_streams + 1, answers=1)
     )
     app = create_app(
         used,
-        scorer=LibraryScorer(assets),
-        assets=FixedAssets(assets),
+        scorer=scorer,
+        assets=FixedAssets(scorer.assets),
         edges=Edges(now_us=_clock(), random=_random(seed), ledger=ledger),
     )
     keeper = app.runtime.service.judge.receipts
     receipts = None if keeper is None else Receipts.of_issuer(keeper.issuer.pinned())
     async with app.router.lifespan_context(app):
-        yield InProcess(name, app.runtime.service, receipts)
+        yield InProcess(name, app.runtime.service, receipts, scorer)
 
 
 def _clock() -> Callable[[], int]:

@@ -160,7 +160,7 @@ async def _replay(
     concurrency: int,
 ) -> Replay:
     from sidecar_api.traffic import replayed
-    from sidecar_api.traffic.inprocess import in_process
+    from sidecar_api.traffic.inprocess import InProcess, in_process
     from sidecar_api.traffic.live import Live
     from sidecar_api.traffic.receipts import Receipts
     from tcd.config import load
@@ -173,9 +173,9 @@ async def _replay(
                 environ = {name: value for name, value in os.environ.items() if name not in drop}
                 given = {"policies": place.policies, "assets": place.assets}
                 settings = load(environ, cli=given, path=place.config).settings
-                sides.append(
-                    await stack.enter_async_context(in_process(place.name, settings, verify=verify, seed=seed))
-                )
+                first = sides[0] if sides and isinstance(sides[0], InProcess) else None
+                side = in_process(place.name, settings, verify=verify, seed=seed, beside=first)
+                sides.append(await stack.enter_async_context(side))
                 continue
             receipts = Receipts(policy) if policy is not None else None
             live = await stack.enter_async_context(

@@ -1,6 +1,6 @@
-"""Memory and time of a calibration job over a signal log of 10^4 to 10^6 steps; prints a table.
+"""Memory and time of a calibration job over a signal log of 10^4 to 10^7 steps; prints a table.
 
-    python tests/benchmarks/bench_fit.py [--most 1000000] [--values 16000000]
+    python tests/benchmarks/bench_fit.py [--most 10000000] [--least 10000] [--values 16000000]
 
 Sessions of 100 steps of AR(1) signals, as wide as those of a model (16 singular values, 16 features). Each fit is a
 process of its own, as in the admin plane, with the default limit of memory. Peak memory is the child's, from `wait4`;
@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 STEPS = 100
-ROWS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
+ROWS = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 CHILD = """
 import json, resource, sys
 from pathlib import Path
@@ -83,12 +83,13 @@ def fit(folder: Path, values: int) -> tuple[dict[str, Any], float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--most", type=int, default=ROWS[-1])
+    parser.add_argument("--least", type=int, default=ROWS[0])
     parser.add_argument("--values", type=int, default=16_000_000)
     asked = parser.parse_args()
     sys.stdout.write(
         "| steps | log, MiB | sessions used | share | smallest p | peak, MiB | s |\n|---|---|---|---|---|---|---|\n"
     )
-    for rows in (rows for rows in ROWS if rows <= asked.most):
+    for rows in (rows for rows in ROWS if asked.least <= rows <= asked.most):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             (folder / "log").mkdir()

@@ -27,6 +27,7 @@ from tcd.cli.main import app
 from tcd.config import Settings
 from tcd.receipts import PinnedKey, SigningKey
 from tcd.routing.policy import DEFAULT_POLICY
+from tcd.rows import ScoreResult, ScoreRow
 from tcd.scoring import LibraryScorer
 from tests.conftest import ROOT
 
@@ -72,6 +73,31 @@ async def test_the_same_settings_decide_the_same(recorded: list[Line]) -> None:
     assert (found.diff.changed, found.diff.moved, found.diff.same) == (0, 0, len(recorded))
     # it would be no test if nothing was ever decided but allow
     assert set(found.sides[0].actions) == {"allow", "degrade"}
+
+
+async def test_sides_of_the_same_assets_score_a_row_once(recorded: list[Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = 0
+    score_rows = LibraryScorer.score_rows
+
+    def counted(self: LibraryScorer, rows: list[ScoreRow]) -> list[ScoreResult]:
+        nonlocal scored
+        scored += len(rows)
+        return score_rows(self, rows)
+
+    monkeypatch.setattr(LibraryScorer, "score_rows", counted)
+    lines = recorded[:200]
+    found = []
+    for beside in (False, True):
+        scored = 0
+        async with (
+            in_process("a", Settings(**PLAIN), seed=1) as a,
+            in_process("b", Settings(**PLAIN), seed=2, beside=a if beside else None) as b,
+        ):
+            found.append((await replayed(lines, [a, b])).to_json())
+        for side in found[-1]["sides"]:
+            del side["latency"]
+        assert scored == len(lines) * (1 if beside else 2)
+    assert found[0] == found[1]
 
 
 async def test_no_request_is_remembered_after_its_answer() -> None:
