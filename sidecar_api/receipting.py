@@ -196,9 +196,9 @@ class Receipts:
         """A commit failed: the epochs' chains may not be where they seem; new ones begin."""
         self._epochs.clear()
 
-    def admin(self, action: str, acted_on: str, *, actor: str = "state token") -> tuple[Receipt, ...]:
-        """The records of an operator's act on an object's digest, in a chain of its own."""
-        members = records.admin_members(action=action, actor=actor, object_digest=acted_on)
+    def admin(self, action: str, acted_on: str, *, actor: str = "state token", reason: str = "") -> tuple[Receipt, ...]:
+        """The records of an operator's act on an object's digest, in a chain of its own; `reason` may be none."""
+        members = records.admin_members(action=action, actor=actor, object_digest=acted_on, reason=reason)
         out = self._aside("admin", self._acts, "admin", members)
         self._acts = out[-1].next()
         return out

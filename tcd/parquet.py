@@ -49,6 +49,7 @@ _TEXTS: Final = {
     "close_reason": ("close", "reason"),
     "admin_action": ("admin", "action"),
     "actor": ("admin", "actor"),
+    "admin_reason": ("admin", "reason"),
 }
 _NUMBERS: Final = {
     "step": ("decision", "step"),

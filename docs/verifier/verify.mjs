@@ -138,7 +138,7 @@ const TYPES = new Map(Object.entries({
   }) }],
   gap: [{ gap: record({ ...all(int(), 'from', 'to'), reason: name }) }],
   close: [{ close: record({ reason: REASON, count: int(1) }) }, { eproc: EPROC }],
-  admin: [{ admin: record({ ...all(name, 'action', 'actor'), object: digest }) }],
+  admin: [{ admin: record({ ...all(name, 'action', 'actor'), object: digest }, { reason: name }) }],
   ack: [{ ack: record({ actor: name, stream: digest, claim: int(), terms: TERMS }) }],
   rotate: [{ rotate: either(...ROTATE) }],
   heads: [{ heads: record({ count: int(), root: hexOf(32) }) }],

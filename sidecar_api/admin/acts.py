@@ -11,8 +11,8 @@ from tcd.errors import ConfigError
 class Acts(Protocol):
     """Where acts are recorded."""
 
-    async def record(self, action: str, actor: str, digest: str) -> str:
-        """Record an act on an object, durably; the head of its receipt."""
+    async def record(self, action: str, actor: str, digest: str, *, reason: str = "") -> str:
+        """Record an act on an object, durably, and why where somebody said; the head of its receipt."""
         ...
 
 
@@ -30,7 +30,7 @@ class LogActs:
             raise ConfigError(msg)
         self._judge = runtime.service.judge
 
-    async def record(self, action: str, actor: str, digest: str) -> str:
+    async def record(self, action: str, actor: str, digest: str, *, reason: str = "") -> str:
         """See `Acts`.
 
         Raises:
@@ -38,6 +38,6 @@ class LogActs:
         """
         receipts = self._judge.receipts
         assert receipts is not None  # noqa: S101 - for the type checker: checked above
-        made = receipts.admin(action, digest, actor=actor)
+        made = receipts.admin(action, digest, actor=actor, reason=reason)
         await self._judge.put(made, lost=receipts.forget_acts)
         return str(made[-1].head.hex())

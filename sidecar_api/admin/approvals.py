@@ -1,4 +1,4 @@
-"""The two-person rule: what one principal proposes, another one has to approve before it happens."""
+"""The two-person rule: what one principal proposes, another one has to approve before it happens, or refuses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from pydantic import BaseModel
+
+from sidecar_api.admin.bodies import STRICT, Reason
 from sidecar_api.admin.principals import EVERY_TENANT, AdminScope, Principals
 from sidecar_api.admin.store import AdminStore
 from sidecar_api.admin.tokens import Caller
@@ -16,6 +19,14 @@ from tcd.errors import Conflict, Forbidden, NotFound
 WAITS: Final = 900.0
 _NONE: Final = "no such proposal"
 _ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+
+class Refusal(BaseModel):
+    """Why a proposal is refused or withdrawn; the log keeps it for good."""
+
+    model_config = STRICT
+
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,10 @@ class Proposal:
     shown: Any
     until: float
     args: Any = None
+
+    def made_by(self, caller: Caller) -> bool:
+        """Whether it is the caller's own: by name, or by key."""
+        return caller.name == self.by or caller.principal.kid == self.kid
 
     def to_json(self) -> dict[str, Any]:
         """As people see it."""
@@ -107,7 +122,7 @@ class Approvals:
             Conflict: whoever proposed it may no longer.
         """
         found = await self.look(identifier, caller)
-        if caller.name == found.by or caller.principal.kid == found.kid:
+        if found.made_by(caller):
             msg = "a proposal is approved by somebody else"
             raise Forbidden(msg)
         proposer = principals.of(found.kid)

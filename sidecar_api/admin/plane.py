@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sidecar_api.admin.acts import Acts
-from sidecar_api.admin.approvals import WAITS, Approvals, Proposal, gone
+from sidecar_api.admin.approvals import WAITS, Approvals, Proposal, Refusal, gone
+from sidecar_api.admin.bodies import parsed
 from sidecar_api.admin.bootstrap import Bootstrap
 from sidecar_api.admin.jobs import MEMORY, Jobs
 from sidecar_api.admin.people import FilePeople, People, SharedPeople
@@ -25,7 +26,7 @@ from sidecar_api.admin.store import AdminStore, Ticket
 from sidecar_api.admin.store.store import LEASE
 from sidecar_api.admin.tls import certificate_of
 from sidecar_api.admin.tokens import BadToken, Caller, Tokens
-from tcd.errors import ConfigError, Conflict, Forbidden, InvalidRequest, QuotaExceeded, TcdError
+from tcd.errors import ConfigError, Conflict, Forbidden, InvalidRequest, NotFound, QuotaExceeded, TcdError
 from tcd.rate_limit import Limit, TokenBuckets
 from tcd.telemetry import LogWriter
 
@@ -269,6 +270,51 @@ class Plane:
         self.log("warning", "admin act", request, action=answer["action"], actor=caller.name, status=status)
         return JSONResponse(answer, status)
 
+    async def refuse(self, request: Request, caller: Caller, identifier: str) -> Response:
+        """End a proposal that waits, so that nobody can approve it: whoever made it withdraws it, others refuse it.
+
+        Recorded as `….withdrawn` or `….refused` of its action, with the reason in the request's body. What cannot be
+        recorded does not happen: the proposal waits on.
+
+        Raises:
+            NotFound: there is none that the caller may see, or it is approved, refused or withdrawn already.
+            ValidationFailed: no reason, and only then: who may not see the proposal does not learn that it is there.
+        """
+
+        async def work(ticket: Ticket) -> tuple[int, Any]:
+            found = await self.approvals.look(identifier, caller)
+            reason = (await parsed(request, Refusal)).reason
+            own = found.made_by(caller)
+            action = f"{found.action}.{'withdrawn' if own else 'refused'}"
+
+            async def ended(_: str) -> Any:
+                return {"proposal": found.id, "reason": reason}
+
+            # first who proposed it, as in the record of an approval
+            actors = found.by if caller.name == found.by else f"{found.by} + {caller.name}"
+            try:
+                done = await self.act(
+                    action, actors, found.digest, ended, ticket=ticket, proposal=found.id, reason=reason
+                )
+            except NotFound:
+                raise
+            except TcdError:
+                await self._wait_on(request, found)
+                raise
+            return 200, done
+
+        status, answer = await self.once(request, caller, work)
+        self.log("warning", "admin act", request, action=answer["action"], actor=caller.name, status=status)
+        return JSONResponse(answer, status)
+
+    async def _wait_on(self, request: Request, proposal: Proposal) -> None:
+        """Put back what was taken for an act that was not recorded; harmless where it was not taken."""
+        try:
+            await self.approvals.put(proposal)
+        except TcdError as error:
+            # its room was taken, or the store is away: it can be proposed again
+            self.log("error", "admin proposal lost", request, action=proposal.action, why=error.detail)
+
     async def once(
         self, request: Request, caller: Caller, work: Callable[[Ticket], Awaitable[tuple[int, Any]]]
     ) -> tuple[int, Any]:
@@ -311,7 +357,15 @@ class Plane:
                 await self.store.renew(ticket, now=self.now())
 
     async def act(
-        self, action: str, actors: str, digest: str, work: Work, *, ticket: Ticket | None = None, proposal: str = ""
+        self,
+        action: str,
+        actors: str,
+        digest: str,
+        work: Work,
+        *,
+        ticket: Ticket | None = None,
+        proposal: str = "",
+        reason: str = "",
     ) -> dict[str, Any]:
         """Record an act, then do it; a refusal is recorded too, and so is an end that says nothing of what was done.
 
@@ -321,7 +375,8 @@ class Plane:
             digest: of what it acts on.
             work: does it.
             ticket: under which `once` runs it; without one an interruption is not noticed.
-            proposal: that it carries out; it is spent now, whatever follows.
+            proposal: that it carries out or ends; it is spent now, whatever follows.
+            reason: in the record, where somebody gave one.
 
         Raises:
             NotFound: somebody else has taken the proposal.
@@ -330,7 +385,7 @@ class Plane:
             ticket, action=action, actors=actors, digest=digest, proposal=proposal
         ):
             raise gone()
-        receipt = await self.acts.record(action, actors, digest)
+        receipt = await self.acts.record(action, actors, digest, reason=reason)
         try:
             done = await work(actors)
         except TcdError:

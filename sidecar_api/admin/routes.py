@@ -25,6 +25,7 @@ from sidecar_api.admin.answers import (
     Waiting,
     Whoami,
 )
+from sidecar_api.admin.approvals import Refusal
 from sidecar_api.admin.areas import Areas, add_areas
 from sidecar_api.admin.audits import Audits, add_audits
 from sidecar_api.admin.bodies import asked, parsed
@@ -224,6 +225,11 @@ def _proposals(made: APIRouter, plane: Plane) -> None:
     @made.get("/approvals/{identifier}", **says("A proposal, with what no list shows of it", gives=Looked))
     async def look(identifier: str, caller: Annotated[Caller, Depends(Requires(None))]) -> Response:
         return JSONResponse(await plane.look(identifier, caller))
+
+    # before the next one, whose identifier would take it
+    @made.post("/approvals/{identifier}:refuse", **says("Refuse a proposal, or withdraw one's own", takes=Refusal))
+    async def refuse(request: Request, identifier: str, caller: Annotated[Caller, Depends(APPROVING)]) -> Response:
+        return await plane.refuse(request, caller, identifier)
 
     @made.post("/approvals/{identifier}", **says("Approve a proposal", gives=Act))
     async def approve(request: Request, identifier: str, caller: Annotated[Caller, Depends(APPROVING)]) -> Response:

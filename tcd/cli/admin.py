@@ -101,6 +101,20 @@ def approve(
 
 
 @app.command()
+def refuse(
+    context: typer.Context,
+    identifier: str = typer.Argument(help="Of the proposal."),
+    reason: str = typer.Option(..., help="Why, 128 characters at most; the log keeps it for good."),
+    key: Path = typer.Option(..., help="File of your key."),
+    url: str = _URL,
+) -> None:
+    """Refuse what waits for a second person, or withdraw what you proposed yourself."""
+    from sidecar_api.admin.principals import SCOPES
+
+    _call(context, url, _key(key), SCOPES, "POST", f"/approvals/{identifier}:refuse", {"reason": reason})
+
+
+@app.command()
 def login(
     context: typer.Context,
     key: Path = typer.Option(..., help="File of your key."),

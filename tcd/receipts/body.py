@@ -59,7 +59,7 @@ eproc (`risk_av.views.EprocSnapshot`)::
 typ gap    `gap {from, to: integer, reason: 1..128}`: a signed admission of loss; the shim's has the number `from`
 typ close  `close {reason: end|idle|horizon|pin_changed|abandoned|epoch_roll|shutdown, count: records of the
            chain with this one}`, `eproc`?
-typ admin  `admin {action, actor: 1..128, object: digest}`
+typ admin  `admin {action, actor: 1..128, object: digest, reason: ? 1..128, why it was done}`
 typ ack    `ack {actor: 1..128, stream: digest, claim: integer, terms}`
 typ rotate `rotate {alg, pub: hex, kid: of that key, from_us: integer, proof: hex}`: the key that signs the record
            hands over to another one, whose signature `proof` is (`rotation`)
@@ -328,7 +328,7 @@ _BY_TYPE: Final[dict[str, Check]] = {
         },
         {"eproc": _EPROC},
     ),
-    "admin": record({**_BASE, "admin": record({"action": _NAME, "actor": _NAME, "object": digest})}),
+    "admin": record({**_BASE, "admin": record({"action": _NAME, "actor": _NAME, "object": digest}, {"reason": _NAME})}),
     "ack": record({**_BASE, "ack": record({"actor": _NAME, "stream": digest, "claim": _COUNT, "terms": _terms})}),
     "rotate": record({**_BASE, "rotate": _rotate}),
     "heads": record({**_BASE, "heads": record({"count": _COUNT, "root": hexadecimal(32)})}),

@@ -289,9 +289,10 @@ def gap_members(*, first: int, last: int, reason: str) -> dict[str, Any]:
     return {"gap": {"from": first, "to": last, "reason": reason}}
 
 
-def admin_members(*, action: str, actor: str, object_digest: str) -> dict[str, Any]:
-    """Members of an `admin` record."""
-    return {"admin": {"action": action, "actor": actor, "object": object_digest}}
+def admin_members(*, action: str, actor: str, object_digest: str, reason: str = "") -> dict[str, Any]:
+    """Members of an `admin` record; without a `reason` the member is absent."""
+    why = {"reason": reason} if reason else {}
+    return {"admin": {"action": action, "actor": actor, "object": object_digest, **why}}
 
 
 def ack_members(*, actor: str, stream: str, claim: int, terms: Terms) -> dict[str, Any]:

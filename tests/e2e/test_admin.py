@@ -28,7 +28,7 @@ def blocks(page: str) -> list[str]:
 
 def run(script: str, place: Path, *, bootstrap: str, url: str) -> str:
     """What a script prints; `tcd` is this environment's, the admin plane the one at `url`."""
-    script = re.sub(r"tcd admin (enrol|call|approve|login)", rf"tcd admin \1 --url {url}", script)
+    script = re.sub(r"tcd admin (enrol|call|approve|refuse|login)", rf"tcd admin \1 --url {url}", script)
     done = shell.run(script, place, timeout=300, env={"BOOTSTRAP": bootstrap})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -53,12 +53,14 @@ def test_the_page(tmp_path: Path) -> None:
         assert url is not None
         answers = answers_in(run("\n".join(blocks("admin.md")), tmp_path, bootstrap=secret[1], url=url[1]))
         assert [a.get("action") for a in answers] == [
-            "principals.enrol", None, None, "policy.put", "policy.put", None, None
+            "principals.enrol", None, None, "policy.put", "policy.put", None, "policy.put", "policy.put.refused", None
         ]  # fmt: skip
         assert answers[4]["actors"] == ["alice", "bob"]
         assert answers[5]["policies"][0]["ref"].startswith("base@2#")
-        assert answers[6]["receipts"] == []
-        assert answers[6]["indexed"] >= 3
+        assert answers[7]["actors"] == ["alice", "bob"]
+        assert answers[7]["result"] == {"proposal": answers[6]["id"], "reason": "version 2 is in force"}
+        assert answers[8]["receipts"] == []
+        assert answers[8]["indexed"] >= 4
         assert place.read_text() == POLICY.replace("1", "2")
         # a request without a signature changes nothing
         assert secret[1] not in (tmp_path / "data" / "admin" / "principals.json").read_text()

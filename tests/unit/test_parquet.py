@@ -38,7 +38,8 @@ async def filled(folder: Path) -> list[Any]:
     one.decision(risk=risk | dict.fromkeys(("spent", "distrust", "pressure"), "3fb999999999999a"))
     one.decision()
     one.issue("gap", {"gap": {"from": 2, "to": 3, "reason": "lost"}})
-    one.issue("admin", {"admin": {"action": "a", "actor": "alice + bob", "object": "sha256:" + "0" * 64}})
+    act = {"action": "a", "actor": "alice + bob", "object": "sha256:" + "0" * 64, "reason": "why"}
+    one.issue("admin", {"admin": act})
     one.close()
     two.open()
     two.decision()
@@ -86,7 +87,9 @@ async def test_duckdb_reads_what_the_bodies_say(tmp_path: Path) -> None:
         assert db.execute("SELECT count(*) FROM r WHERE subject = ?", [body["subject"]]).fetchone() == (3,)
         assert db.execute("SELECT count(*) FROM r WHERE verdict IS NULL AND NOT erased").fetchone() == (4,)
         assert db.execute("SELECT DISTINCT subject, action, p, config FROM r WHERE erased").fetchall() == [(None,) * 4]
-        assert db.execute("SELECT actor, admin_action FROM r WHERE typ = 'admin'").fetchall() == [("alice + bob", "a")]
+        assert db.execute("SELECT actor, admin_action, admin_reason FROM r WHERE typ = 'admin'").fetchall() == [
+            ("alice + bob", "a", "why")
+        ]
 
 
 async def test_a_part_of_it(tmp_path: Path) -> None:

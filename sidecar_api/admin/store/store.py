@@ -223,6 +223,8 @@ class AdminStore:
     ) -> None:
         """Let a proposal wait, of the principal in `by`; `args` may be long, and are read only with this one.
 
+        One that waits already waits on.
+
         Raises:
             QuotaExceeded: too many of this principal do, or of its `tenant`.
             Unavailable: too many of those do who are bound to no tenant.
@@ -243,7 +245,8 @@ class AdminStore:
                 msg = f"{PROPOSALS} proposals wait already"
                 raise Unavailable(msg, retry_after=60.0)
             await tx.run(
-                "INSERT INTO tcd_admin_proposal (id, until, proposal, args) VALUES ($1, $2, $3, $4)",
+                "INSERT INTO tcd_admin_proposal (id, until, proposal, args) VALUES ($1, $2, $3, $4) "
+                "ON CONFLICT DO NOTHING",
                 *(identifier, until, json.dumps(proposal), json.dumps(args)),
             )
 

@@ -535,8 +535,12 @@ def test_a_proposal_that_waits_is_shown_to_whoever_may_approve_it(stage: Threade
     text = alice.page("/approvals")
     assert reply.json()["id"] in text
     assert "proposed by bob" in text
+    assert "tcd admin refuse ID" in text
     # there is nothing to click: approving is a signed request
     assert [form.attrs["action"] for form in read(text)[0].every("form")] == ["/ui/logout"]
+    ended = stage.stage.call(stage.stage.bob, "POST", f"/approvals/{reply.json()['id']}:refuse", {"reason": "later"})
+    assert stage.do(ended).status_code == 200
+    assert reply.json()["id"] not in alice.page("/approvals")
 
 
 def test_of_an_erased_receipt_its_place_is_shown_and_what_follows_verifies(tmp_path_factory: Any) -> None:

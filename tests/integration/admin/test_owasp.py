@@ -266,6 +266,9 @@ def test_api3_members_that_are_not_the_callers_to_set_are_refused(plane: Live, m
         assert schema.get("title") == OPEN.get(path, "") or schema.get("additionalProperties", True) is not True, schema
     if "enrol" in path:
         return
+    if "/approvals/" in path:
+        # of what is not there a body is not looked at
+        path = path.replace("{identifier}", plane.send("PUT", f"{BASE}/policies", plane.alice, POLICY).json()["id"])
     for member in ("scope", "__proto__"):
         reply = plane.send(method, filled(path), plane.alice, {member: "x"})
         assert reply.status_code == 422, reply.text

@@ -44,6 +44,32 @@ async def test_enrolment_and_a_change_of_policies_end_to_end(tmp_path: Path) -> 
         assert await admin.app.runtime.ledger.get(done.json()["receipt"]) is not None
 
 
+async def test_the_log_says_who_refused_what_and_why(tmp_path: Path) -> None:
+    place = tmp_path / "policies.toml"
+    place.write_text(BUNDLE.format(version=1, shadow="true"))
+    body = {"files": {"policies.toml": BUNDLE.format(version=2, shadow="true")}}
+    async with running(tmp_path, policies=place) as admin:
+        await admin.enrol()
+        shim, said = Client(admin.app), []
+        step = await shim.step(session="s", tenant="acme", trace_vector=[-1.0] * 64)
+        for by, why in ((admin.bob, "not before Monday"), (admin.alice, 'ein Versehen: ¼ "\\')):
+            proposed = (await admin.call(admin.alice, "PUT", "/policies", body)).json()
+            done = await admin.post(f"/approvals/{proposed['id']}:refuse", {"reason": why}, by=by)
+            said.append({"object": proposed["object"], "reason": why})
+            found = await admin.get(f"/receipts/{done['receipt']}")
+            members = {
+                "receipt_head_hex": found["head"], "receipt_body_json": found["body"], "receipt_sig_hex": found["sig"],
+                "verify_key_hex": step["verify_key"],
+            }  # fmt: skip
+            assert (await shim.post(members, "/verify")).json()["ok"] is True
+        acts = [one["admin"] for one in await admin.bodies("admin")]
+        assert [act for act in acts if act["action"].startswith("policy.put")] == [
+            {"action": "policy.put.refused", "actor": "alice + bob", **said[0]},
+            {"action": "policy.put.withdrawn", "actor": "alice", **said[1]},
+        ]
+        assert place.read_text() == BUNDLE.format(version=1, shadow="true")
+
+
 async def test_a_bad_bundle_is_refused_with_file_line_and_reason(tmp_path: Path) -> None:
     place = tmp_path / "policies.toml"
     place.write_text(BUNDLE.format(version=1, shadow="true"))

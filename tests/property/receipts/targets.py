@@ -270,6 +270,7 @@ def bodies() -> list[bytes]:
     terms = Terms.of(made.controller.params).to_json()
     made.issue("gap", {"gap": {"from": 2, "to": 3, "reason": "lost"}})
     made.issue("admin", {"admin": {"action": "a", "actor": "o", "object": D}})
+    made.issue("admin", {"admin": {"action": "a", "actor": "o", "object": D, "reason": "r"}})
     made.issue("ack", {"ack": {"actor": "o", "stream": D, "claim": 1, "terms": terms}})
     risk = {"tier": 1, **dict.fromkeys(("alarm", "floor", "failed"), False)}
     made.decision(risk=risk | dict.fromkeys(("spent", "distrust", "pressure"), "3fb999999999999a"))

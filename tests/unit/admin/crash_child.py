@@ -27,12 +27,12 @@ class FileActs(Acts):
         super().__init__()
         self._path = folder / "acts"
 
-    async def record(self, action: str, actor: str, digest: str) -> str:
+    async def record(self, action: str, actor: str, digest: str, *, reason: str = "") -> str:
         with self._path.open("a") as out:
             out.write(f"{action} {actor}\n")
             out.flush()
             os.fsync(out.fileno())
-        return await super().record(action, actor, digest)
+        return await super().record(action, actor, digest, reason=reason)
 
 
 def dying(inner: Callable[..., Any], *, after: bool) -> Callable[..., Any]:

@@ -48,13 +48,15 @@ class Acts:
 
     def __init__(self) -> None:
         self.made: list[tuple[str, str, str]] = []
+        self.reasons: list[str] = []
         self.broken = False
 
-    async def record(self, action: str, actor: str, digest: str) -> str:
+    async def record(self, action: str, actor: str, digest: str, *, reason: str = "") -> str:
         if self.broken:
             msg = "the ledger is away"
             raise Unavailable(msg)
         self.made.append((action, actor, digest))
+        self.reasons.append(reason)
         return f"{len(self.made):064x}"
 
 

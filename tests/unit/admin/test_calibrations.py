@@ -205,11 +205,11 @@ async def test_of_two_who_end_the_same_trial_the_second_takes_back_nothing(
     canary_of = canary.begin(logged / "other", live, share=0.5, sessions=10)
     record_ = admin.acts.record
 
-    async def record(action: str, actor: str, digest: str) -> str:
+    async def record(action: str, actor: str, digest: str, *, reason: str = "") -> str:
         if action == "calibration.end":
             # the other operator is faster
             rollback(live)
-        return await record_(action, actor, digest)
+        return await record_(action, actor, digest, reason=reason)
 
     monkeypatch.setattr(admin.acts, "record", record)
     answer = await admin.call("POST", "/calibrations:end", admin.alice, {"canary": canary_of})

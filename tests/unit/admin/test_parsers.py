@@ -124,7 +124,8 @@ async def outcomes(*messages: Message) -> list[str]:
     """What becomes of requests that come one after the other."""
     store = memory_store()
     verifier = Signatures(store, now=time.time)
-    verifier._since -= 1
+    # on a busy machine a message may be seconds older than its verifier
+    verifier._since = 0
     alice = PRINCIPALS.of(ALICE.kid)
     assert alice is not None
 

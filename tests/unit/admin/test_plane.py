@@ -23,7 +23,7 @@ from sidecar_api.admin.routes import Enrolment
 from sidecar_api.admin.store import memory_store
 from sidecar_api.admin.store.store import LEASE
 from tcd.client.admin import OperatorKey
-from tcd.errors import ConfigError
+from tcd.errors import ConfigError, Unavailable
 from tcd.rate_limit import Limit
 from tcd.telemetry import LogWriter
 from tests.unit.admin.kit import BASE, HOST, ROUTES, WIDE, Admin
@@ -250,6 +250,117 @@ async def test_an_act_whose_end_is_not_known_is_interrupted_and_not_done_again(a
     assert [action for action, _, _ in admin.acts.made] == ["policy.put", "policy.put.interrupted"]
     retry = await admin.call("POST", path, admin.bob, key="k")
     assert (retry.status_code, retry.json()["code"], done) == (409, "interrupted", [1])
+
+
+# ---------------------------------------------------------------- refused, withdrawn
+
+
+WHY = {"reason": "the wrong file"}
+
+
+async def waits(admin: Admin) -> str:
+    """A proposal of Alice's."""
+    return str((await admin.call("PUT", "/policies", admin.alice, BUNDLE)).json()["id"])
+
+
+@pytest.mark.parametrize(("who", "end", "actors"), [("bob", "refused", "alice + bob"), ("alice", "withdrawn", "alice")])
+async def test_what_waits_can_be_ended_by_either_and_is_gone_for_both(
+    admin: Admin, who: str, end: str, actors: str
+) -> None:
+    identifier = await waits(admin)
+    by = getattr(admin, who)
+    done = await admin.call("POST", f"/approvals/{identifier}:refuse", by, WHY, key="k")
+    assert done.status_code == 200, done.text
+    digest = admin.shim.check(BUNDLE["files"])["digest"]
+    assert admin.acts.made == [(f"policy.put.{end}", actors, digest)]
+    assert admin.acts.reasons == [WHY["reason"]]
+    assert done.json()["result"] == {"proposal": identifier, **WHY}
+    assert done.json()["actors"] == actors.split(" + ")
+    # once: a retry hears the same, anything else that there is nothing
+    assert (await admin.call("POST", f"/approvals/{identifier}:refuse", by, WHY, key="k")).json() == done.json()
+    for again in (admin.alice, admin.bob):
+        assert (await admin.get("/approvals", again)).json() == {"approvals": []}
+        assert (await admin.call("POST", f"/approvals/{identifier}:refuse", again, WHY)).status_code == 404
+        assert (await admin.call("POST", f"/approvals/{identifier}", again)).status_code == 404
+    other = await admin.call("POST", f"/approvals/{identifier}:refuse", by, {"reason": "x"}, key="k")
+    assert other.status_code == 409
+    assert len(admin.acts.made) == 1
+    assert admin.shim.files == {}
+    # its room is free again
+    assert (await admin.call("PUT", "/policies", admin.alice, BUNDLE)).status_code == 202
+
+
+async def test_who_may_not_see_a_proposal_cannot_end_it_nor_learn_that_it_is_there(admin: Admin) -> None:
+    identifier = await waits(admin)
+    for by, scopes in ((admin.carol, SCOPES), (admin.bob, ["policy:read"]), (admin.alice, ["policy:read"])):
+        for body in (WHY, {}, None, {"reason": "x" * 1000}):
+            replies = [
+                await admin.call("POST", f"/approvals/{name}:refuse", by, body, scopes=scopes)
+                for name in (identifier, "f" * 32, "no-id")
+            ]
+            said = [{k: v for k, v in reply.json().items() if k != "request_id"} for reply in replies]
+            assert [reply.status_code for reply in replies] == [404] * 3
+            assert said[0] == said[1] == said[2]
+    assert admin.acts.made == []
+    assert (await admin.call("POST", f"/approvals/{identifier}", admin.bob)).status_code == 200
+
+
+async def test_what_is_over_cannot_be_refused(admin: Admin) -> None:
+    approved, late = await waits(admin), await waits(admin)
+    assert (await admin.call("POST", f"/approvals/{approved}", admin.bob)).status_code == 200
+    admin.plane.approvals._now = lambda: time.time() + 901
+    for identifier in (approved, late):
+        for by in (admin.alice, admin.bob):
+            assert (await admin.call("POST", f"/approvals/{identifier}:refuse", by, WHY)).status_code == 404
+    assert [action for action, _, _ in admin.acts.made] == ["policy.put"]
+
+
+@pytest.mark.parametrize("body", [None, {}, {"reason": ""}, {"reason": "x" * 129}, {"reason": "a\nb"}, {"reason": 7}])
+async def test_a_refusal_says_why(admin: Admin, body: Any) -> None:
+    identifier = await waits(admin)
+    reply = await admin.call("POST", f"/approvals/{identifier}:refuse", admin.bob, body, key="k")
+    assert reply.status_code == 422, reply.text
+    # refused is not begun: the same key is good for the request as it should be
+    assert (await admin.call("POST", f"/approvals/{identifier}:refuse", admin.bob, WHY, key="k")).status_code == 200
+
+
+async def test_a_refusal_that_cannot_be_recorded_does_not_happen(admin: Admin) -> None:
+    identifier = await waits(admin)
+    before = (await admin.get(f"/approvals/{identifier}", admin.bob)).json()
+    admin.acts.broken = True
+    assert (await admin.call("POST", f"/approvals/{identifier}:refuse", admin.bob, WHY, key="k")).status_code == 503
+    admin.acts.broken = False
+    assert (await admin.get(f"/approvals/{identifier}", admin.bob)).json() == before
+    assert (await admin.call("POST", f"/approvals/{identifier}:refuse", admin.bob, WHY, key="k")).status_code == 200
+
+
+async def test_a_refusal_while_the_store_is_away_leaves_the_proposal(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identifier = await waits(admin)
+
+    async def away(*_: Any, **__: Any) -> bool:
+        msg = "the store is away"
+        raise Unavailable(msg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(admin.plane.store, "describe", away)
+        reply = await admin.call("POST", f"/approvals/{identifier}:refuse", admin.bob, WHY)
+    assert (reply.status_code, admin.acts.made) == (503, [])
+    assert (await admin.call("POST", f"/approvals/{identifier}:refuse", admin.bob, WHY)).status_code == 200
+
+
+async def test_of_a_refusal_and_an_approval_at_once_one_counts(admin: Admin) -> None:
+    for _ in range(4):
+        admin.acts.made.clear()
+        identifier = await waits(admin)
+        replies = await asyncio.gather(
+            admin.call("POST", f"/approvals/{identifier}", admin.bob),
+            admin.call("POST", f"/approvals/{identifier}:refuse", admin.alice, WHY),
+            admin.call("POST", f"/approvals/{identifier}:refuse", admin.bob, WHY),
+        )
+        assert sorted(reply.status_code for reply in replies) == [200, 404, 404]
+        assert len(admin.acts.made) == 1
 
 
 # ---------------------------------------------------------------- principals and tenants

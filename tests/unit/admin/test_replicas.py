@@ -106,6 +106,17 @@ async def test_who_is_removed_at_one_is_out_at_the_other(pair: Pair) -> None:
         assert (await replica.get("/whoami", dave)).status_code == 401
 
 
+async def test_what_is_proposed_at_one_is_refused_at_the_other(pair: Pair) -> None:
+    here, there = pair
+    proposed = (await here.call("PUT", "/policies", here.alice, BUNDLE)).json()
+    path, why = f"/approvals/{proposed['id']}:refuse", {"reason": "no"}
+    done = await there.call("POST", path, there.bob, why, key="a")
+    assert done.status_code == 200, done.text
+    assert (await here.call("POST", path, here.bob, why, key="a")).json() == done.json()
+    assert (await here.call("POST", f"/approvals/{proposed['id']}", here.bob)).status_code == 404
+    assert [made[0] for made in here.acts.made] == ["policy.put.refused"]
+
+
 async def test_a_proposal_of_somebody_who_was_removed_cannot_be_approved(pair: Pair) -> None:
     here, there = pair
     dave = OperatorKey.generate("dave")
