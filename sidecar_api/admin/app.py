@@ -116,9 +116,7 @@ class AdminApp(FastAPI):
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                have = {name.lower() for name, _ in message["headers"]}
-                extra = [h for h in context.answer_headers(b"", 0) if h[0] not in have and h[0] != b"content-length"]
-                message = {**message, "headers": [*message["headers"], *extra]}
+                message = context.completed(message)
             await send(message)
 
         try:

@@ -150,6 +150,12 @@ class RequestContext:
             *self.extra,
         ]
 
+    def completed(self, start: MutableMapping[str, Any]) -> dict[str, Any]:
+        """An `http.response.start` with the headers of an answer that it has not."""
+        have = {name.lower() for name, _ in start["headers"]} | {b"content-length"}
+        extra = [header for header in self.answer_headers(b"", 0) if header[0] not in have]
+        return {**start, "headers": [*start["headers"], *extra]}
+
 
 def quota_headers(quota: Quota, *, name: str = POLICY) -> list[Header]:
     """`RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) of a bucket."""

@@ -81,9 +81,7 @@ class ShimApp(FastAPI):
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                have = {name.lower() for name, _ in message["headers"]}
-                extra = [h for h in context.answer_headers(b"", 0) if h[0] not in have and h[0] != b"content-length"]
-                message = {**message, "headers": [*message["headers"], *extra]}
+                message = context.completed(message)
                 outcome = "ok" if message["status"] < 400 else str(message["status"])  # noqa: PLR2004
                 runtime.exporter.request(surface="http_cold", outcome=outcome)
             await send(message)

@@ -15,6 +15,9 @@ from typing import Final, cast
 
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length:"
+_REQUEST: Final = (
+    b"POST /diagnose HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +156,9 @@ class Phase:
     seconds: float
 
 
-def http_request(host: str, body: bytes) -> bytes:
+def http_request(host: bytes, body: bytes) -> bytes:
     """A POST /diagnose as it goes over the wire."""
-    head = f"POST /diagnose HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    return head.encode() + _HEAD_END + body
+    return _REQUEST % (host, len(body), body)
 
 
 async def drive(
@@ -178,7 +180,7 @@ async def drive(
         connections: at most; when all are in use, requests wait here and their latency counts.
         grace: seconds to wait for the last answers.
     """
-    pool = _Pool(host, port, connections)
+    pool, named = _Pool(host, port, connections), f"{host}:{port}".encode()
     loop = asyncio.get_running_loop()
     begin, number = 0.0, 0
     for phase in phases:
@@ -190,7 +192,7 @@ async def drive(
                 await asyncio.sleep(ahead)
             elif not i % 16:
                 await asyncio.sleep(0)
-            pool.fire(http_request(f"{host}:{port}", make(number)), due)
+            pool.fire(http_request(named, make(number)), due)
             number += 1
         begin += phase.seconds
     await pool.drained(grace)

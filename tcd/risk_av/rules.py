@@ -111,8 +111,8 @@ def rai_level(terms: Terms, index: int, spent: float, known: int) -> Level:
     return Level(cost, min(1.0, cost * (known + 1)), spent + cost, known)
 
 
-class Rai:
-    """RAI in one epoch; see `rai_level`."""
+class Counting:
+    """State of a rule that divides one budget and learns nothing but how many were rejected, in one epoch."""
 
     __slots__ = ("_next", "index", "known", "spent", "terms")
 
@@ -135,16 +135,14 @@ class Rai:
         """What is not spent: alpha - B."""
         return max(0.0, self.terms.alpha - self.spent)
 
-    @property
-    def wealth(self) -> float:
-        """(alpha - B)(R + 1)."""
-        return self.remaining * (self.known + 1)
-
     def level(self) -> Level:
         """What the next reservation would get."""
         if self._next is None:
-            self._next = rai_level(self.terms, self.index + 1, self.spent, self.known)
+            self._next = self._level()
         return self._next
+
+    def _level(self) -> Level:
+        raise NotImplementedError
 
     def reserve(self) -> Level:
         """Debit the next reservation; never refunded."""
@@ -154,22 +152,16 @@ class Rai:
         self._next = None
         return level
 
-    def take(self, count: int) -> None:
-        """Debit `count` reservations of the uniform schedule at once, for a lease."""
-        self.index += count
-        self.spent = rai_level(self.terms, self.index, self.spent, self.known).spent
-        self._next = None
-
-    def rejected(self, index: int) -> None:  # noqa: ARG002 - RAI counts rejections, whichever they are
+    def rejected(self, index: int) -> None:  # noqa: ARG002 - rejections are counted, whichever they are
         """Credit one rejection."""
         self.known += 1
         self._next = None
 
     def closed(self, index: int, p: float | None) -> None:
-        """RAI learns nothing from a hypothesis that was not rejected."""
+        """Nothing is learnt from a hypothesis that was not rejected."""
 
     def change(self, terms: Terms) -> float:
-        """Go on under new terms."""
+        """Go on under new terms, with what the new alpha leaves."""
         self.terms = terms
         self._next = None
         return max(terms.alpha, self.spent)
@@ -181,4 +173,24 @@ class Rai:
     def restore(self, index: int, known: int, spent: float, rest: list[Any]) -> None:  # noqa: ARG002 - nothing more
         """Go on from where a rule was."""
         self.index, self.known, self.spent = index, known, spent
+        self._next = None
+
+
+class Rai(Counting):
+    """RAI in one epoch; see `rai_level`."""
+
+    __slots__ = ()
+
+    @property
+    def wealth(self) -> float:
+        """(alpha - B)(R + 1)."""
+        return self.remaining * (self.known + 1)
+
+    def _level(self) -> Level:
+        return rai_level(self.terms, self.index + 1, self.spent, self.known)
+
+    def take(self, count: int) -> None:
+        """Debit `count` reservations of the uniform schedule at once, for a lease."""
+        self.index += count
+        self.spent = rai_level(self.terms, self.index, self.spent, self.known).spent
         self._next = None
