@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tcd.native import build
 from tests.postgres import PostgresServer, server
@@ -14,6 +15,12 @@ from tests.postgres import PostgresServer, server
 #: Prefixes of skip reasons that CI accepts: what its machine cannot have.
 ALLOWED_SKIPS = ("gpu:", "container:", "power-cut:")
 ROOT = Path(__file__).resolve().parents[1]
+# The same examples in every run, and no clock: what a busy machine takes for one is no failure.
+# `pytest --hypothesis-profile=default` draws others.
+settings.register_profile(
+    "tcd", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tcd")
 
 
 @pytest.fixture(scope="session")

@@ -18,10 +18,10 @@ from tests.unit.shim.conftest import ScriptedScorer
 WORKERS = 12
 
 
-async def main(url: str, seed: int) -> None:
+async def main(url: str, seed: int, ttl: float) -> None:
     random = np.random.default_rng(seed)
     scorer = ScriptedScorer(p=lambda _: float(random.uniform()), hops=2, seed=seed)
-    shim = await start_shim(url, scorer, lease_ttl_s=5.0, epoch_length=40, on_failure="static")
+    shim = await start_shim(url, scorer, lease_ttl_s=ttl, epoch_length=40, on_failure="static")
     say({"recovered": shim.replica.follower.position})
 
     async def work(worker: int) -> None:
@@ -55,5 +55,5 @@ async def main(url: str, seed: int) -> None:
     await asyncio.gather(*(work(i) for i in range(WORKERS)))
 
 
-def start(url: str, seed: str) -> None:
-    asyncio.run(main(url, int(seed)))
+def start(url: str, seed: str, ttl: str) -> None:
+    asyncio.run(main(url, int(seed), float(ttl)))

@@ -33,10 +33,10 @@ def own_postgres() -> Iterator[PostgresServer]:
 class Decider:
     """A process of `tests.faults.pg_decider`, and what it said so far."""
 
-    def __init__(self, url: str, seed: int) -> None:
+    def __init__(self, url: str, seed: int, ttl: float = 5.0) -> None:
         self.answered: list[dict[str, Any]] = []
         self.refused: list[dict[str, Any]] = []
-        self._process = Forked(pg_decider.start, url, str(seed))
+        self._process = Forked(pg_decider.start, url, str(seed), str(ttl))
         self.errors = self._process.errors
         # a full pipe would stop it
         self._reader = threading.Thread(target=self._read)
@@ -165,13 +165,13 @@ def shim_drill(postgres: PostgresServer, *, kills: int, seed: int) -> None:
     try:
         steady.until("answered", 10)
         for number in range(1, kills + 1):
-            victim = Decider(url, seed * 1000 + number)
+            victim = Decider(url, seed * 1000 + number, ttl=600.0)
             killed.append(victim)
             victim.until("answered", int(random.integers(1, 60)))
             time.sleep(float(random.uniform(0, 0.02)))
             victim.kill()
             steady.until("answered", 20)
-        # which is not declared lost for being slow: five seconds without a sign are many also on a busy machine
+        # no victim lives long enough to declare it lost for being slow
         assert not steady.refused, steady.errors()
     finally:
         for decider in (steady, *killed):

@@ -25,17 +25,19 @@ from tests.postgres import PostgresServer
 from tests.unit.shim.conftest import Client
 
 
-async def start(url: str, seed: int) -> Shim:
+async def start(url: str, seed: int, ttl: float) -> Shim:
     ledger = await PostgresLedger.open(url)
-    shim = Shim(Client(make_app(NullScorer(seed), ledger, lease_ttl_s=5.0)), ledger)
+    # nothing here is about deadlines
+    settings = {"lease_ttl_s": ttl, "deadline_ms": 60_000.0, "deadline_max_ms": 60_000.0, "session_wait_ms": 60_000.0}
+    shim = Shim(Client(make_app(NullScorer(seed), ledger, **settings)), ledger)
     await shim.replica.start()
     shim.service.start()
     return shim
 
 
 @asynccontextmanager
-async def two(url: str, seed: int) -> AsyncIterator[list[Shim]]:
-    made = [await start(url, seed) for _ in range(2)]
+async def two(url: str, seed: int, ttl: float) -> AsyncIterator[list[Shim]]:
+    made = [await start(url, seed, ttl) for _ in range(2)]
     try:
         yield made
     finally:
@@ -50,13 +52,15 @@ async def run(url: str, *, tenants: int, epochs: int, concurrency: int, seed: in
     numbers = iter(range(sessions))
     rng = np.random.default_rng(seed)
     crash_at = {sessions * (i + 1) // (crashes + 1) for i in range(crashes)}
-    async with two(url, seed) as made:
+    # where none dies none is declared lost, however long a busy machine holds it up
+    ttl = 5.0 if crashes else 120.0
+    async with two(url, seed, ttl) as made:
 
         async def worker(index: int) -> None:
             for number in numbers:
                 if number in crash_at:
                     victim = made[1]
-                    made[1] = await start(url, seed)
+                    made[1] = await start(url, seed, ttl)
                     await victim.crash()
                 tenant = f"t{number % tenants}"
                 value = {"trace_vector": [-float(number)], "session": f"s{number}", "tenant": tenant, "step_id": 0}

@@ -76,7 +76,9 @@ def widen(tensors: Tensors, extra: int, value: float) -> Tensors:
     return out
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from(BATCHES), extra=st.integers(0, 70))
 def test_a_row_alone_equals_the_row_in_a_batch(assets: AssetSet, seed: int, size: int, extra: int) -> None:
     rng = np.random.default_rng(seed)

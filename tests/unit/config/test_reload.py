@@ -141,7 +141,7 @@ async def test_a_file_that_changes_and_a_grant_that_comes(tmp_path: Path) -> Non
     on = ReloadOn(Reloader(app.runtime), loaded, cli={}, path=file, environ={}, clock=lambda: NOW)
 
     async def becomes(mode: str) -> bool:
-        for _ in range(200):
+        for _ in range(6000):
             if app.runtime.settings.mode == mode:
                 return True
             await asyncio.sleep(0.01)

@@ -201,7 +201,7 @@ async def test_claims_are_exclusive_and_end_with_their_connection(url: str) -> N
     await one.unclaim("t", "k")
     assert await two.claim("t", "k")
     await two.close()
-    for _ in range(100):
+    for _ in range(1200):
         if await one.claim("t", "k"):
             break
         await asyncio.sleep(0.05)

@@ -196,7 +196,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.usefixtures("way")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(cases())
 def test_the_same_bytes(case: dict[str, Any]) -> None:
     receipt = fast(case)
@@ -206,7 +208,9 @@ def test_the_same_bytes(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("way")
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(cases(), st.sampled_from(["guarantee", "tenant", "model", "score", "step", "assets", "tags", "caller", "chain"]))
 def test_what_the_schema_refuses_is_refused(case: dict[str, Any], what: str) -> None:
     decision = case["decision"]

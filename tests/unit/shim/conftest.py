@@ -215,6 +215,24 @@ def settings_of(**changes: Any) -> Settings:
 MakeClient = Callable[..., Client]
 
 
+async def soon(condition: Callable[[], bool]) -> None:
+    """Until it holds, or a minute has passed."""
+    until = asyncio.get_running_loop().time() + 60.0
+    while not condition():
+        assert asyncio.get_running_loop().time() < until, "it never came"
+        await asyncio.sleep(0)
+
+
+def held(kit: Any) -> tuple[Any, asyncio.Event]:
+    """A scorer that answers once the event is set."""
+    going = asyncio.Event()
+
+    async def before(_: Any) -> None:
+        await going.wait()
+
+    return kit.ScriptedScorer(0.9, before=before), going
+
+
 @pytest.fixture
 def make_client() -> MakeClient:
     def make(

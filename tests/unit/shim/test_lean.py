@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ from uvicorn.server import ServerState
 
 from sidecar_api.http.lean import Exchange, LeanProtocol
 from sidecar_api.http.surface import ShimApp
+from tests.unit.shim.conftest import held, soon
 
-PATIENCE = 60.0
 BODY = b'{"trace_vector":[-1.0],"session":"%d"}'
 
 
@@ -55,13 +54,6 @@ def connect(app: ShimApp, *, lean: bool) -> tuple[HttpToolsProtocol, Wire]:
     )
     protocol.connection_made(wire)
     return protocol, wire
-
-
-async def soon(condition: Callable[[], bool]) -> None:
-    until = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < until, "it never came"
-        await asyncio.sleep(0)
 
 
 async def until(wire: Wire, answers: int) -> None:
@@ -194,16 +186,6 @@ async def test_a_request_too_many_is_refused_before_its_body(make_client: Any, k
     await until(wire, 2)
     assert parsed(wire.sent)[1][0] == 200
     assert app.runtime.in_flight == app.runtime.reading == 0
-
-
-def held(kit: Any) -> tuple[Any, asyncio.Event]:
-    """A scorer that answers once the event is set."""
-    going = asyncio.Event()
-
-    async def before(_: Any) -> None:
-        await going.wait()
-
-    return kit.ScriptedScorer(0.9, before=before), going
 
 
 async def test_hundreds_at_once_are_answered_one_after_the_other(make_client: Any, kit: Any) -> None:

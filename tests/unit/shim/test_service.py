@@ -14,6 +14,7 @@ from tcd.errors import ConfigError, ScoringError, Unavailable
 from tcd.ledger import MemoryLedger
 from tcd.risk_av import Controller
 from tcd.scoring import LibraryScorer
+from tests.unit.shim.conftest import held, soon
 
 NAMES = {
     *("verdict", "score", "threshold", "budget_remaining", "alpha_alloc", "alpha_spent", "alpha_wealth", "e_value"),
@@ -309,10 +310,13 @@ async def test_a_duplicate_takes_over_from_a_first_that_failed_before_deciding(m
 
 
 async def test_a_conflict_is_seen_while_the_first_is_in_flight(make_client: Any, kit: Any) -> None:
-    client = make_client(kit.ScriptedScorer(before=lambda _: asyncio.sleep(0.02)))
+    scorer, going = held(kit)
+    client = make_client(scorer)
     one = asyncio.ensure_future(client.post({"trace_vector": [-1.0], "idempotency_key": "k"}))
-    await asyncio.sleep(0.005)
+    await soon(lambda: bool(scorer.rows))
     assert (await client.post({"trace_vector": [-2.0], "idempotency_key": "k"})).status == 409
+    assert not one.done()
+    going.set()
     assert (await one).status == 200
 
 
@@ -374,11 +378,13 @@ async def test_one_step_in_flight_per_session(make_client: Any, kit: Any) -> Non
 
 
 async def test_waiting_for_a_session_is_bounded(make_client: Any, kit: Any) -> None:
-    client = make_client(kit.ScriptedScorer(before=lambda _: asyncio.sleep(0.2)), session_wait_ms=20)
+    scorer, going = held(kit)
+    client = make_client(scorer, session_wait_ms=20)
     first = asyncio.ensure_future(client.post({"trace_vector": [-1.0]}))
-    await asyncio.sleep(0.01)
-    second = await client.post({"trace_vector": [-1.0]})
+    await soon(lambda: bool(scorer.rows))
+    second = await asyncio.wait_for(client.post({"trace_vector": [-1.0]}), 30)
     assert (second.status, first.done()) == (409, False)
+    going.set()
     assert (await first).status == 200
 
 
@@ -393,12 +399,16 @@ async def test_sessions_and_streams_are_bounded(make_client: Any) -> None:
 
 
 async def test_requests_in_work_are_bounded(make_client: Any) -> None:
-    client = make_client(max_inflight=1, body_timeout_s=0.1)
+    client = make_client(max_inflight=1, body_timeout_s=60.0)
     slow = asyncio.ensure_future(client.raw([]))
-    await asyncio.sleep(0.02)
+    await soon(lambda: client.app.runtime.in_flight == 1)
     refused = await client.post({})
     assert (refused.status, refused.json()["code"], refused.headers["retry-after"]) == (503, "unavailable", "1")
-    assert (await slow).status == 400
+    slow.cancel()
+    await asyncio.wait([slow])
+    assert (await client.post({})).status == 200
+    client = make_client(max_inflight=1, body_timeout_s=0.05)
+    assert (await client.raw([])).status == 400
     assert (await client.post({})).status == 200
 
 
@@ -429,8 +439,7 @@ async def test_idle_sessions_are_closed(make_client: Any, kit: Any) -> None:
     service = client.app.runtime.service
     service.start()
     await client.step()
-    await asyncio.sleep(0.2)
-    assert len(service.sessions) == 0
+    await soon(lambda: len(service.sessions) == 0)
     await service.stop(timeout=1.0)
     kinds = [type(e).__name__ for e in (await ledger.events()).events]
     assert kinds[-1] == "Closed"
@@ -450,7 +459,9 @@ async def test_failure_policies_are_honoured_by_the_deadline(
         msg = "gone"
         raise ScoringError(msg)
 
-    client = make_client(kit.ScriptedScorer(before=before), on_failure=policy, deadline_ms=100)
+    client = make_client(
+        kit.ScriptedScorer(before=before), on_failure=policy, deadline_ms=100 if failure == "hang" else 10_000
+    )
     loop = asyncio.get_running_loop()
     began = loop.time()
     answer = await client.step(step_id=0)
@@ -573,16 +584,19 @@ async def test_a_slow_ledger_does_not_break_the_deadline(make_client: Any) -> No
 
 
 async def test_draining_refuses_new_steps_and_finishes_old_ones(make_client: Any, kit: Any) -> None:
-    client = make_client(kit.ScriptedScorer(before=lambda _: asyncio.sleep(0.05)))
+    scorer, going = held(kit)
+    client = make_client(scorer)
     service = client.app.runtime.service
     old = asyncio.ensure_future(client.post({"trace_vector": [-1.0]}))
-    await asyncio.sleep(0.01)
-    stopping = asyncio.ensure_future(service.stop(timeout=2.0))
+    await soon(lambda: bool(scorer.rows))
+    stopping = asyncio.ensure_future(service.stop(timeout=60.0))
     await asyncio.sleep(0)
     new = await client.post({"session": "new"})
     assert (new.status, new.headers["retry-after"]) == (503, "1")
     ready = await client.get("/readyz", query="verbose")
     assert (ready.status, ready.json()["checks"]["service"]) == (503, "stopping")
+    assert not old.done()
+    going.set()
     assert (await old).status == 200
     await stopping
 

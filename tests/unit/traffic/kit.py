@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -84,7 +85,7 @@ class Shim:
 
 
 @asynccontextmanager
-async def shim(assets: Path, **changes: Any) -> AsyncIterator[Shim]:
+async def shim(assets: Path, *, edges: Edges | None = None, **changes: Any) -> AsyncIterator[Shim]:
     """A shim over an asset directory."""
     values: dict[str, Any] = {"ledger": "memory", "attest_sk_hex": "33" * 32, "slo_ms": 1e9, "deadline_ms": 6e5}
     values |= {
@@ -95,14 +96,18 @@ async def shim(assets: Path, **changes: Any) -> AsyncIterator[Shim]:
         "assets": assets,
     }
     directory = AssetDirectory(assets)
-    app = create_app(Settings(**{**values, **changes}), scorer=Following(directory), assets=directory, edges=Edges())
+    made = Settings(**{**values, **changes})
+    app = create_app(made, scorer=Following(directory), assets=directory, edges=edges or Edges())
     async with app.router.lifespan_context(app):
         yield Shim(app.runtime.service, app)
 
 
 async def record(folder: Path, assets: Path, count: int, *, seed: int, **how: Any) -> None:
-    """Keep `count` generations in the signal log `folder`."""
-    async with shim(assets, signal_log=folder, receipts_enable=False) as served:
+    """Keep `count` generations in the signal log `folder`; their names, hence folds, follow from the seed."""
+    # the names of a log begin at its clock
+    clock = itertools.count(1_800_000_000_000_000 + seed * 1_000_000_000)
+    edges = Edges(now_us=lambda: next(clock))
+    async with shim(assets, edges=edges, signal_log=folder, receipts_enable=False) as served:
         for number in range(count + 1):
             # the last one is still going on when the shim ends
             await served.generate(seed, number, **how)

@@ -135,8 +135,8 @@ async def _false_alarms(folder: Path, *, seed: int, fit: int, judged: int) -> tu
 async def test_a_calibration_fitted_on_the_log_keeps_its_false_alarm_rate(tmp_path: Path) -> None:
     """One set of 90 logged sessions, 120 fresh ones, which share that set's luck: the number of hits is beta-binomial.
 
-    Names, hence folds, are random. As many hits as found come at least once in 10^4 runs if P(p <= 0.1) <= 0.1; the
-    long test below has many sets.
+    Over seeds as many hits as found come more often than once in 10^4 if P(p <= 0.1) <= 0.1; the long test below has
+    many sets.
     """
     hits, n = await _false_alarms(tmp_path, seed=11, fit=90, judged=120)
     detectors = load_assets(tmp_path / "live").detectors.values()

@@ -52,7 +52,7 @@ class Observer:
 async def test_a_lone_row_leaves_in_the_same_tick_without_a_timer(client: Any) -> None:
     batcher = MicroBatcher(client)
     client.gate = asyncio.Event()
-    task = asyncio.ensure_future(batcher.score(row(0.5), timeout=5))
+    task = asyncio.ensure_future(batcher.score(row(0.5), timeout=60))
     await asyncio.sleep(0)  # the row arrives and schedules the flush
     await asyncio.sleep(0)  # the flush runs
     await asyncio.sleep(0)  # the batch's task calls the client
@@ -64,7 +64,7 @@ async def test_a_lone_row_leaves_in_the_same_tick_without_a_timer(client: Any) -
 
 async def test_rows_of_one_tick_travel_together_and_get_their_own_answers(client: Any) -> None:
     batcher = MicroBatcher(client)
-    results = await asyncio.gather(*(batcher.score(row(i / 64), timeout=5) for i in range(20)))
+    results = await asyncio.gather(*(batcher.score(row(i / 64), timeout=60) for i in range(20)))
     assert client.sizes == [20]
     assert [r.p_value for r in results] == [i / 64 for i in range(20)]
 
@@ -74,10 +74,10 @@ async def test_k_batches_in_flight_then_rows_queue_until_one_returns(client: Any
     client.gate = asyncio.Event()
     tasks = []
     for _ in range(4):
-        tasks.append(asyncio.ensure_future(batcher.score(row(), timeout=5)))
+        tasks.append(asyncio.ensure_future(batcher.score(row(), timeout=60)))
         await settle()
     assert client.sizes == [1, 1, 1, 1]
-    tasks += [asyncio.ensure_future(batcher.score(row(), timeout=5)) for _ in range(50)]
+    tasks += [asyncio.ensure_future(batcher.score(row(), timeout=60)) for _ in range(50)]
     await settle()
     assert client.sizes == [1, 1, 1, 1]
     assert (batcher.depth, batcher.in_flight) == (50, 4)
@@ -95,7 +95,7 @@ async def test_rows_wait_for_an_eager_call_and_not_for_a_slow_one(client: Any, m
 
     async def arrive(slow: float) -> None:
         monkeypatch.setattr("tcd.triton.batcher._SLOW", slow)
-        tasks.append(asyncio.ensure_future(batcher.score(row(), timeout=5)))
+        tasks.append(asyncio.ensure_future(batcher.score(row(), timeout=60)))
         await settle()
 
     for _ in range(4):
@@ -115,7 +115,7 @@ async def test_rows_wait_for_an_eager_call_and_not_for_a_slow_one(client: Any, m
 async def test_batches_hold_at_most_max_batch_rows_of_equal_widths(client: Any) -> None:
     batcher = MicroBatcher(client, max_batch=128)
     rows = [row(trace=10 if i % 2 else 100) for i in range(300)]
-    await asyncio.gather(*(batcher.score(r, timeout=5) for r in rows))
+    await asyncio.gather(*(batcher.score(r, timeout=60) for r in rows))
     assert sorted(client.sizes) == [22, 22, 128, 128]
     for call in client.calls:
         counts = call["LENGTHS"][:, 0]
@@ -126,10 +126,10 @@ async def test_batches_hold_at_most_max_batch_rows_of_equal_widths(client: Any) 
 async def test_the_group_with_the_oldest_row_goes_first(client: Any) -> None:
     batcher = MicroBatcher(client, in_flight=1)
     client.gate = asyncio.Event()
-    tasks = [asyncio.ensure_future(batcher.score(row(), timeout=5))]
+    tasks = [asyncio.ensure_future(batcher.score(row(), timeout=60))]
     await settle()
     for trace in (300, 10, 10, 300):
-        tasks.append(asyncio.ensure_future(batcher.score(row(trace=trace), timeout=5)))
+        tasks.append(asyncio.ensure_future(batcher.score(row(trace=trace), timeout=60)))
         await settle()
     client.gate.set()
     await asyncio.gather(*tasks)
@@ -140,43 +140,41 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(client: A
     observer = Observer()
     batcher = MicroBatcher(client, in_flight=1, queue_limit=3, observer=observer)
     client.gate = asyncio.Event()
-    tasks = [asyncio.ensure_future(batcher.score(row(), timeout=5))]
+    tasks = [asyncio.ensure_future(batcher.score(row(), timeout=60))]
     await settle()
-    tasks += [asyncio.ensure_future(batcher.score(row(), timeout=5)) for _ in range(3)]
+    tasks += [asyncio.ensure_future(batcher.score(row(), timeout=60)) for _ in range(3)]
     await settle()
     with pytest.raises(Unavailable) as refused:
-        await batcher.score(row(), timeout=5)
+        await batcher.score(row(), timeout=60)
     assert refused.value.retry_after is not None
-    assert 0 < refused.value.retry_after <= 5
+    assert 0 < refused.value.retry_after <= 60
     assert not isinstance(refused.value, ScoringError)
     client.gate.set()
     await asyncio.gather(*tasks)
     assert observer.refusals == ["full"]
     assert max(observer.depths) == 3
     assert observer.depths[-1] == 0
-    await batcher.score(row(), timeout=5)
+    await batcher.score(row(), timeout=60)
 
 
 async def test_each_row_has_its_own_deadline_in_the_queue_and_in_flight(client: Any) -> None:
     batcher = MicroBatcher(client, in_flight=1)
     client.gate = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    started = loop.time()
+    # the gate stays closed: that a row ends at all is its own deadline's doing
     first = asyncio.ensure_future(batcher.score(row(0.25), timeout=0.05))
-    patient = asyncio.ensure_future(batcher.score(row(0.75), timeout=5))
+    patient = asyncio.ensure_future(batcher.score(row(0.75), timeout=600))
     await settle()
     queued = asyncio.ensure_future(batcher.score(row(), timeout=0.1))
     with pytest.raises(ScoringTimeout):
-        await first
-    assert loop.time() - started < 0.1
+        await asyncio.wait_for(first, 60)
     with pytest.raises(ScoringTimeout):
-        await queued
-    assert loop.time() - started < 0.5
+        await asyncio.wait_for(queued, 60)
+    assert not patient.done()
     assert batcher.depth == 0, "an expired row leaves the queue"
     client.gate.set()
     assert (await patient).p_value == 0.75
     assert client.sizes == [2]
-    assert client.timeouts[0] > 4, "the call lives as long as its most patient row"
+    assert client.timeouts[0] > 500, "the call lives as long as its most patient row"
     assert batcher.stats.expired == 2
 
 
@@ -184,7 +182,7 @@ async def test_a_failed_batch_is_retried_row_by_row_once(client: Any) -> None:
     batcher = MicroBatcher(client)
     client.fail = lambda tensors: ScoringError("poisoned") if tagged(tensors, 0.5) else None
     outcomes = await asyncio.gather(
-        *(batcher.score(row(tag), timeout=5) for tag in (0.25, 0.5, 0.75)), return_exceptions=True
+        *(batcher.score(row(tag), timeout=60) for tag in (0.25, 0.5, 0.75)), return_exceptions=True
     )
     assert isinstance(outcomes[0], ScoreResult)
     assert outcomes[0].p_value == 0.25
@@ -198,7 +196,7 @@ async def test_an_unreachable_server_is_asked_twice_not_once_per_row(client: Any
     observer = Observer()
     batcher = MicroBatcher(client, observer=observer)
     client.fail = lambda _: ScoringUnreachable("away")
-    outcomes = await asyncio.gather(*(batcher.score(row(), timeout=5) for _ in range(30)), return_exceptions=True)
+    outcomes = await asyncio.gather(*(batcher.score(row(), timeout=60) for _ in range(30)), return_exceptions=True)
     assert all(isinstance(o, ScoringUnreachable) for o in outcomes)
     assert len({id(o) for o in outcomes}) == 30, "waiters do not share an exception object"
     assert client.sizes == [30, 1]
@@ -208,7 +206,7 @@ async def test_an_unreachable_server_is_asked_twice_not_once_per_row(client: Any
 async def test_a_timed_out_batch_is_not_retried(client: Any) -> None:
     batcher = MicroBatcher(client)
     client.fail = lambda _: ScoringTimeout("late")
-    outcomes = await asyncio.gather(*(batcher.score(row(), timeout=5) for _ in range(3)), return_exceptions=True)
+    outcomes = await asyncio.gather(*(batcher.score(row(), timeout=60) for _ in range(3)), return_exceptions=True)
     assert all(isinstance(o, ScoringTimeout) for o in outcomes)
     assert client.sizes == [3]
 
@@ -219,11 +217,11 @@ async def test_a_defect_in_the_client_leaves_nobody_waiting(client: Any) -> None
     batcher = MicroBatcher(client)
     client.fail = lambda _: RuntimeError("defect")
     with pytest.raises(ScoringError):
-        await batcher.score(row(), timeout=5)
+        await batcher.score(row(), timeout=60)
     await settle()
     gc.collect()
     client.fail = lambda _: None
-    assert (await batcher.score(row(0.5), timeout=5)).p_value == 0.5
+    assert (await batcher.score(row(0.5), timeout=60)).p_value == 0.5
     await settle()
     assert batcher.in_flight == 0
     assert "defect" in str(problems[0]["exception"]), "the defect is reported, not swallowed"
@@ -232,9 +230,9 @@ async def test_a_defect_in_the_client_leaves_nobody_waiting(client: Any) -> None
 async def test_cancelled_rows_are_dropped_from_the_queue(client: Any) -> None:
     batcher = MicroBatcher(client, in_flight=1)
     client.gate = asyncio.Event()
-    first = asyncio.ensure_future(batcher.score(row(), timeout=5))
+    first = asyncio.ensure_future(batcher.score(row(), timeout=60))
     await settle()
-    waiting = [asyncio.ensure_future(batcher.score(row(), timeout=5)) for _ in range(3)]
+    waiting = [asyncio.ensure_future(batcher.score(row(), timeout=60)) for _ in range(3)]
     await settle()
     waiting[1].cancel()
     await asyncio.wait({waiting[1]})
@@ -248,14 +246,14 @@ async def test_cancelled_rows_are_dropped_from_the_queue(client: Any) -> None:
 async def test_drain_answers_what_is_under_way_and_refuses_what_comes(client: Any) -> None:
     batcher = MicroBatcher(client, in_flight=1)
     client.gate = asyncio.Event()
-    tasks = [asyncio.ensure_future(batcher.score(row(), timeout=5)) for _ in range(2)]
+    tasks = [asyncio.ensure_future(batcher.score(row(), timeout=60)) for _ in range(2)]
     await settle()
-    tasks.append(asyncio.ensure_future(batcher.score(row(), timeout=5)))
+    tasks.append(asyncio.ensure_future(batcher.score(row(), timeout=60)))
     await settle()
-    draining = asyncio.ensure_future(batcher.drain(timeout=5))
+    draining = asyncio.ensure_future(batcher.drain(timeout=60))
     await settle()
     with pytest.raises(Unavailable, match="stopping"):
-        await batcher.score(row(), timeout=5)
+        await batcher.score(row(), timeout=60)
     assert not draining.done()
     client.gate.set()
     assert await draining
@@ -265,9 +263,9 @@ async def test_drain_answers_what_is_under_way_and_refuses_what_comes(client: An
 async def test_drain_fails_the_rest_at_its_deadline(client: Any) -> None:
     batcher = MicroBatcher(client, in_flight=1)
     client.gate = asyncio.Event()
-    flying = asyncio.ensure_future(batcher.score(row(), timeout=5))
+    flying = asyncio.ensure_future(batcher.score(row(), timeout=60))
     await settle()
-    queued = asyncio.ensure_future(batcher.score(row(), timeout=5))
+    queued = asyncio.ensure_future(batcher.score(row(), timeout=60))
     await settle()
     assert not await batcher.drain(timeout=0.02)
     for task in (flying, queued):
@@ -278,7 +276,7 @@ async def test_drain_fails_the_rest_at_its_deadline(client: Any) -> None:
 
 async def test_an_idle_batcher_drains_at_once(client: Any) -> None:
     batcher = MicroBatcher(client)
-    await batcher.score(row(), timeout=5)
+    await batcher.score(row(), timeout=60)
     await settle()
     assert await batcher.drain(timeout=0)
 
@@ -310,7 +308,7 @@ def test_every_row_ends_in_exactly_one_way(plan: list[tuple[int, str, int]], slo
                 await asyncio.sleep(0)
             if fate == "cancel":
                 task.cancel()
-        await asyncio.wait_for(asyncio.gather(*(t for t, _, _ in tasks), return_exceptions=True), 10)
+        await asyncio.wait_for(asyncio.gather(*(t for t, _, _ in tasks), return_exceptions=True), 60)
         for task, fate, tag in tasks:
             if task.cancelled():
                 assert fate == "cancel"
@@ -319,7 +317,7 @@ def test_every_row_ends_in_exactly_one_way(plan: list[tuple[int, str, int]], slo
                 assert task.result().p_value == tag
             else:
                 assert isinstance(task.exception(), Unavailable)
-        assert await batcher.drain(timeout=1)
+        assert await batcher.drain(timeout=60)
         assert (batcher.depth, batcher.in_flight) == (0, 0)
         assert all(size <= 4 for size in client.sizes)
         assert client.most_active <= slots

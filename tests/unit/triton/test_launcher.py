@@ -37,7 +37,7 @@ def wheel(root: Path) -> Path:
     return root
 
 
-def server(tmp_path: Path, script: str, *, start_timeout: float = 5.0, log: bool = True) -> TritonServer:
+def server(tmp_path: Path, script: str, *, start_timeout: float = 60.0, log: bool = True) -> TritonServer:
     binary = executable(tmp_path / "fake" / "bin" / "tritonserver", script)
     (tmp_path / "fake" / "backends").mkdir(exist_ok=True)
     made = LaunchOptions(
@@ -188,11 +188,12 @@ def test_a_server_that_ends_is_quoted_with_its_last_errors(tmp_path: Path) -> No
 
 
 def test_a_server_that_never_gets_ready_is_stopped_in_time(tmp_path: Path) -> None:
-    hanging = server(tmp_path, "exec sleep 60", start_timeout=0.3)
+    hanging = server(tmp_path, "exec sleep 600", start_timeout=0.3)
     started = time.monotonic()
     with pytest.raises(LauncherError, match=r"not ready within 0\.3 s"):
         hanging.start()
-    assert time.monotonic() - started < 5
+    # far below the ten minutes after which it would end by itself
+    assert time.monotonic() - started < 300
     assert hanging.pid is None
 
 
@@ -251,12 +252,12 @@ def guarded(tmp_path: Path, script: str, **options: str) -> GuardedProcess:
 
 def test_an_exit_is_noticed_with_its_code(tmp_path: Path) -> None:
     process = guarded(tmp_path, "exit 5")
-    assert process.exited.wait(10)
+    assert process.exited.wait(60)
     assert process.poll() == 5
 
 
 def test_a_stubborn_group_is_killed_after_its_grace(tmp_path: Path) -> None:
-    process = guarded(tmp_path, "trap '' TERM; sleep 60 & echo up; wait; sleep 60")
+    process = guarded(tmp_path, "trap '' TERM; sleep 600 & echo up; wait; sleep 600")
     _until(lambda: "up" in (tmp_path / "log").read_text())
     assert len(group_members(process.pid)) >= 2
     assert process.stop(grace=0.2) == -signal.SIGKILL
@@ -264,9 +265,9 @@ def test_a_stubborn_group_is_killed_after_its_grace(tmp_path: Path) -> None:
 
 
 def test_a_stopped_process_is_stopped_for_good(tmp_path: Path) -> None:
-    process = guarded(tmp_path, "exec sleep 60")
+    process = guarded(tmp_path, "exec sleep 600")
     process.signal(signal.SIGSTOP)
-    assert process.stop(grace=5) == -signal.SIGTERM
+    assert process.stop(grace=60) == -signal.SIGTERM
 
 
 def test_children_left_behind_and_shared_memory_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,8 +276,8 @@ def test_children_left_behind_and_shared_memory_are_swept(tmp_path: Path, monkey
     region = Path("/dev/shm") / f"{prefix}region"  # noqa: S108 - as the server does
     other = Path("/dev/shm") / f"tcd_other_{os.getpid()}"  # noqa: S108
     other.touch()
-    process = guarded(tmp_path, f"touch {region}; sleep 60 & exit 0", shm_prefix=prefix)
-    assert process.exited.wait(10)
+    process = guarded(tmp_path, f"touch {region}; sleep 600 & exit 0", shm_prefix=prefix)
+    assert process.exited.wait(60)
     assert not region.exists()
     assert other.exists()
     other.unlink()
@@ -286,8 +287,8 @@ def test_children_left_behind_and_shared_memory_are_swept(tmp_path: Path, monkey
 def test_the_child_dies_with_us_even_by_sigkill(tmp_path: Path) -> None:
     code = (
         "import sys,time; from pathlib import Path; from tcd.triton.process import GuardedProcess;"
-        "p = GuardedProcess(['/bin/sleep', '60'], env={}, log=Path(sys.argv[1]));"
-        "print(p.pid, flush=True); time.sleep(60)"
+        "p = GuardedProcess(['/bin/sleep', '600'], env={}, log=Path(sys.argv[1]));"
+        "print(p.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -301,7 +302,7 @@ def test_the_child_dies_with_us_even_by_sigkill(tmp_path: Path) -> None:
 
 def test_a_program_that_is_not_there_ends_with_a_code(tmp_path: Path) -> None:
     process = GuardedProcess([str(tmp_path / "none")], env={}, log=tmp_path / "log")
-    assert process.exited.wait(10)
+    assert process.exited.wait(60)
     assert process.poll() != 0
 
 
@@ -311,7 +312,7 @@ def test_usage_counts_cpu_and_memory_of_the_living() -> None:
     assert mine.resident_bytes > 1_000_000
 
 
-def _until(condition: object, *, seconds: float = 10.0) -> None:
+def _until(condition: object, *, seconds: float = 60.0) -> None:
     assert callable(condition)
     deadline = time.monotonic() + seconds
     while not condition():

@@ -294,7 +294,7 @@ def test_racing_requests_end_in_one_line_of_history(server: WitnessServer, log: 
 
 def test_hostile_http(server: WitnessServer, log: LogSimulator) -> None:
     def send(method: str, path: str, body: bytes | None = None, **headers: str) -> int:
-        with closing(http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=5)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=60)) as connection:
             connection.request(method, path, body, headers)
             return connection.getresponse().status
 
@@ -305,7 +305,7 @@ def test_hostile_http(server: WitnessServer, log: LogSimulator) -> None:
     assert send("POST", "/add-checkpoint", None, **{"Content-Length": "+5"}) == 411
     assert send("POST", "/add-checkpoint", None, **{"Transfer-Encoding": "chunked"}) == 411
     assert send("POST", "/add-checkpoint", b"\xff" * 500) == 400
-    with closing(http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=5)) as kept:
+    with closing(http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=60)) as kept:
         for _ in range(2):
             kept.request("POST", "/add-checkpoint", request(log, 0, 0))
             assert kept.getresponse().read().startswith("\u2014".encode())
@@ -345,7 +345,7 @@ def test_the_command_remembers_across_kill_9(tmp_path: Path, log: LogSimulator) 
                 ask(address, forked(log, 40), size, 0)
         assert ask(address, log, size, 0)
         process.send_signal(signal.SIGKILL if number < 2 else signal.SIGTERM)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
         assert f"200 {log.origin!r} {size}" in errors
     assert process.returncode == 0
 
@@ -361,6 +361,6 @@ def test_the_command_refuses_what_it_cannot_use(tmp_path: Path, log: LogSimulato
     ):
         (tmp_path / "w.seed").chmod(mode)
         process = _start(tmp_path, log, *more)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
         assert (process.returncode, said in errors) == (2, True), errors
         assert seed("w/ed").hex() not in errors
