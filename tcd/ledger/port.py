@@ -427,7 +427,7 @@ class Ledger(Protocol):
         ...
 
     async def stats(self) -> LedgerStats:
-        """Sizes and evictions. What is there is counted, which takes long where there is much; nothing waits for it."""
+        """Sizes and evictions; counts of chains and answers may take long where there are many."""
         ...
 
     async def close(self) -> None:

@@ -21,13 +21,14 @@ from tcd.ledger.port import (
     SavedState,
     StoredReceipt,
 )
-from tcd.ledger.sqlite_reader import STRETCH
 from tcd.ledger.sqlite_store import Store
 from tcd.receipts.chain import ChainState
 
 T = TypeVar("T")
 #: Name of the ledger in a data directory.
 FILE: Final = "ledger.sqlite"
+#: Bodies counted at once where an older file has not: some milliseconds, in which nothing is committed.
+STRETCH: Final = 256
 #: Rows in the WAL, about two megabytes, that are worth copying back in a pause, and seconds without a commit that are
 #: one: it takes two syncs, and who is always busy has none to spare.
 _TIDY: Final = 400
@@ -155,13 +156,10 @@ class SqliteLedger:
         return await self._run(self._store.extent)
 
     async def stats(self) -> LedgerStats:
-        """See `Ledger.stats`; counted stretch by stretch, so that commits come in between."""
-        receipts = (await self.extent()).receipts
-        bodies = 0
-        for first in range(0, receipts, STRETCH):
-            end = min(first + STRETCH, receipts)
-            bodies += await self._run(partial(self._store.bodies, first, end))
-        return await self._run(lambda: self._store.stats(bodies, receipts))
+        """See `Ledger.stats`; what an older file has not counted yet, stretch by stretch: commits come in between."""
+        while await self._run(partial(self._store.count_back, STRETCH)):
+            pass
+        return await self._run(self._store.stats)
 
     async def close(self) -> None:
         """See `Ledger.close`; waits for what is being written."""

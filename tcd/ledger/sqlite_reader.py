@@ -18,8 +18,6 @@ from tcd.risk_av.events import event_from_json
 
 #: Chains whose state is remembered without asking the file.
 _CACHED_CHAINS: Final = 65_536
-#: Bodies counted at once: some milliseconds, in which nothing is committed.
-STRETCH: Final = 256
 _PREFIX: Final = "sha256:"
 _RECEIPT: Final = "idx, head, sig, kid, typ, tenant, chain, seq, prev, ts_us"
 
@@ -165,23 +163,17 @@ class Reader:
         """See `Ledger.extent`."""
         return Extent(self._size)
 
-    def bodies(self, first: int, end: int) -> int:
-        """How many receipts of these positions have a body; each is a page or more of the file."""
-        return int(self._rows("SELECT count(*) FROM body WHERE idx >= ? AND idx < ?", first, end)[0][0])
-
-    def stats(self, bodies: int, receipts: int) -> LedgerStats:
-        """See `Ledger.stats`, where so many of the first `receipts` were found to have a body."""
-        counts = {
-            table: self._rows(f"SELECT count(*) FROM {table}")[0][0]  # noqa: S608 - constants
-            for table in ("chain", "answer")
-        }
+    def stats(self) -> LedgerStats:
+        """See `Ledger.stats`, after `Store.count_back` has nothing more to count."""
+        query = "SELECT gone, (SELECT count(*) FROM chain), (SELECT count(*) FROM answer) FROM tally"
+        ((gone, chains, answers),) = self._rows(query)
         return LedgerStats(
-            receipts=receipts,
-            bodies=bodies,
-            bodies_erased=receipts - bodies,
+            receipts=self._size,
+            bodies=self._size - gone,
+            bodies_erased=gone,
             events=self._events,
-            chains=counts["chain"],
-            answers=counts["answer"],
+            chains=chains,
+            answers=answers,
         )
 
 

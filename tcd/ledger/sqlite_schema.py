@@ -87,6 +87,15 @@ WITH RECURSIVE
 SELECT idx, record FROM run ORDER BY record;
 """
 
+#: How many bodies are gone. Each receipt comes with its body, which is a page or more of the file: to count what is
+#: there reads it all. What goes is counted as it goes, whoever deletes it; an append has nothing to do with it. What
+#: an older file had before position `first` is not counted yet: `Store.count_back` does it once.
+_TALLY: Final = """
+CREATE TABLE tally (id INTEGER PRIMARY KEY CHECK (id = 1), first INTEGER NOT NULL, gone INTEGER NOT NULL) STRICT;
+INSERT INTO tally SELECT 1, ifnull(max(idx) + 1, 0), 0 FROM receipt;
+CREATE TRIGGER body_gone AFTER DELETE ON body BEGIN UPDATE tally SET gone = gone + 1 WHERE first <= OLD.idx; END;
+"""
+
 _GUARD: Final = """
 CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table}
 BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;
@@ -99,6 +108,7 @@ MIGRATIONS: Final = (
     "CREATE TABLE state (events INTEGER PRIMARY KEY, digest BLOB NOT NULL, data BLOB NOT NULL) STRICT;",
     _ANSWERS,
     _ERASURES,
+    _TALLY,
 )
 
 

@@ -174,6 +174,17 @@ class Store(Reader):
             msg = "the ledger's WAL cannot be emptied now"
             raise Unavailable(msg, retry_after=1.0)
 
+    def count_back(self, most: int) -> bool:
+        """Count the bodies of up to `most` more receipts of before the file had a `tally`; whether there were any."""
+        ((end,),) = self._rows("SELECT first FROM tally")
+        if not end:
+            return False
+        first = max(0, end - most)
+        ((there,),) = self._rows("SELECT count(*) FROM body WHERE idx >= ? AND idx < ?", first, end)
+        with self._written() as connection:
+            connection.execute("UPDATE tally SET first = ?, gone = gone + ?", (first, end - first - there))
+        return True
+
     def put_checkpoint(self, checkpoint: Checkpoint) -> None:
         """See `Ledger.put_checkpoint`."""
         newest = self._connection.execute("SELECT max(size) FROM checkpoint").fetchone()[0]

@@ -213,7 +213,7 @@ class SqliteStore:
         for name in sorted(name for name in made if "_no_" not in name):
             if there.get(name) != made[name]:
                 what = "it was made in another way" if name in there else "it is missing"
-                yield "schema_changed", f"table or index {name}", what
+                yield "schema_changed", f"table, index or trigger {name}", what
 
 
 def _schema(version: int) -> dict[str, str]:

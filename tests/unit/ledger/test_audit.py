@@ -152,7 +152,11 @@ def test_row_29_each_change_is_found(store: Store, name: str, statements: tuple[
 
 def test_row_29_guards_that_were_dropped_are_found(store: Store) -> None:
     store.tamper(guard=True)
-    assert codes(store.audit()) == {"guard_missing"}
+    found = store.audit().findings
+    assert {finding.code for finding in found} == {"guard_missing", "schema_changed"}
+    assert [finding.where for finding in found if finding.code == "schema_changed"] == [
+        "table, index or trigger body_gone"
+    ]
 
 
 def test_row_29_body_and_head_edited_together(store: Store) -> None:

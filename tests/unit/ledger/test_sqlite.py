@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,9 @@ from tcd.ledger.sqlite_schema import APPLICATION_ID, MIGRATIONS
 from tcd.ledger.sqlite_store import Store
 from tcd.risk_av import Controller, Rested
 from tests.unit.ledger.records import answer, erasing, issue, records
+
+#: What the version that counts has and those before it do not.
+UNCOUNTED = "DROP TRIGGER body_gone; DROP TABLE tally;"
 
 
 async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
@@ -238,7 +243,9 @@ async def test_a_file_of_before_erasures_had_a_table_learns_who_erased_what(tmp_
     wanted = [await plain.erasure(place) for place in range(10)]
     await plain.close()
     with sqlite3.connect(tmp_path / FILE) as connection:
-        connection.executescript("DROP TABLE erasure; PRAGMA user_version = 3;")
+        connection.executescript(
+            "DROP TABLE erasure; DROP TRIGGER body_gone; DROP TABLE tally; PRAGMA user_version = 3;"
+        )
     connection.close()
     again = SqliteLedger(tmp_path)
     assert [await again.erasure(place) for place in range(10)] == wanted
@@ -246,11 +253,83 @@ async def test_a_file_of_before_erasures_had_a_table_learns_who_erased_what(tmp_
     await again.close()
 
 
+@pytest.mark.parametrize("stretch", [1, 3, 256])
+async def test_bodies_are_counted_as_they_go_and_those_of_an_older_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stretch: int
+) -> None:
+    """Against a count of the rows, after each step of 20 at random, whatever was counted when."""
+    monkeypatch.setattr("tcd.ledger.sqlite.STRETCH", stretch)
+    rng, made = random.Random(stretch), records("a", 40)  # noqa: S311 - seeded
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        scripts = "".join(MIGRATIONS[:4])
+        connection.executescript(f"PRAGMA application_id = {APPLICATION_ID}; {scripts} PRAGMA user_version = 4;")
+    connection.close()
+    ledger = SqliteLedger(tmp_path)
+    await ledger.append(Batch(tuple(made[:20])), now_us=0)
+    await ledger.append(Batch(erase=(3, 4, 19)), now_us=0)
+    await ledger.close()
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        # as the version before left it: 20 receipts, 3 bodies gone, nothing counted
+        connection.executescript(f"{UNCOUNTED} PRAGMA user_version = 4;")
+    connection.close()
+    ledger, at = SqliteLedger(tmp_path), 20
+
+    async def there() -> tuple[int, int]:
+        query = "SELECT (SELECT count(*) FROM body), first FROM tally"
+        ((bodies, first),) = await ledger._run(partial(ledger._store._rows, query))
+        return bodies, first
+
+    bodies, first = await there()
+    assert (bodies, first) == (17, 20)
+    for _ in range(20):
+        kind = rng.choice(["append", "erase", "count", "some", "stats", "reopen"])
+        if kind == "append" and at < 40:
+            more = rng.randrange(1, 4)
+            await ledger.append(Batch(tuple(made[at : at + more])), now_us=0)
+            at = min(40, at + more)
+        elif kind == "erase":
+            # some of them are gone already
+            await ledger.append(Batch(erase=tuple(sorted(rng.sample(range(at), 3)))), now_us=0)
+        elif kind == "some":
+            await ledger._run(partial(ledger._store.count_back, 2))
+        elif kind == "reopen":
+            await ledger.close()
+            ledger = SqliteLedger(tmp_path)
+        else:
+            found = await ledger.stats()
+            bodies, first = await there()
+            assert (found.receipts, found.bodies, found.bodies_erased, first) == (at, bodies, at - bodies, 0)
+    found = await ledger.stats()
+    bodies, _ = await there()
+    assert (found.receipts, found.bodies) == (at, bodies)
+    assert bodies < at
+    await ledger.close()
+
+
+async def test_of_a_ledger_that_counts_no_body_is_read(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path)
+    await ledger.append(Batch(tuple(records("a", 30))), now_us=0)
+    await ledger.append(Batch(erase=(1, 2)), now_us=0)
+    asked: list[str] = []
+    await ledger._run(lambda: ledger._store._connection.set_trace_callback(asked.append))
+    found = await ledger.stats()
+    await ledger._run(lambda: ledger._store._connection.set_trace_callback(None))
+    assert (found.bodies, found.bodies_erased) == (28, 2)
+    assert asked
+    assert not [query for query in asked if "FROM body" in query]
+    # whoever deletes one, it is counted
+    await ledger._run(lambda: ledger._store._connection.execute("DELETE FROM body WHERE idx = 7"))
+    assert (await ledger.stats()).bodies == 27
+    await ledger.close()
+
+
 async def test_who_counts_does_not_hold_up_who_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tcd.ledger.sqlite.STRETCH", 1)
     ledger = SqliteLedger(tmp_path)
     made = records("a", 60)
     await ledger.append(Batch(tuple(made[:50])), now_us=0)
+    # as a file is that was made before it counted
+    await ledger._run(lambda: ledger._store._connection.execute("UPDATE tally SET first = 50"))
     counting = asyncio.ensure_future(ledger.stats())
     for at in range(50, 60, 5):
         await ledger.append(Batch(tuple(made[at : at + 5])), now_us=0)
