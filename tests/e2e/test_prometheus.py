@@ -39,14 +39,14 @@ class Prometheus:
         """Trace ids of a series' exemplars of the last minutes."""
         now = time.time()
         asked = urllib.parse.urlencode({"query": series, "start": now - 600, "end": now + 60})
-        with urllib.request.urlopen(f"{self.url}/api/v1/query_exemplars?{asked}", timeout=10) as reply:  # noqa: S310 - as below
+        with urllib.request.urlopen(f"{self.url}/api/v1/query_exemplars?{asked}", timeout=60) as reply:  # noqa: S310 - as below
             value = json.load(reply)
         return {e["labels"]["trace_id"] for found in value["data"] for e in found["exemplars"]}
 
     def query(self, expression: str) -> list[Any]:
         text = expression.replace("$__rate_interval", "1m")
         url = f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": text})
-        with urllib.request.urlopen(url, timeout=10) as reply:  # noqa: S310 - started here, on loopback
+        with urllib.request.urlopen(url, timeout=60) as reply:  # noqa: S310 - started here, on loopback
             value = json.load(reply)
         assert value["status"] == "success", (expression, value)
         found: list[Any] = value["data"]["result"]
@@ -88,7 +88,7 @@ def prometheus(folder: Path, shim: str, triton: str) -> Iterator[Prometheus]:
         yield Prometheus(f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 async def traffic(stack: Stack, number: int) -> None:
@@ -131,6 +131,8 @@ async def poll(check: Any, during: Any) -> Any:
 
 async def test_every_query_has_data_and_an_alert_fires(tmp_path: Path, receiver: Receiver) -> None:
     env = {"TCD_OTEL_ENABLE": "true", "TCD_OTEL_ENDPOINT": receiver.url, "TCD_OTEL_INTERVAL_S": "1"}
+    # so that nothing is degraded before the drill, however busy the machine
+    env["TCD_DEADLINE_MS"] = "10000"
     with serving(tmp_path, env=env) as stack:
         shim, triton = (urllib.parse.urlsplit(u).netloc for u in (stack.shim, stack.triton_metrics))
         with prometheus(tmp_path, shim, triton) as server:
@@ -155,10 +157,13 @@ async def test_every_query_has_data_and_an_alert_fires(tmp_path: Path, receiver:
                 return "" if receiver.requests else "no metrics over OTLP"
 
             await poll(untraced, lambda number: traffic(stack, 1000 + number))
-            assert {r["metric"]["job"]: r["value"][1] for r in server.query("up")} == {
-                "tcd-shim": "1",
-                "tcd-triton": "1",
-            }
+
+            def down() -> dict[str, str]:
+                found = {r["metric"]["job"]: r["value"][1] for r in server.query("up")}
+                # a scrape that a busy machine made late is followed by another one
+                return {} if found == {"tcd-shim": "1", "tcd-triton": "1"} else found | {"up": "not both"}
+
+            await poll(down, lambda number: traffic(stack, 2000 + number))
             assert server.query('ALERTS{alertname="TcdDegradedFastBurn"}') == []
 
             # the drill: every decision is degraded from here on

@@ -137,7 +137,7 @@ async def test_sighup_reloads_and_only_tightens(stack: Stack) -> None:
     async def hangup(text: str, said: str) -> None:
         (stack.log.parent / "tcd.toml").write_text(text)
         stack.process.send_signal(signal.SIGHUP)
-        for _ in range(300):
+        for _ in range(1200):
             if said in stack.log.read_text():
                 return
             await asyncio.sleep(0.05)
