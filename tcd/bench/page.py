@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from tcd.bench import shim, shim_report
 from tcd.bench.ensemble import report as ensemble
 
 ROOT: Final = Path(__file__).parents[2] / "docs"
@@ -16,13 +18,19 @@ _BEGIN: Final = "<!-- made from reports/{name}.json by python -m tcd.bench.page 
 _END: Final = "<!-- end of {name} -->"
 
 
+def _targets(rows: Iterable[tuple[str, str, str, bool]]) -> list[str]:
+    lines = ["| | asked | measured | held |", "|---|---|---|---|"]
+    return [
+        *lines,
+        *(f"| {what} | {asked} | {value} | {'yes' if ok else '**no**'} |" for what, asked, value, ok in rows),
+    ]
+
+
 def _ensemble(found: dict[str, Any]) -> list[str]:
     ratios, batches = found["peers"]["ratios"], [str(b) for b in found["scale"]["batches"]]
     load = " to ".join(f"{value:.1f}" for value in found["load"])
     lines = [f"{found['machine']}, load {load}, {found['scale']['rounds']} rounds; median (lowest to highest).", ""]
-    lines += ["| | asked | measured | held |", "|---|---|---|---|"]
-    for what, asked, measured, ok in ensemble.targets(found):
-        lines.append(f"| {what} | {asked} | {measured} | {'yes' if ok else '**no**'} |")
+    lines += _targets(ensemble.targets(found))
     lines += ["", "| CPU per row, by client batch | " + " | ".join(batches) + " |", "|" + "---|" * (len(batches) + 1)]
     for name, by in ratios.items():
         cells = [f"{by[b]['median']:.3g} ({by[b]['low']:.3g} to {by[b]['high']:.3g})" for b in batches]
@@ -47,7 +55,32 @@ def _e2e(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-_PARTS: Final = {"ensemble": _ensemble, "e2e": _e2e}
+def _shim(found: dict[str, Any]) -> list[str]:
+    lines = [f"{found['machine']}, load {found['load']:.1f} at the end.", ""]
+    lines += ["| | asked | measured | held |", "|---|---|---|---|"]
+    lines += [
+        f"| {what} | {asked} | {value} | {'yes' if ok else '**no**'} |" for what, asked, value, ok in found["targets"]
+    ]
+    at = [row for row in found["summary"] if row["concurrency"] == shim_report.CONNECTIONS]
+    lines += ["", f"At {shim_report.CONNECTIONS} connections, medians over the rounds:", "", shim.markdown(at)]
+    return lines
+
+
+def _growth(found: dict[str, Any]) -> list[str]:
+    lines = [f"{found['machine']}, load {found['load']:.1f} at the end.", ""]
+    lines += [
+        "| | CPU among so many live subjects, us | memory per subject, bytes | CPU on a log of so many receipts, us |",
+        "|---|---|---|---|",
+    ]
+    subjects = {row["subjects"]: row for row in found["subjects"]}
+    for row in found["log"]:
+        live = subjects.get(row["receipts"])
+        among = "| |" if live is None else f"{live['us_per_request']:.0f} | {live['bytes_per_subject']:,} |"
+        lines.append(f"| {row['receipts']:,} | {among} {row['us_per_request']:.0f} |")
+    return lines
+
+
+_PARTS: Final = {"ensemble": _ensemble, "e2e": _e2e, "shim": _shim, "growth": _growth}
 
 
 def made(text: str, reports: Path) -> str:

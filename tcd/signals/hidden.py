@@ -16,6 +16,9 @@ F64 = NDArray[np.float64]
 HIDDEN_WINDOW: Final = 32
 #: Numbers of hidden states that are worked through together.
 _CHUNK: Final = 2**16
+#: Numbers of a projection matrix that one product takes. From 9,216 on (interface/gemv.c) OpenBLAS wakes its threads,
+#: each of which then spins for some 20 ms: a core of the model's process for a product of .1 ms.
+_LONE: Final = 2**13
 
 
 def spectrum(hidden: NDArray[np.generic]) -> F64:
@@ -55,4 +58,9 @@ def singular_values(gram: F64, keep: int) -> F64:
 def features(hidden: NDArray[np.generic], matrix: F64) -> F64:
     """Projection (N, K) of each row's newest hidden state; `hidden` is (N, W, D) with W >= 1, `matrix` (D, K)."""
     newest = hidden[:, -1:].astype(np.float64)
-    return np.asarray(np.matmul(newest, matrix)[:, 0])
+    width, columns = matrix.shape
+    out = np.zeros((newest.shape[0], columns))
+    step = max(1, _LONE // columns)
+    for first in range(0, width, step):
+        out += np.matmul(newest[:, :, first : first + step], matrix[first : first + step])[:, 0]
+    return out

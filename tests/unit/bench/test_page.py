@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tcd.bench import page
+from tcd.bench import growth, overload, page, shim_report
 from tcd.bench.e2e import report as e2e
 from tcd.bench.ensemble import report as ensemble
 
@@ -24,6 +24,13 @@ def test_the_reports_are_what_their_raw_data_make_them() -> None:
     found = json.loads((page.REPORTS / "e2e.json").read_text())
     assert (page.REPORTS / "e2e.md").read_text() == e2e.markdown(found, images="e2e-")
     assert (page.REPORTS / "e2e-tokens.svg").read_text() == e2e.plot(found)
+    found = json.loads((page.REPORTS / "growth.json").read_text())
+    assert (page.REPORTS / "growth.md").read_text() == growth.markdown(found, image="growth.svg")
+    assert (page.REPORTS / "growth.svg").read_text() == growth.plot(found)
+    found = json.loads((page.REPORTS / "shim.json").read_text())
+    result = overload.read(found["overload"])
+    assert (page.REPORTS / "shim.md").read_text() == shim_report.markdown(found, result, images="shim-")
+    assert (page.REPORTS / "shim-load.svg").read_text() == shim_report.plots(found["summary"])["load"]
 
 
 def test_a_figure_that_was_changed_by_hand_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
