@@ -26,7 +26,8 @@ from sidecar_api.admin.store import AdminStore, Ticket
 from sidecar_api.admin.store.store import LEASE
 from sidecar_api.admin.tls import certificate_of
 from sidecar_api.admin.tokens import BadToken, Caller, Tokens
-from tcd.errors import ConfigError, Conflict, Forbidden, InvalidRequest, NotFound, QuotaExceeded, TcdError
+from tcd.errors import ConfigError, Conflict, Forbidden, InvalidRequest, QuotaExceeded, TcdError
+from tcd.ledger.shared import InDoubt
 from tcd.rate_limit import Limit, TokenBuckets
 from tcd.telemetry import LogWriter
 
@@ -274,7 +275,7 @@ class Plane:
         """End a proposal that waits, so that nobody can approve it: whoever made it withdraws it, others refuse it.
 
         Recorded as `….withdrawn` or `….refused` of its action, with the reason in the request's body. What cannot be
-        recorded does not happen: the proposal waits on.
+        recorded does not happen: the proposal waits on. Where nobody knows whether it is recorded it is over.
 
         Raises:
             NotFound: there is none that the caller may see, or it is approved, refused or withdrawn already.
@@ -292,11 +293,14 @@ class Plane:
 
             # first who proposed it, as in the record of an approval
             actors = found.by if caller.name == found.by else f"{found.by} + {caller.name}"
+            if not await self.store.describe(
+                ticket, action=action, actors=actors, digest=found.digest, proposal=found.id
+            ):
+                raise gone()
             try:
-                done = await self.act(
-                    action, actors, found.digest, ended, ticket=ticket, proposal=found.id, reason=reason
-                )
-            except NotFound:
+                done = await self.act(action, actors, found.digest, ended, reason=reason)
+            except InDoubt:
+                # the log may have it: what it says was refused must not be approved after all
                 raise
             except TcdError:
                 await self._wait_on(request, found)
@@ -308,7 +312,7 @@ class Plane:
         return JSONResponse(answer, status)
 
     async def _wait_on(self, request: Request, proposal: Proposal) -> None:
-        """Put back what was taken for an act that was not recorded; harmless where it was not taken."""
+        """Put back what this very request took for an act that was not recorded; what another one took may be done."""
         try:
             await self.approvals.put(proposal)
         except TcdError as error:
@@ -375,7 +379,7 @@ class Plane:
             digest: of what it acts on.
             work: does it.
             ticket: under which `once` runs it; without one an interruption is not noticed.
-            proposal: that it carries out or ends; it is spent now, whatever follows.
+            proposal: that it carries out; it is spent now, whatever follows.
             reason: in the record, where somebody gave one.
 
         Raises:

@@ -24,6 +24,7 @@ from sidecar_api.admin.store import memory_store
 from sidecar_api.admin.store.store import LEASE
 from tcd.client.admin import OperatorKey
 from tcd.errors import ConfigError, Unavailable
+from tcd.ledger.shared import InDoubt
 from tcd.rate_limit import Limit
 from tcd.telemetry import LogWriter
 from tests.unit.admin.kit import BASE, HOST, ROUTES, WIDE, Admin
@@ -348,6 +349,44 @@ async def test_a_refusal_while_the_store_is_away_leaves_the_proposal(
         reply = await admin.call("POST", f"/approvals/{identifier}:refuse", admin.bob, WHY)
     assert (reply.status_code, admin.acts.made) == (503, [])
     assert (await admin.call("POST", f"/approvals/{identifier}:refuse", admin.bob, WHY)).status_code == 200
+
+
+async def test_a_refusal_that_did_not_take_a_proposal_does_not_bring_it_back(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what somebody else approved meanwhile could be approved, and done, a second time."""
+    identifier = await waits(admin)
+    describe = admin.plane.store.describe
+
+    async def away(*given: Any, action: str, **said: Any) -> bool:
+        if not action.endswith(".refused"):
+            return await describe(*given, action=action, **said)
+        assert (await admin.call("POST", f"/approvals/{identifier}", admin.bob)).status_code == 200
+        msg = "the store is away"
+        raise Unavailable(msg)
+
+    monkeypatch.setattr(admin.plane.store, "describe", away)
+    assert (await admin.call("POST", f"/approvals/{identifier}:refuse", admin.bob, WHY)).status_code == 503
+    assert (await admin.get("/approvals", admin.bob)).json() == {"approvals": []}
+    assert (await admin.call("POST", f"/approvals/{identifier}", admin.bob)).status_code == 404
+    assert [action for action, _, _ in admin.acts.made] == ["policy.put"]
+
+
+async def test_a_refusal_that_may_be_in_the_log_ends_the_proposal(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identifier = await waits(admin)
+
+    async def doubtful(*_: Any, **__: Any) -> str:
+        msg = "the connection was lost while it was committed"
+        raise InDoubt(msg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(admin.acts, "record", doubtful)
+        reply = await admin.call("POST", f"/approvals/{identifier}:refuse", admin.bob, WHY)
+    assert (reply.status_code, reply.json()["code"]) == (503, "in_doubt")
+    assert (await admin.call("POST", f"/approvals/{identifier}", admin.bob)).status_code == 404
+    assert admin.acts.made == []
 
 
 async def test_of_a_refusal_and_an_approval_at_once_one_counts(admin: Admin) -> None:
