@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,24 @@ async def test_sides_of_the_same_assets_score_a_row_once(recorded: list[Line], m
             del side["latency"]
         assert scored == len(lines) * (1 if beside else 2)
     assert found[0] == found[1]
+
+
+async def test_a_side_takes_the_time_that_it_would_take_alone(
+    recorded: list[Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_rows = LibraryScorer.score_rows
+
+    def slow(self: LibraryScorer, rows: list[ScoreRow]) -> list[ScoreResult]:
+        time.sleep(0.1)
+        return score_rows(self, rows)
+
+    monkeypatch.setattr(LibraryScorer, "score_rows", slow)
+    async with (
+        in_process("a", Settings(**PLAIN), seed=1) as a,
+        in_process("b", Settings(**PLAIN), seed=2, beside=a) as b,
+    ):
+        for line in recorded[:3]:
+            assert min([(await side.decide(line)).seconds for side in (a, b)]) >= 0.1
 
 
 async def test_no_request_is_remembered_after_its_answer() -> None:
