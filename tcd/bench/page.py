@@ -56,11 +56,7 @@ def _e2e(found: dict[str, Any]) -> list[str]:
 
 
 def _shim(found: dict[str, Any]) -> list[str]:
-    lines = [f"{found['machine']}, load {found['load']:.1f} at the end.", ""]
-    lines += ["| | asked | measured | held |", "|---|---|---|---|"]
-    lines += [
-        f"| {what} | {asked} | {value} | {'yes' if ok else '**no**'} |" for what, asked, value, ok in found["targets"]
-    ]
+    lines = [f"{found['machine']}, load {found['load']:.1f} at the end.", "", *_targets(found["targets"])]
     at = [row for row in found["summary"] if row["concurrency"] == shim_report.CONNECTIONS]
     lines += ["", f"At {shim_report.CONNECTIONS} connections, medians over the rounds:", "", shim.markdown(at)]
     return lines
