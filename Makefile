@@ -47,7 +47,7 @@ test: $(VENV)/.all ## every test that can run here, naming what is skipped and w
 
 test-long: $(VENV)/.all ## the long experiments
 	$(PIP) install -q -c constraints.txt -e ".[fuzz]"
-	$(BIN)/python -m pytest -m long $(ARGS)
+	$(BIN)/python -m pytest -m long --hypothesis-profile=tcd-long $(ARGS)
 
 containers: $(VENV)/.all ## the images, compose and the chart, built and run (root, Debian; installs an engine and helm)
 	bash tests/containers/prepare.sh $(CURDIR)/build/containers/tools

@@ -15,11 +15,12 @@ from tests.postgres import PostgresServer, server
 #: Prefixes of skip reasons that CI accepts: what its machine cannot have.
 ALLOWED_SKIPS = ("gpu:", "container:", "power-cut:")
 ROOT = Path(__file__).resolve().parents[1]
-# The same examples in every run, and no clock: what a busy machine takes for one is no failure.
-# `pytest --hypothesis-profile=default` draws others.
-settings.register_profile(
-    "tcd", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
-)
+# No clock: what a busy machine takes for one is no failure. The same examples in every run, but for `make test-long`,
+# which draws others each time.
+for name, same in (("tcd", True), ("tcd-long", False)):
+    settings.register_profile(
+        name, derandomize=same, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    )
 settings.load_profile("tcd")
 
 
