@@ -24,7 +24,7 @@ _BELOW: Final = 0.6
 _ABOVE: Final = 3.0
 _AFTER: Final = 0.5
 #: Statuses that refuse an excess.
-_REFUSED: Final = frozenset({429, 503})
+REFUSED: Final = frozenset({429, 503})
 _OK: Final = 200
 
 
@@ -141,7 +141,7 @@ def measure(*, seconds: float) -> Overload:
         goodput=in_time / seconds,
         statuses=dict(Counter("degraded" if s.degraded else str(s.status) for s in above)),
         accepted=latency([s.latency for s in good]),
-        refused=latency([s.latency for s in above if s.status in _REFUSED]),
+        refused=latency([s.latency for s in above if s.status in REFUSED]),
         recovery=recovery_seconds(shots, end),
     )
 

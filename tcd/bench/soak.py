@@ -24,11 +24,14 @@ from urllib.parse import urlsplit
 from tcd.bench import shim
 from tcd.bench.load import SESSIONS, body
 from tcd.bench.openloop import Phase, Shot, drive
+from tcd.bench.overload import REFUSED
 from tcd.ledger.tile_memory import MOST_LEAF_TILES
 from tcd.receipts.tiles import WIDTH
 from tcd.triton.process import usage
 
 SHARE: Final = 0.7
+#: Share of requests that may be refused: a disk that stands still for a quarter of a second fills all places.
+SPARE: Final = 0.01
 STEPS: Final = 64
 #: Bytes that may come in an hour without being known: 20 of a request's at 60 requests/s.
 MEMORY_PER_HOUR: Final = 4 << 20
@@ -36,7 +39,8 @@ MEMORY_PER_HOUR: Final = 4 << 20
 NOISE: Final = 4 << 20
 #: A live session with its windows, its hypothesis and its rate limit (`tcd bench growth` measures it), bytes.
 SESSION: Final = 11_000
-#: A receipt: its leaf hash, and the state of a chain for one in `STEPS`; and how many are kept of both at most.
+#: A receipt's leaf hash, and the state of a chain: a generation, `STEPS` receipts, has its session's and its epoch's;
+#: and how many are kept of both at most.
 LEAF: Final = 32
 MOST_LEAVES: Final = MOST_LEAF_TILES * WIDTH
 CHAIN: Final = 600
@@ -71,7 +75,7 @@ class Sample:
     @property
     def kept_bytes(self) -> int:
         """What the shim keeps on purpose, up to bounds: live sessions, leaf hashes, states of chains."""
-        leaves, chains = min(self.receipts, MOST_LEAVES), min(self.receipts // STEPS, MOST_CHAINS)
+        leaves, chains = min(self.receipts, MOST_LEAVES), min(2 * (self.receipts // STEPS), MOST_CHAINS)
         return SESSION * self.sessions + LEAF * leaves + CHAIN * chains
 
     @property
@@ -82,7 +86,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Soak:
-    """Result: `idle` holds a look before and one after the load, with nothing connected."""
+    """Result: `idle` holds a look before and one after the load, with nothing connected.
+
+    `failed` counts whatever was not answered well, `refused` those of them that were refused at once (429, 503).
+    """
 
     rate: float
     seconds: float
@@ -93,6 +100,7 @@ class Soak:
     idle: tuple[Sample, Sample]
     samples: list[Sample] = field(default_factory=list)
     fixed: bool = False
+    refused: int = 0
 
 
 def threads(pid: int) -> int:
@@ -219,6 +227,7 @@ async def _run(server: shim.Server, *, seconds: float, probe: float, every: floa
         seconds=seconds,
         answered=len(shots) - failed(shots),
         failed=failed(shots),
+        refused=sum(shot.status in REFUSED for shot in shots),
         slowest_ms=took[-1],
         p99_ms=took[int(0.99 * len(took))],
         idle=(before, after),
@@ -257,7 +266,10 @@ def growth(samples: Sequence[Sample], name: str) -> float:
 
 def problems(found: Soak) -> list[str]:
     """What grew, or nothing."""
-    out = [f"{found.failed} of {found.answered + found.failed} requests failed"] if found.failed else []
+    asked, lost = found.answered + found.failed, found.failed - found.refused
+    out = [f"{lost} of {asked} requests failed"] if lost else []
+    if found.refused > SPARE * asked:
+        out.append(f"{found.refused} of {asked} requests were refused")
     before, after = found.idle
     out += [f"{name}: {getattr(before, name)} before, {getattr(after, name)} after" for name in _grown(before, after)]
     hours = found.seconds / 3 / 3600.0
@@ -274,7 +286,7 @@ def markdown(found: Soak) -> str:
     wrong = problems(found)
     how = "a fixed rate" if found.fixed else f"{SHARE:.0%} of capacity"
     load = f"{found.seconds / 60:.1f} minutes at {found.rate:.0f} requests/s ({how})"
-    answers = f"{found.answered:,} answered, {found.failed} failed"
+    answers = f"{found.answered:,} answered, {found.refused:,} refused, {found.failed - found.refused:,} failed"
     lines = [
         f"{load}: {answers}, p99 {found.p99_ms:.0f} ms, slowest {found.slowest_ms:.0f} ms",
         "",

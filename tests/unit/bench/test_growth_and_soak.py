@@ -74,6 +74,10 @@ def test_metrics_and_connections_are_read() -> None:
 
 def test_failed_requests_are_found() -> None:
     assert soak.problems(replace(calm(), failed=1)) == ["1 of 1001 requests failed"]
+    # refused in a stall of the disk, and nothing worse
+    assert soak.problems(replace(calm(), answered=99_000, failed=1000, refused=1000)) == []
+    refusing = replace(calm(), answered=98_999, failed=1001, refused=1001)
+    assert soak.problems(refusing) == ["1001 of 100000 requests were refused"]
 
 
 def test_own_threads_and_files_are_counted(tmp_path: Path) -> None:
