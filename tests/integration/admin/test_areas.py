@@ -496,10 +496,10 @@ async def test_a_reload_does_what_was_recorded_or_nothing(tmp_path: Path, monkey
         admin.runtime.reread = lambda: (settings(0.75), None)
         record = admin.server.plane.acts.record
 
-        async def slowly(action: str, actor: str, digest: str) -> str:
+        async def slowly(action: str, actor: str, digest: str, *, reason: str = "") -> str:
             # the file is changed while the act is recorded
             admin.runtime.reread = lambda: (settings(0.9), None)
-            return await record(action, actor, digest)
+            return await record(action, actor, digest, reason=reason)
 
         monkeypatch.setattr(admin.server.plane.acts, "record", slowly)
         await admin.post("/config:reload", status=409)
