@@ -1,6 +1,6 @@
-"""Memory and time of `tcd replay` over 10^4 to 10^6 lines, baseline and candidate in process; prints a table.
+"""Memory and time of `tcd replay` over 10^4 to 10^7 lines, baseline and candidate in process; prints a table.
 
-    python tests/benchmarks/bench_replay.py [--most 1000000]
+    python tests/benchmarks/bench_replay.py [--most 10000000]
 
 The lines come through a pipe: recorded-like generations, written again and again under other names. Peak resident
 memory is the child's own, from `wait4`.
