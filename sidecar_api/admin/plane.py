@@ -240,9 +240,7 @@ class Plane:
                 return _ACCEPTED, await self._propose(caller, requires, mutation)
             return 200, await self.act(mutation.action, caller.name, mutation.digest, mutation.work, ticket=ticket)
 
-        status, answer = await self.once(request, caller, work)
-        self.log("warning", "admin act", request, action=mutation.action, actor=caller.name, status=status)
-        return JSONResponse(answer, status)
+        return await self._decided(request, caller, work)
 
     async def approve(self, request: Request, caller: Caller, identifier: str) -> Response:
         """Carry out a proposal of somebody else.
@@ -267,9 +265,7 @@ class Plane:
             actors = f"{found.by} + {caller.name}"
             return 200, await self.act(found.action, actors, found.digest, perform, ticket=ticket, proposal=found.id)
 
-        status, answer = await self.once(request, caller, work)
-        self.log("warning", "admin act", request, action=answer["action"], actor=caller.name, status=status)
-        return JSONResponse(answer, status)
+        return await self._decided(request, caller, work)
 
     async def refuse(self, request: Request, caller: Caller, identifier: str) -> Response:
         """End a proposal that waits, so that nobody can approve it: whoever made it withdraws it, others refuse it.
@@ -307,9 +303,7 @@ class Plane:
                 raise
             return 200, done
 
-        status, answer = await self.once(request, caller, work)
-        self.log("warning", "admin act", request, action=answer["action"], actor=caller.name, status=status)
-        return JSONResponse(answer, status)
+        return await self._decided(request, caller, work)
 
     async def _wait_on(self, request: Request, proposal: Proposal) -> None:
         """Put back what this very request took for an act that was not recorded; what another one took may be done."""
@@ -318,6 +312,14 @@ class Plane:
         except TcdError as error:
             # its room was taken, or the store is away: it can be proposed again
             self.log("error", "admin proposal lost", request, action=proposal.action, why=error.detail)
+
+    async def _decided(
+        self, request: Request, caller: Caller, work: Callable[[Ticket], Awaitable[tuple[int, Any]]]
+    ) -> Response:
+        """Do it once, with a line in the audit log; the answer names the action."""
+        status, answer = await self.once(request, caller, work)
+        self.log("warning", "admin act", request, action=answer["action"], actor=caller.name, status=status)
+        return JSONResponse(answer, status)
 
     async def once(
         self, request: Request, caller: Caller, work: Callable[[Ticket], Awaitable[tuple[int, Any]]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,19 +17,11 @@ _BEGIN: Final = "<!-- made from reports/{name}.json by python -m tcd.bench.page 
 _END: Final = "<!-- end of {name} -->"
 
 
-def _targets(rows: Iterable[tuple[str, str, str, bool]]) -> list[str]:
-    lines = ["| | asked | measured | held |", "|---|---|---|---|"]
-    return [
-        *lines,
-        *(f"| {what} | {asked} | {value} | {'yes' if ok else '**no**'} |" for what, asked, value, ok in rows),
-    ]
-
-
 def _ensemble(found: dict[str, Any]) -> list[str]:
     ratios, batches = found["peers"]["ratios"], [str(b) for b in found["scale"]["batches"]]
     load = " to ".join(f"{value:.1f}" for value in found["load"])
     lines = [f"{found['machine']}, load {load}, {found['scale']['rounds']} rounds; median (lowest to highest).", ""]
-    lines += _targets(ensemble.targets(found))
+    lines += shim_report.table(ensemble.targets(found))
     lines += ["", "| CPU per row, by client batch | " + " | ".join(batches) + " |", "|" + "---|" * (len(batches) + 1)]
     for name, by in ratios.items():
         cells = [f"{by[b]['median']:.3g} ({by[b]['low']:.3g} to {by[b]['high']:.3g})" for b in batches]
@@ -56,7 +47,7 @@ def _e2e(found: dict[str, Any]) -> list[str]:
 
 
 def _shim(found: dict[str, Any]) -> list[str]:
-    lines = [f"{found['machine']}, load {found['load']:.1f} at the end.", "", *_targets(found["targets"])]
+    lines = [f"{found['machine']}, load {found['load']:.1f} at the end.", "", *shim_report.table(found["targets"])]
     at = [row for row in found["summary"] if row["concurrency"] == shim_report.CONNECTIONS]
     lines += ["", f"At {shim_report.CONNECTIONS} connections, medians over the rounds:", "", shim.markdown(at)]
     return lines

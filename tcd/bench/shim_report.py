@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from tcd import __version__
@@ -73,11 +73,15 @@ def whole(rows: Sequence[Mapping[str, Any]], result: overload.Overload) -> dict[
     }
 
 
+def table(rows: Iterable[tuple[str, str, str, bool]]) -> list[str]:
+    """Targets as lines of a table."""
+    lines = ["| what | asked | measured | held |", "|---|---|---|---|"]
+    lines += [f"| {what} | {asked} | {value} | {'yes' if ok else '**no**'} |" for what, asked, value, ok in rows]
+    return lines
+
+
 def markdown(found: Mapping[str, Any], result: overload.Overload, *, images: str = "") -> str:
     """The report; `images` is the prefix of the plot's path, empty = none."""
-    table = [
-        f"| {what} | {asked} | {value} | {'yes' if ok else '**no**'} |" for what, asked, value, ok in found["targets"]
-    ]
     lines = [
         "# The shim beside its floors and its peers",
         "",
@@ -85,9 +89,7 @@ def markdown(found: Mapping[str, Any], result: overload.Overload, *, images: str
         "",
         _ABOUT,
         "",
-        "| what | asked | measured | held |",
-        "|---|---|---|---|",
-        *table,
+        *table(found["targets"]),
         "",
         "## Load",
         "",
