@@ -27,6 +27,7 @@ MEANINGS: Final = {
     "budget_mismatch": "Events and signed receipts disagree about a budget: the events were changed.",
     "budget_overspent": "More was spent in an epoch than its claim allows: the guarantee of that epoch does not hold.",
     "chain_state": "A chain's state is not that after its last record: rows were added, removed or restored.",
+    "count_mismatch": "The kept count of erased bodies is not what the rows say: it was edited, or bodies were taken.",
     "decision_mismatch": "Action, enforcement or verdict do not follow from the recorded facts and the policy.",
     "equivocation": "Another history of the same length was signed and seen before: the log was replaced.",
     "erasure_mismatch": "What an erase record names is not what the log has there.",

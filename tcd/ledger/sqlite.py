@@ -27,7 +27,7 @@ from tcd.receipts.chain import ChainState
 T = TypeVar("T")
 #: Name of the ledger in a data directory.
 FILE: Final = "ledger.sqlite"
-#: Bodies counted at once where an older file has not: some milliseconds, in which nothing is committed.
+#: Bodies counted at once where the file has no count: some milliseconds, in which nothing is committed.
 STRETCH: Final = 256
 #: Rows in the WAL, about two megabytes, that are worth copying back in a pause, and seconds without a commit that are
 #: one: it takes two syncs, and who is always busy has none to spare.
@@ -156,10 +156,10 @@ class SqliteLedger:
         return await self._run(self._store.extent)
 
     async def stats(self) -> LedgerStats:
-        """See `Ledger.stats`; what an older file has not counted yet, stretch by stretch: commits come in between."""
-        while await self._run(partial(self._store.count_back, STRETCH)):
+        """See `Ledger.stats`; what is not counted yet, stretch by stretch: commits come in between."""
+        while (found := await self._run(partial(self._store.counted, STRETCH))) is None:
             pass
-        return await self._run(self._store.stats)
+        return found
 
     async def close(self) -> None:
         """See `Ledger.close`; waits for what is being written."""

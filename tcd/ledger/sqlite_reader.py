@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tcd.errors import Unavailable
 from tcd.ledger.port import Checkpoint, EventPage, Extent, Idempotent, LedgerStats, SavedState, StoredReceipt, Stub
@@ -31,6 +31,13 @@ def _text(chain: bytes) -> str:
     return _PREFIX + chain.hex()
 
 
+class Tally(NamedTuple):
+    """How many bodies are gone of the receipts from position `first` on; those before are not counted yet."""
+
+    first: int
+    gone: int
+
+
 class Reader:
     """Queries of a ledger file."""
 
@@ -38,6 +45,8 @@ class Reader:
         """Read through the connection that writes."""
         self._connection = connection
         self._chains: OrderedDict[bytes, ChainState] = OrderedDict()
+        #: A count that is further than the file's, which could not be written.
+        self._tallied: Tally | None = None
         self._size = self._count("receipt", "idx")
         self._events = self._count("event", "idx")
 
@@ -163,10 +172,19 @@ class Reader:
         """See `Ledger.extent`."""
         return Extent(self._size)
 
+    def _tally(self) -> Tally:
+        """What is counted; nothing is where the row is gone or says what cannot be: it is only a cache of a count."""
+        if self._tallied is not None:
+            return self._tallied
+        for said in map(Tally._make, self._rows("SELECT first, gone FROM tally")):
+            if 0 <= said.first <= self._size and 0 <= said.gone <= self._size - said.first:
+                return said
+        return Tally(self._size, 0)
+
     def stats(self) -> LedgerStats:
         """See `Ledger.stats`, after `Store.count_back` has nothing more to count."""
-        query = "SELECT gone, (SELECT count(*) FROM chain), (SELECT count(*) FROM answer) FROM tally"
-        ((gone, chains, answers),) = self._rows(query)
+        ((chains, answers),) = self._rows("SELECT (SELECT count(*) FROM chain), (SELECT count(*) FROM answer)")
+        gone = self._tally().gone
         return LedgerStats(
             receipts=self._size,
             bodies=self._size - gone,

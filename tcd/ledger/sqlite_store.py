@@ -21,6 +21,7 @@ from tcd.ledger.port import (
     Appended,
     Batch,
     Checkpoint,
+    LedgerStats,
     SavedState,
     check_checkpoint,
     check_erasure,
@@ -28,7 +29,7 @@ from tcd.ledger.port import (
     next_states,
 )
 from tcd.ledger.sqlite_batch import MAX_ROWS, insert, lay_out, rows_of
-from tcd.ledger.sqlite_reader import Reader, chain_key, state_digest
+from tcd.ledger.sqlite_reader import Reader, Tally, chain_key, state_digest
 from tcd.ledger.sqlite_schema import prepare
 
 #: The WAL is copied back when it has 16 MiB: that takes two more syncs, and at SQLite's 4 MiB a busy shim did it every
@@ -155,6 +156,9 @@ class Store(Reader):
             raise Conflict(msg) from None
         for chain, state in chains.items():
             self.remember(chain_key(chain), state)
+        if batch.erase:
+            # of what the file has not counted, some may be gone now
+            self._tallied = None
         first = self._size
         self._size += len(batch.receipts)
         self._events += len(batch.events)
@@ -175,15 +179,35 @@ class Store(Reader):
             raise Unavailable(msg, retry_after=1.0)
 
     def count_back(self, most: int) -> bool:
-        """Count the bodies of up to `most` more receipts of before the file had a `tally`; whether there were any."""
-        ((end,),) = self._rows("SELECT first FROM tally")
-        if not end:
+        """Count the bodies of up to `most` more receipts; whether there were any that were not counted.
+
+        These are what an older file had, and everything where the row of the count was lost. Where the disk is full or
+        read-only the count is kept in memory, until it is whole and can be written.
+        """
+        before = self._tally()
+        if not before.first and self._tallied is None:
             return False
-        first = max(0, end - most)
-        ((there,),) = self._rows("SELECT count(*) FROM body WHERE idx >= ? AND idx < ?", first, end)
-        with self._written() as connection:
-            connection.execute("UPDATE tally SET first = ?, gone = gone + ?", (first, end - first - there))
+        first = max(0, before.first - most)
+        ((there,),) = self._rows("SELECT count(*) FROM body WHERE idx >= ? AND idx < ?", first, before.first)
+        found = Tally(first, before.gone + before.first - first - there)
+        # what could not be written is tried again once for each who asks, not for each stretch
+        if self._tallied is None or not first:
+            self._tallied = None if self._kept(found) else found
+        else:
+            self._tallied = found
+        return before.first > 0
+
+    def _kept(self, tally: Tally) -> bool:
+        try:
+            with self._written() as connection:
+                connection.execute("INSERT OR REPLACE INTO tally VALUES (1, ?, ?)", tally)
+        except Unavailable:
+            return False
         return True
+
+    def counted(self, most: int) -> LedgerStats | None:
+        """See `Ledger.stats`; None after counting `most` bodies of those that were not counted."""
+        return None if self.count_back(most) else self.stats()
 
     def put_checkpoint(self, checkpoint: Checkpoint) -> None:
         """See `Ledger.put_checkpoint`."""

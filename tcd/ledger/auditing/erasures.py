@@ -15,6 +15,8 @@ from tcd.receipts.erasure import PREFIX, runs_of
 
 #: Findings of one kind; the others are counted in the last one.
 _MOST: Final = 100
+#: Findings of rows that leave open what is gone where.
+_UNCLEAR: Final = ("index_gap", "orphan_body", "row_malformed")
 
 
 class Erasures:
@@ -26,6 +28,7 @@ class Erasures:
         self._store = store
         self._tenant = tenant
         self._gone, self._named = Bits(), Bits()
+        self._before = store.tally()
 
     def gone(self, row: Row) -> None:
         """A receipt has no body."""
@@ -68,6 +71,16 @@ class Erasures:
             self._audit.note("body_missing", f"receipt {place}", "no erase record names it")
         if len(found) > _MOST:
             self._audit.note("body_missing", f"receipts after {found[_MOST - 1]}", "more than these")
+
+    def count(self, bound: int) -> None:
+        """The kept count is what the rows up to `bound` say, all of which were seen; unless it changed meanwhile."""
+        said = self._before
+        clear = not any(self._audit.counts[f"finding {code}"] for code in _UNCLEAR)
+        if self._tenant is None and said is not None and clear and said == self._store.tally():
+            gone = self._gone.below(bound) - self._gone.below(max(0, said.first))
+            if said.gone != gone or not 0 <= said.first <= bound:
+                detail = f"it says {said.gone} of the receipts from {said.first} on; the rows say {gone}"
+                self._audit.note("count_mismatch", "tally", detail)
 
 
 def _few(places: Iterator[int]) -> Iterator[int]:

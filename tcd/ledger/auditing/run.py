@@ -137,6 +137,7 @@ class _Run:
         log = Log(self.audit, asked.policy, self.store, seen)
         self._receipts(log, sizes.receipts)
         self.erasures.finish(sizes.receipts)
+        self.erasures.count(sizes.receipts)
         log.finish(self.rows.origin, bound=sizes.checkpoint)
         if asked.tenant is None:
             self.tips.compare(self.store)

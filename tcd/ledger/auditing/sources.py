@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from tcd.errors import ConfigError
+from tcd.ledger.sqlite_reader import Tally
 from tcd.ledger.sqlite_schema import APPLICATION_ID, MIGRATIONS
 
 #: Rows of one read.
 PAGE: Final = 2048
 _HASH: Final = 32
+#: No number of bodies.
+_LOST: Final = -1
 #: Bodies of no receipt, where every position up to the last one has a receipt, and otherwise.
 _ORPHANS: Final = (
     "SELECT idx FROM body WHERE idx < 0"
@@ -115,6 +118,10 @@ class Store(Protocol):
         """A page of chain states from the first id above `after` on."""
         ...
 
+    def tally(self) -> Tally | None:
+        """The count that it keeps of bodies that are gone; None = it keeps none."""
+        ...
+
     def problems(self) -> Iterator[tuple[str, str, str]]:
         """What is wrong with the store as a whole: code, where, detail."""
         ...
@@ -178,6 +185,13 @@ class SqliteStore:
         """See `Store.chains`."""
         query = "SELECT id, seq, prev, closed FROM chain WHERE id > ? ORDER BY id LIMIT ?"
         return [ChainRow(key, seq, prev, bool(closed)) for key, seq, prev, closed in self._rows(query, after, PAGE)]
+
+    def tally(self) -> Tally | None:
+        """See `Store.tally`; `_LOST` where its row is gone, which a shim makes anew when somebody asks."""
+        if not self._rows("SELECT 1 FROM sqlite_schema WHERE name = 'tally'"):
+            return None
+        rows = self._rows("SELECT first, gone FROM tally")
+        return Tally(*rows[0]) if rows else Tally(0, _LOST)
 
     def problems(self) -> Iterator[tuple[str, str, str]]:
         """See `Store.problems`: damage, triggers that are gone, tables that tcd does not make, bodies of no receipt."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,14 @@ from typer.testing import CliRunner
 
 from tcd.bench.audit.synthetic import Writer, keyset
 from tcd.cli.main import app
-from tcd.ledger import SqliteLedger
+from tcd.ledger import Batch, SqliteLedger
 from tcd.ledger.findings import MEANINGS
 from tcd.receipts import Receipt, SigningKey
 from tcd.receipts.body import head_of
 from tcd.receipts.log_signer import LogSigner
 from tcd.risk_av import EpochOpened
 from tests.unit.ledger.drills import Ledger, make, written
+from tests.unit.ledger.records import erasing
 
 EDIT = """UPDATE body SET body = CAST(replace(body, '"model0"', '"model1"') AS BLOB) WHERE idx = :at"""
 UNSIGN = "UPDATE receipt SET sig = zeroblob(64) WHERE idx = :at"
@@ -334,11 +338,53 @@ def test_an_issuer_that_spends_more_than_it_committed_to(tmp_path: Path) -> None
 
 def test_a_body_that_is_gone_without_a_record(ledger: Ledger) -> None:
     at = ledger.decision(3)
-    ledger.do("DELETE FROM body WHERE idx = :at", at=at)
+    with closing(sqlite3.connect(ledger.path)) as db, db:
+        db.execute("DELETE FROM body WHERE idx = ?", (at,))
     assert ledger.found() == [("body_missing", f"receipt {at}")]
     # what is left of the row is still signed
     ledger.do(UNSIGN, at=at)
     assert ledger.found() == [("bad_signature", f"receipt {at}"), ("body_missing", f"receipt {at}")]
+    # nor was it counted where the trigger that counts was out of the way
+    other = ledger.decision(4)
+    ledger.do("DELETE FROM body WHERE idx = :at", at=other)
+    assert ledger.found()[2:] == [("body_missing", f"receipt {other}"), ("count_mismatch", "tally")]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_the_count_of_erased_bodies_is_what_the_rows_say(ledger: Ledger, *, live: bool) -> None:
+    async def erase(*places: int) -> None:
+        opened = SqliteLedger(ledger.folder)
+        heads = list(await opened.heads())
+        record = erasing(places, [heads[at] for at in places], f"erase {places}")
+        await opened.append(Batch(record, erase=places), now_us=0)
+        await opened.close()
+
+    def count(first: int | None = None, gone: int = 0) -> list[tuple[str, str]]:
+        with closing(sqlite3.connect(ledger.path)) as db, db:
+            if first is not None:
+                db.execute("UPDATE tally SET first = ?, gone = ?", (first, gone))
+        return [found for found in ledger.found(live=live) if found[0] == "count_mismatch"]
+
+    async def asked() -> int:
+        opened = SqliteLedger(ledger.folder)
+        stats = await opened.stats()
+        await opened.close()
+        return stats.bodies_erased
+
+    first, second = ledger.decision(1), ledger.decision(3)
+    asyncio.run(erase(first, second))
+    wrong = [("count_mismatch", "tally")]
+    assert count() == []
+    # an older file that is counted in part
+    assert count(second, 1) == []
+    assert count(second + 1, 0) == []
+    for edited in ((second + 1, 1), (0, 1), (0, 3), (0, -1), (-1, 2), (99_999, 0)):
+        assert count(*edited) == wrong, edited
+    ledger.do("DELETE FROM tally")
+    assert count() == wrong
+    # who asks has it made anew
+    assert asyncio.run(asked()) == 2
+    assert count() == []
 
 
 def test_every_code_of_the_drills_says_what_it_means(ledger: Ledger) -> None:

@@ -306,6 +306,119 @@ async def test_bodies_are_counted_as_they_go_and_those_of_an_older_file_once(
     await ledger.close()
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "DELETE FROM tally",
+        "UPDATE tally SET gone = 13",
+        "UPDATE tally SET gone = -9",
+        "UPDATE tally SET first = 13, gone = 0",
+        "UPDATE tally SET first = -1",
+    ],
+)
+async def test_a_count_that_is_lost_or_cannot_be_is_made_anew(tmp_path: Path, spoil: str) -> None:
+    """It is a cache of what the rows say."""
+    ledger = SqliteLedger(tmp_path)
+    made = records("a", 14)
+    await ledger.append(Batch(tuple(made[:12])), now_us=0)
+    await ledger.append(Batch(erase=(1, 2, 11)), now_us=0)
+    wanted = await ledger.stats()
+    assert (wanted.bodies, wanted.bodies_erased) == (9, 3)
+    for after in range(2):
+        await ledger._run(partial(ledger._store._connection.execute, spoil))
+        if after:
+            # before anybody asked
+            await ledger.append(Batch(tuple(made[12:])), now_us=0)
+            await ledger.append(Batch(erase=(0, 12)), now_us=0)
+        found = await ledger.stats()
+        assert (found.bodies, found.bodies_erased) == ((9, 5) if after else (9, 3))
+        await ledger.close()
+        ledger = SqliteLedger(tmp_path)
+        assert await ledger.stats() == found
+    # and it counts on
+    await ledger.append(Batch(erase=(5,)), now_us=0)
+    assert (await ledger.stats()).bodies_erased == 6
+    await ledger.close()
+
+
+@pytest.mark.parametrize("stretch", [3, 256])
+@pytest.mark.parametrize("lost", [False, True])
+async def test_on_a_disk_that_takes_nothing_bodies_are_counted_and_the_count_is_kept_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stretch: int, *, lost: bool
+) -> None:
+    monkeypatch.setattr("tcd.ledger.sqlite.STRETCH", stretch)
+    ledger, made = SqliteLedger(tmp_path), records("a", 25)
+    await ledger.append(Batch(tuple(made[:20])), now_us=0)
+    await ledger.append(Batch(erase=(3, 4, 19)), now_us=0)
+
+    async def run(statement: str) -> list[tuple[int, int]]:
+        return await ledger._run(lambda: ledger._store._connection.execute(statement).fetchall())
+
+    uncounted = "DELETE FROM tally" if lost else "UPDATE tally SET first = 20, gone = 0"
+    await run(uncounted)
+    before = await run("SELECT first, gone FROM tally")
+    await run("PRAGMA query_only = ON")
+    with pytest.raises(Unavailable, match="SQLITE_READONLY"):
+        await ledger.append(Batch(tuple(made[20:])), now_us=0)
+    for _ in range(2):
+        found = await ledger.stats()
+        assert (found.receipts, found.bodies, found.bodies_erased) == (20, 17, 3)
+        assert await run("SELECT first, gone FROM tally") == before
+    # bodies are read once, not by each who asks
+    asked: list[str] = []
+    await ledger._run(lambda: ledger._store._connection.set_trace_callback(asked.append))
+    await ledger.stats()
+    await ledger._run(lambda: ledger._store._connection.set_trace_callback(None))
+    assert [query.partition("idx >= ")[2] for query in asked if "FROM body" in query] in ([], ["0 AND idx < 0"])
+    # a disk that takes something again: what goes before the count is kept is counted, too
+    await run("PRAGMA query_only = OFF")
+    await ledger.append(Batch(tuple(made[20:])), now_us=0)
+    await ledger.append(Batch(erase=(0, 19, 21)), now_us=0)
+    for _ in range(2):
+        found = await ledger.stats()
+        assert (found.receipts, found.bodies, found.bodies_erased) == (25, 20, 5)
+        assert await run("SELECT first, gone FROM tally") == [(0, 5)]
+        await ledger.close()
+        ledger = SqliteLedger(tmp_path)
+    await ledger.close()
+
+
+async def test_who_erases_while_a_count_waits_for_room_is_counted(tmp_path: Path) -> None:
+    """Whatever comes in between: against the rows, after each step of 200 at random."""
+    rng, made, at = random.Random(5), records("a", 150), 30  # noqa: S311 - seeded
+    ledger = SqliteLedger(tmp_path)
+    await ledger.append(Batch(tuple(made[:at])), now_us=0)
+    wrote = 0
+
+    async def run(statement: str) -> list[tuple[int]]:
+        return await ledger._run(lambda: ledger._store._connection.execute(statement).fetchall())
+
+    for _ in range(200):
+        kind = rng.choice(["full", "room", "append", "erase", "some", "stats", "lose"])
+        full = (await run("PRAGMA query_only")) == [(1,)]
+        if kind in {"full", "room"}:
+            await run(f"PRAGMA query_only = {'ON' if kind == 'full' else 'OFF'}")
+        elif kind == "some":
+            await ledger._run(partial(ledger._store.count_back, 7))
+        elif kind == "stats":
+            ((there,),) = await run("SELECT count(*) FROM body")
+            assert (await ledger.stats()).bodies == there
+        elif full:
+            wrote += 1
+            with pytest.raises(Unavailable):
+                await ledger.append(Batch(tuple(made[at : at + 1]), erase=(0,)), now_us=0)
+        elif kind == "append" and at < len(made):
+            await ledger.append(Batch(tuple(made[at : at + 3])), now_us=0)
+            at = min(len(made), at + 3)
+        elif kind == "erase":
+            await ledger.append(Batch(erase=tuple(sorted(rng.sample(range(at), 2)))), now_us=0)
+        elif kind == "lose":
+            await run("UPDATE tally SET first = (SELECT max(idx) + 1 FROM receipt), gone = 0")
+    ((there,),) = await run("SELECT count(*) FROM body")
+    assert ((await ledger.stats()).bodies, wrote > 10, there < at) == (there, True, True)
+    await ledger.close()
+
+
 async def test_of_a_ledger_that_counts_no_body_is_read(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path)
     await ledger.append(Batch(tuple(records("a", 30))), now_us=0)
