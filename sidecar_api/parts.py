@@ -21,7 +21,7 @@ from tcd.rows import Scorer
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Each part is made by `sidecar_api.app`.
+    """Each part is made by `sidecar_api.assembly`.
 
     `punctual`: the scorer answers or raises by a row's deadline, whatever happens; else it is cut off.
     """

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from tcd.ledger.memory import MemoryLedger
-from tcd.ledger.port import (
+from tcd.ledger.port import Ledger
+from tcd.ledger.sqlite import SqliteLedger
+from tcd.ledger.values import (
     Appended,
     Batch,
     Checkpoint,
     EventPage,
     Idempotent,
-    Ledger,
     LedgerStats,
     Limits,
     SavedState,
     StoredReceipt,
     Stub,
 )
-from tcd.ledger.sqlite import SqliteLedger
 
 __all__ = [
     "Appended",

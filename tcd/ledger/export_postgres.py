@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from tcd.ledger.export_sources import Source
-from tcd.ledger.port import Checkpoint
 from tcd.ledger.postgres_connect import Wait, without_loop
 from tcd.ledger.postgres_reader import Reader
+from tcd.ledger.values import Checkpoint
 
 
 class _Waiting:

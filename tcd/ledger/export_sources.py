@@ -10,10 +10,10 @@ from typing import Protocol
 
 from tcd.errors import ConfigError
 from tcd.ledger.auditing.sources import unused
-from tcd.ledger.port import Checkpoint
 from tcd.ledger.sqlite_reader import Reader
 from tcd.ledger.sqlite_schema import APPLICATION_ID
 from tcd.ledger.tile_files import TileDirectory
+from tcd.ledger.values import Checkpoint
 from tcd.receipts.checkpoint import LogHead
 from tcd.receipts.errors import MalformedTile
 from tcd.receipts.merkle import HASH

@@ -9,8 +9,8 @@ from heapq import heappop, heappush, nsmallest
 from itertools import islice
 
 from tcd.errors import Conflict, Unavailable
-from tcd.ledger.port import (
-    KEPT_STATES,
+from tcd.ledger.rules import KEPT_STATES, check_checkpoint, check_erasure, check_state, erased_by, next_states
+from tcd.ledger.values import (
     Appended,
     Batch,
     Checkpoint,
@@ -22,11 +22,6 @@ from tcd.ledger.port import (
     SavedState,
     StoredReceipt,
     Stub,
-    check_checkpoint,
-    check_erasure,
-    check_state,
-    erased_by,
-    next_states,
 )
 from tcd.receipts.chain import ChainState
 from tcd.receipts.issue import Receipt

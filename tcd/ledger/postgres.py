@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tcd.errors import ConfigError, Conflict, Unavailable
-from tcd.ledger.port import KEPT_STATES, Appended, Batch, Checkpoint, SavedState, check_checkpoint, check_state
 from tcd.ledger.postgres_append import Ends, LockedRoot, ends, hold, write
 from tcd.ledger.postgres_connect import LOST, connect, failures, name_of, pool
 from tcd.ledger.postgres_reader import Reader, state_digest
 from tcd.ledger.postgres_schema import upgrade
+from tcd.ledger.rules import KEPT_STATES, check_checkpoint, check_state
 from tcd.ledger.shared import Fenced, InDoubt, Work
+from tcd.ledger.values import Appended, Batch, Checkpoint, SavedState
 from tcd.risk_av.events import Event
 
 #: How long a commit in doubt is asked about before the caller is told so.

@@ -10,8 +10,9 @@ from typing import Any, Final
 import asyncpg
 
 from tcd.errors import Conflict
-from tcd.ledger.port import Batch, EventPage, StoredReceipt, Stub, check_erasure, erased_by, next_states
+from tcd.ledger.rules import check_erasure, erased_by, next_states
 from tcd.ledger.shared import Fenced, Member
+from tcd.ledger.values import Batch, EventPage, StoredReceipt, Stub
 from tcd.receipts.chain import ChainState
 from tcd.receipts.issue import Receipt
 from tcd.risk_av.events import event_from_json, event_to_json

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from tcd.errors import Unavailable
-from tcd.ledger.port import Checkpoint, EventPage, Extent, Idempotent, LedgerStats, SavedState, StoredReceipt
 from tcd.ledger.postgres_append import (
     RECEIPT,
     STATE,
@@ -22,6 +21,7 @@ from tcd.ledger.postgres_append import (
 )
 from tcd.ledger.postgres_connect import failures, pool
 from tcd.ledger.shared import Member
+from tcd.ledger.values import Checkpoint, EventPage, Extent, Idempotent, LedgerStats, SavedState, StoredReceipt
 from tcd.receipts.chain import ChainState
 
 

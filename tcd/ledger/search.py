@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tcd.errors import Unavailable
-from tcd.ledger.port import Ledger, StoredReceipt
+from tcd.ledger.port import Ledger
+from tcd.ledger.values import StoredReceipt
 from tcd.receipts.erasure import runs_of
 from tcd.receipts.fast import read_json
 

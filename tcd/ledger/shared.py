@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from tcd.errors import Unavailable
-from tcd.ledger.port import Appended, Batch, EventPage, Ledger, StoredReceipt
+from tcd.ledger.port import Ledger
+from tcd.ledger.values import Appended, Batch, EventPage, StoredReceipt
 from tcd.receipts.chain import ChainState
 
 

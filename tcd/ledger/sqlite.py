@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tcd.errors import ConfigError, Unavailable
-from tcd.ledger.port import (
+from tcd.ledger.sqlite_store import Store
+from tcd.ledger.values import (
     Appended,
     Batch,
     Checkpoint,
@@ -21,7 +22,6 @@ from tcd.ledger.port import (
     SavedState,
     StoredReceipt,
 )
-from tcd.ledger.sqlite_store import Store
 from tcd.receipts.chain import ChainState
 
 T = TypeVar("T")

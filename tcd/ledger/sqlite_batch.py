@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, Final
 
-from tcd.ledger.port import Batch, erased_by
+from tcd.ledger.rules import erased_by
 from tcd.ledger.sqlite_reader import chain_key
+from tcd.ledger.values import Batch
 from tcd.receipts.issue import Receipt
 from tcd.risk_av.events import event_to_json
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from tcd.errors import Unavailable
-from tcd.ledger.port import Checkpoint, EventPage, Extent, Idempotent, LedgerStats, SavedState, StoredReceipt, Stub
+from tcd.ledger.values import Checkpoint, EventPage, Extent, Idempotent, LedgerStats, SavedState, StoredReceipt, Stub
 from tcd.receipts.chain import ChainState
 from tcd.receipts.issue import Receipt
 from tcd.risk_av.errors import ReplayError

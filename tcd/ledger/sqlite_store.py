@@ -16,21 +16,11 @@ from typing import Final
 
 from tcd.errors import ConfigError, Conflict, Unavailable
 from tcd.files import sync_directory
-from tcd.ledger.port import (
-    KEPT_STATES,
-    Appended,
-    Batch,
-    Checkpoint,
-    LedgerStats,
-    SavedState,
-    check_checkpoint,
-    check_erasure,
-    check_state,
-    next_states,
-)
+from tcd.ledger.rules import KEPT_STATES, check_checkpoint, check_erasure, check_state, next_states
 from tcd.ledger.sqlite_batch import MAX_ROWS, insert, lay_out, rows_of
 from tcd.ledger.sqlite_reader import Reader, Tally, chain_key, state_digest
 from tcd.ledger.sqlite_schema import prepare
+from tcd.ledger.values import Appended, Batch, Checkpoint, LedgerStats, SavedState
 
 #: The WAL is copied back when it has 16 MiB: that takes two more syncs, and at SQLite's 4 MiB a busy shim did it every
 #: fifth commit.

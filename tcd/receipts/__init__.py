@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tcd.receipts.body import MAX_BODY, SUITE, VERSION, check_body, head_of, signature_input
+from tcd.receipts.body import MAX_BODY, check_body, head_of, signature_input
 from tcd.receipts.chain import ChainState, chain_id, subject_digest
 from tcd.receipts.checks import Anchor
 from tcd.receipts.eproc import replay_step, snapshot_digest
 from tcd.receipts.issue import Issuer, Receipt
 from tcd.receipts.keys import HybridKey, MlDsaKey, Signer, SigningKey, key_id
 from tcd.receipts.keyset import KeySet, PinnedKey
+from tcd.receipts.members import SUITE, VERSION
 from tcd.receipts.report import CheckResult, Report, VerifyPolicy
 from tcd.receipts.verify import verify_single
 from tcd.receipts.verify_chain import verify_chain

@@ -21,12 +21,12 @@ from typing import Any, Final
 
 from tcd.errors import InvalidRequest, TcdError, VerificationError
 from tcd.receipts import jcs
-from tcd.receipts.body import SUITES
 from tcd.receipts.checkpoint import LogHead, TlogProof
 from tcd.receipts.checks import Anchor
 from tcd.receipts.erasure import ErasedBody, Left
 from tcd.receipts.errors import Equivocation, Erased, MalformedBundle, SchemaMismatch
 from tcd.receipts.issue import Receipt
+from tcd.receipts.members import SUITES
 from tcd.receipts.merkle import check_consistency
 from tcd.receipts.note import parse_note
 from tcd.receipts.report import Report, VerifyPolicy

@@ -15,9 +15,10 @@ from typing import Any, Final, NamedTuple
 
 from tcd.contract import COMPONENTS as DETECTOR_COMPONENTS
 from tcd.receipts import canonical, records
-from tcd.receipts.body import NO_PREV, VERSION, check_part
+from tcd.receipts.body import NO_PREV, check_part
 from tcd.receipts.chain import ChainState
 from tcd.receipts.filling import COMPONENTS, E_OBJECT, MARKS, NONCE, REQUEST, WITNESS, Objects, Windows, fill
+from tcd.receipts.members import VERSION
 from tcd.receipts.schema import refuse
 from tcd.risk_av.views import EprocSnapshot, Reservation
 

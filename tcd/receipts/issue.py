@@ -8,11 +8,12 @@ from typing import Any
 
 from tcd.errors import VerificationError
 from tcd.receipts import canonical
-from tcd.receipts.body import CONTEXT, VERSION, check_body, check_issued_size, fits, head_of, signature_input
+from tcd.receipts.body import CONTEXT, check_body, check_issued_size, fits, head_of, signature_input
 from tcd.receipts.chain import ChainState
 from tcd.receipts.decisions import DecisionWriter
 from tcd.receipts.keys import Signer
 from tcd.receipts.keyset import PinnedKey
+from tcd.receipts.members import VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class Issuer:
             tenant: whose record it is.
             config: digest of the settings in force.
             policy: digest of the policy in force.
-            members: the other members of this type, see `tcd.receipts.body` and `tcd.receipts.records`.
+            members: the other members of this type, see `tcd.receipts.members` and `tcd.receipts.records`.
             ts_us: now, in microseconds since 1970; an earlier time than the last record's is replaced by that.
             nonce: 16 random bytes, never used before.
 

@@ -28,7 +28,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Member `decision`; see `tcd.receipts.body` for the values of the enumerations."""
+    """Member `decision`; see `tcd.receipts.members` for the values of the enumerations."""
 
     verdict: bool
     trigger: bool

@@ -1,4 +1,4 @@
-"""The controller: reserve -> score -> settle for all streams, as a fold over an event log.
+"""The controller: reserve -> score -> settle for all streams.
 
 A level depends only on what was known before the p-value exists, so any interleaving, retry, latency or crash
 keeps the guarantee. Every mutator is synchronous: it checks, makes events, applies them, and cannot fail half-way.
@@ -6,74 +6,46 @@ keeps the guarantee. Every mutator is synchronous: it checks, makes events, appl
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from copy import copy
-from dataclasses import replace
 from itertools import islice
-from typing import Any, Final
 
-from tcd.errors import Conflict, NotFound
-from tcd.risk_av.errors import BudgetUsedUp, LevelMismatch, ReplayError
-from tcd.risk_av.events import (
-    Acknowledged,
-    Closed,
-    Configured,
-    Drawn,
-    EpochOpened,
-    Event,
-    Failed,
-    Leased,
-    LeaseEnded,
-    PoolShared,
-    Reserved,
-    Rested,
-    Settled,
-)
-from tcd.risk_av.hypothesis import Epoch, Granted, Hypothesis
-from tcd.risk_av.idle import IdleStreams, stream_key
+from tcd.errors import Conflict
+from tcd.risk_av.errors import BudgetUsedUp, LevelMismatch
+from tcd.risk_av.events import Acknowledged, Closed, Configured, EpochOpened, Event, Failed, Reserved, Rested, Settled
+from tcd.risk_av.folded import Folded
+from tcd.risk_av.hypothesis import Epoch
+from tcd.risk_av.idle import IdleStreams
 from tcd.risk_av.lease import Lease
 from tcd.risk_av.params import ControllerParams
 from tcd.risk_av.planning import LeaseRequest, plan_end, plan_leases
 from tcd.risk_av.pool import Pool, PoolState
-from tcd.risk_av.rules import rai_level
-from tcd.risk_av.saving import Frozen, Saved, freeze, load
 from tcd.risk_av.stream import Stream
-from tcd.risk_av.views import CLOSE_REASONS, CloseReason, Reservation, Settlement, StreamView
-
-#: What each event does to its stream; the two that may come before there is one are not here.
-_APPLY: Final[dict[type[Event], Callable[[Stream, Any], object]]] = {
-    Reserved: Stream.apply_reserve,
-    Settled: Stream.apply_settle,
-    Failed: Stream.apply_failure,
-    Closed: Stream.apply_close,
-    Acknowledged: Stream.apply_acknowledge,
-    Leased: Stream.apply_lease,
-    Drawn: Stream.apply_draw,
-    LeaseEnded: Stream.apply_lease_end,
-}
+from tcd.risk_av.views import CLOSE_REASONS, CloseReason, Reservation, Settlement
 
 
-class Controller:
-    """In-memory state of all streams.
+class Controller(Folded):
+    """In-memory state of all streams, and the acts that change it.
 
     Hypothesis ids are unique within a stream for as long as the stream remembers them (`keep_closed`): a new
     generation needs a new id. Not thread-safe; one event loop or one lock owns it. After each call `take_events`
     hands over the events that must be durable before the call is answered.
     """
 
-    def __init__(self, params: ControllerParams | None = None) -> None:
-        """A controller without streams.
+    @classmethod
+    def replay(cls, events: Iterable[Event], params: ControllerParams | None = None) -> Controller:
+        """The state after `events`, equal to the live one bit for bit.
 
         Args:
-            params: of streams that are opened by their first reservation.
+            events: a whole log, oldest first.
+            params: those the controller was made with.
+
+        Raises:
+            ReplayError: when an event does not follow from the ones before.
         """
-        self.params = params if params is not None else ControllerParams()
-        self._streams: dict[str, Stream] = {}
-        self._idle = IdleStreams()
-        self._pools: dict[str, PoolState] = {}
-        self._pending: list[Event] = []
+        controller = cls(params)
+        controller.fold(events)
+        return controller
 
     # -- reserve, settle, close --------------------------------------------------------------------------
 
@@ -229,52 +201,9 @@ class Controller:
                 refused[request.stream] = error
         return events, refused
 
-    def plan_rest(self, limit: int) -> list[Event]:
-        """Events that would let streams without anything open rest; `limit` of them are looked at."""
-        looked = islice(self._streams.items(), limit)
-        return [Rested(name) for name, state in looked if IdleStreams.fits(state)]
-
     def plan_end(self, *, stream: str, number: int, drawn: int) -> list[Event]:
         """Events that would end a lease; nothing is changed. See `end_lease`."""
         return plan_end(stream, self._granted(stream, number), drawn=drawn)
-
-    def granted(self, *, stream: str, number: int) -> Lease:
-        """A lease that is out, with the rejections that are known now.
-
-        Raises:
-            NotFound: no such lease is out.
-        """
-        granted = self._granted(stream, number)
-        state = self._stream(stream)
-        epoch = state.epochs.get(granted.epoch)
-        return Lease(
-            stream=stream,
-            epoch=granted.epoch,
-            number=number,
-            holder=granted.holder,
-            index=granted.index,
-            seq=granted.seq,
-            count=len(granted.slots),
-            cost=rai_level(granted.terms, granted.index, 0.0, 0).cost,
-            known=0 if epoch is None else epoch.rule.known,
-            credit_cap=state.params.credit_cap,
-            terms=granted.terms,
-        )
-
-    def leases(self, holder: str) -> tuple[tuple[str, int], ...]:
-        """Stream and number of every lease that a holder has out."""
-        return tuple(
-            (name, granted.number)
-            for name, state in self._streams.items()
-            for granted in state.leases.values()
-            if granted.holder == holder
-        )
-
-    def known(self, *, stream: str, epoch: int) -> int:
-        """Credited rejections of an epoch; 0 when it is over."""
-        state = self._streams.get(stream)
-        found = None if state is None else state.epochs.get(epoch)
-        return 0 if found is None else found.rule.known
 
     def accept(self, events: Iterable[Event]) -> None:
         """Take over a holder's events in their order; each is checked as in a replay.
@@ -302,13 +231,6 @@ class Controller:
         for event in self.plan_end(stream=stream, number=number, drawn=drawn):
             self._emit(event)
 
-    def _granted(self, stream: str, number: int) -> Granted:
-        granted = self._stream(stream).leases.get(number)
-        if granted is None:
-            msg = f"lease {number} of stream {stream} is not out"
-            raise NotFound(msg)
-        return granted
-
     # -- operators ---------------------------------------------------------------------------------------
 
     def configure(self, params: ControllerParams, *, stream: str = "") -> None:
@@ -330,6 +252,11 @@ class Controller:
         """
         state = self._stream(stream)
         self._emit(EpochOpened(stream, 1 if state.epoch is None else state.epoch.number + 1, state.params))
+
+    def plan_rest(self, limit: int) -> list[Event]:
+        """Events that would let streams without anything open rest; `limit` of them are looked at."""
+        looked = islice(self._streams.items(), limit)
+        return [Rested(name) for name, state in looked if IdleStreams.fits(state)]
 
     def rest(self, *, stream: str) -> bool:
         """Pack a stream that has nothing open: about 190 bytes stay, and nothing that was spent is forgotten.
@@ -360,187 +287,6 @@ class Controller:
         self._emit(Acknowledged(stream, claim))
         return claim
 
-    # -- views -------------------------------------------------------------------------------------------
-
-    def state(self, stream: str) -> StreamView:
-        """View of a stream; of an unused one when it has none yet."""
-        known = self._streams.get(stream) or self._idle.peek(stream)
-        return (known if known is not None else Stream(stream, self.params)).view()
-
-    def pool(self, name: str) -> tuple[int, int, float]:
-        """Epoch of a pool, shares given in it, and what they sum to."""
-        state = self._pools.get(name, PoolState())
-        return state.epoch, state.given, state.spent
-
-    def knows(self, stream: str) -> bool:
-        """Whether a stream is there, awake or at rest."""
-        return stream in self._streams or stream in self._idle
-
-    @property
-    def count(self) -> int:
-        """Streams, those at rest included."""
-        return len(self._streams) + len(self._idle)
-
-    def find(self, *, stream: str, hypothesis: str) -> Settlement | None:
-        """A hypothesis as of now, or None when it is unknown or forgotten."""
-        state = self._streams.get(stream)
-        h = state.find(hypothesis) if state is not None else None
-        return state.settlement(h) if state is not None and h is not None else None
-
-    def open_hypotheses(self, stream: str) -> tuple[str, ...]:
-        """Open hypotheses of a stream in reservation order."""
-        state = self._streams.get(stream)
-        return () if state is None else tuple(h.name for h in state.queue if h.name and not h.reason)
-
-    def params_of(self, stream: str) -> ControllerParams:
-        """Parameters of a stream; those of new streams when there is none of that name."""
-        state = self._streams.get(stream) or self._idle.peek(stream)
-        return self.params if state is None else state.params
-
-    @property
-    def streams(self) -> tuple[str, ...]:
-        """Names of the streams that are awake, in the order of their opening or waking."""
-        return tuple(self._streams)
-
-    def digest(self) -> str:
-        """Digest of all of the state, bit for bit."""
-        dumps = dict(self._idle.dumps())
-        dumps.update((stream_key(name).hex(), stream.dump()) for name, stream in self._streams.items())
-        pools = {name: [pool.epoch, pool.given, pool.spent] for name, pool in self._pools.items()}
-        text = json.dumps([self.params.to_json(), dumps, pools], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    # -- the event log -----------------------------------------------------------------------------------
-
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """Events since the last `take_events`."""
-        return tuple(self._pending)
-
-    @property
-    def changed(self) -> bool:
-        """Whether there are events since the last `take_events`."""
-        return bool(self._pending)
-
-    def take_events(self) -> tuple[Event, ...]:
-        """Hand over the events since the last call; they must be durable before anything is answered."""
-        events = tuple(self._pending)
-        self._pending.clear()
-        return events
-
-    @classmethod
-    def replay(cls, events: Iterable[Event], params: ControllerParams | None = None) -> Controller:
-        """The state after `events`, equal to the live one bit for bit.
-
-        Args:
-            events: a whole log, oldest first.
-            params: those the controller was made with.
-
-        Raises:
-            ReplayError: when an event does not follow from the ones before.
-        """
-        controller = cls(params)
-        controller.fold(events)
-        return controller
-
-    def fold(self, events: Iterable[Event]) -> None:
-        """Go on by events of a log: they are applied, and not handed over again by `take_events`.
-
-        Raises:
-            ReplayError: when an event does not follow from the ones before.
-        """
-        for event in events:
-            self._apply(event)
-
-    def save(self) -> bytes:
-        """All of the state, after every event so far; `restore` and the later events give the live one bit for bit."""
-        return self.freeze().encode()
-
-    def freeze(self) -> Frozen:
-        """What `save` writes out, for another thread: the state as of now, whatever happens here meanwhile."""
-        return freeze(Saved(self.params, self._streams, self._pools, self._idle))
-
-    def restore(self, data: bytes) -> None:
-        """Begin where another controller was saved. Only a controller without streams can: nothing is ever lowered.
-
-        Raises:
-            tcd.errors.Conflict: there are streams here.
-            ReplayError: these bytes are no saved state.
-        """
-        self._begin(load(data))
-
-    def take_over(self, other: Controller) -> None:
-        """Go on with the state of `other`, which is used no more; see `restore`.
-
-        Raises:
-            tcd.errors.Conflict: there are streams here.
-        """
-        self._begin(Saved(other.params, other._streams, other._pools, other._idle))
-
-    def _begin(self, saved: Saved) -> None:
-        if self.count or self._pools or self._pending:
-            msg = "a controller that has streams takes no other state: something might be lowered"
-            raise Conflict(msg)
-        self.params, self._streams, self._pools, self._idle = saved.params, saved.streams, saved.pools, saved.idle
-
-    def _emit(self, event: Event) -> None:
-        self._apply(event)
-        self._pending.append(event)
-
-    def _apply(self, event: Event) -> None:
-        if isinstance(event, Configured):
-            self._apply_params(event)
-            return
-        if isinstance(event, PoolShared):
-            self._pools.setdefault(event.pool, PoolState()).apply(event)
-            return
-        state = self._awake(event.stream)
-        if isinstance(event, Rested):
-            self._apply_rest(state, event)
-            return
-        if isinstance(event, EpochOpened):
-            if state is None:
-                state = self._streams[event.stream] = Stream(event.stream, event.params)
-            state.apply_epoch(event)
-            return
-        if state is None:
-            msg = f"stream {event.stream} has no epoch"
-            raise ReplayError(msg)
-        _APPLY[type(event)](state, event)
-
-    def _apply_params(self, event: Configured) -> None:
-        if event.stream:
-            if self._awake(event.stream) is None:
-                self._streams[event.stream] = Stream(event.stream, event.params)
-            self._streams[event.stream].apply_params(event.params)
-            return
-        before, self.params = self.params, event.params
-
-        def change(state: Stream) -> None:
-            # a stream with a length of its own keeps it
-            own = state.params.schedule != before.schedule
-            state.apply_params(replace(event.params, schedule=state.params.schedule) if own else event.params)
-
-        for state in self._streams.values():
-            change(state)
-        self._idle.each(change)
-
-    def _apply_rest(self, state: Stream | None, event: Rested) -> None:
-        if state is None or not IdleStreams.fits(state):
-            msg = f"stream {event.stream} cannot rest"
-            raise ReplayError(msg)
-        if self._idle.put(state):
-            del self._streams[event.stream]
-
-    def _awake(self, stream: str) -> Stream | None:
-        """The stream, woken when it rests."""
-        state = self._streams.get(stream)
-        if state is None:
-            state = self._idle.take(stream)
-            if state is not None:
-                self._streams[stream] = state
-        return state
-
     def _with_room(self, stream: str, pool: Pool | None = None) -> tuple[Stream, Epoch]:
         """The stream and its current epoch, both opened when there is none or it is used up."""
         state = self._awake(stream)
@@ -555,18 +301,3 @@ class Controller:
             state = self._streams[stream]
             epoch = state.epochs[number]
         return state, epoch
-
-    def _stream(self, stream: str) -> Stream:
-        state = self._awake(stream)
-        if state is None:
-            msg = f"no stream {stream}"
-            raise NotFound(msg)
-        return state
-
-    def _known(self, stream: str, hypothesis: str) -> tuple[Stream, Hypothesis]:
-        state = self._streams.get(stream)
-        h = state.find(hypothesis) if state is not None else None
-        if state is None or h is None:
-            msg = f"hypothesis {hypothesis} has no reservation"
-            raise NotFound(msg)
-        return state, h

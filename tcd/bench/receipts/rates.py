@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from tcd.bench.receipts.sample import DECISION, DIGEST, FULL, OPENED, ORIGIN, Session, seed
 from tcd.receipts import HybridKey, KeySet, MlDsaKey, Receipt, Signer, SigningKey, VerifyPolicy, canonical, verify_chain
 from tcd.receipts import verify_single as verify
-from tcd.receipts.body import VERSION, check_body, fits, head_of
+from tcd.receipts.body import check_body, fits, head_of
 from tcd.receipts.checkpoint import TlogProof
 from tcd.receipts.log_signer import LogSigner
+from tcd.receipts.members import VERSION
 from tcd.receipts.merkle import MerkleTree, check_inclusion, leaf_hash
 
 BATCHES: Final = (8, 32, 128, 512)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from tcd.cli.admin import app
 from tcd.config import load
 from tcd.keystore import KeyStore
-from tcd.ledger.port import Extent
+from tcd.ledger.values import Extent
 from tcd.receipts import verify_single
 from tcd.reload import RELOADABLE
 from tests.integration.admin.kit import Running, full_for, running

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tcd.receipts import KeySet, SigningKey, VerifyPolicy, canonical, head_of, signature_input, verify_single
-from tcd.receipts.body import TYPES
 from tcd.receipts.errors import SchemaMismatch
+from tcd.receipts.members import TYPES
 from tcd.receipts.schema import Shape, integer, text, u64
 from tests.property.receipts.targets import bodies, read_both_ways
 from tests.property.receipts.test_targets import mutated

@@ -21,9 +21,9 @@ from typer.testing import CliRunner, Result
 from tcd.cli.main import app
 from tcd.keystore import KeyStore
 from tcd.ledger import Batch, SqliteLedger
-from tcd.ledger.port import Checkpoint
 from tcd.ledger.postgres import PostgresLedger
 from tcd.ledger.tile_files import TileDirectory
+from tcd.ledger.values import Checkpoint
 from tcd.receipts import KeySet, Receipt, VerifyPolicy
 from tcd.receipts.checkpoint import TlogProof
 from tcd.receipts.export import Plan, export_lines

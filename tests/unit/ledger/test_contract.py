@@ -10,7 +10,7 @@ import pytest
 
 from tcd.errors import Conflict, Unavailable
 from tcd.ledger import Batch, Checkpoint, Ledger, MemoryLedger, SavedState, SqliteLedger
-from tcd.ledger.port import Stub
+from tcd.ledger.values import Stub
 from tcd.receipts import ChainState
 from tcd.risk_av import Controller
 from tests.unit.ledger.records import answer, erasing, issue, records
@@ -239,7 +239,7 @@ async def test_states_only_grow_and_the_newest_two_are_kept(ledger: Ledger) -> N
 
 
 async def test_a_state_that_is_too_large_is_refused(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tcd.ledger.port.MAX_STATE", 10)
+    monkeypatch.setattr("tcd.ledger.rules.MAX_STATE", 10)
     controller = Controller()
     controller.reserve(stream="s", hypothesis="h")
     await ledger.append(Batch(events=controller.take_events()), now_us=0)

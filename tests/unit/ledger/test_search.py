@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcd.errors import Unavailable
-from tcd.ledger.port import Extent
 from tcd.ledger.search import FILTERS, Found, ReceiptIndex, query
+from tcd.ledger.values import Extent
 
 DIGEST = "sha256:" + "0" * 64
 RECORD = st.fixed_dictionaries(

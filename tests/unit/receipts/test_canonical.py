@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tcd.errors import VerificationError
-from tcd.receipts import body as receipt_body
 from tcd.receipts import canonical
+from tcd.receipts import members as receipt_members
 
 
 def test_round_trip_and_order() -> None:
@@ -110,6 +110,6 @@ def test_the_encoder_refuses_the_same(value: Any, code: str) -> None:
 
 
 def test_the_written_format_has_the_members_that_the_code_documents() -> None:
-    text = str(receipt_body.__doc__)
+    text = str(receipt_members.__doc__)
     page = (Path(__file__).resolve().parents[3] / "docs" / "receipt-v2.md").read_text()
     assert text[text.index("typ open, one of::") :].strip() in page

@@ -14,10 +14,11 @@ from tcd.native import build
 from tcd.native.decision import Filler
 from tcd.native.library import open_library
 from tcd.receipts import ChainState, Issuer, SigningKey, canonical, filling, jcs, records, segment, segments
-from tcd.receipts.body import ACTIONS, CAUSES, NO_PREV, check_body, head_of
+from tcd.receipts.body import NO_PREV, check_body, head_of
 from tcd.receipts.decisions import Av, Numbers, Subject, route_text
 from tcd.receipts.errors import BadString, LimitExceeded, SchemaMismatch
 from tcd.receipts.filling import Objects
+from tcd.receipts.members import ACTIONS, CAUSES
 from tcd.risk_av import EprocSnapshot, Reservation
 from tcd.risk_av.exact import Scaled, hex64
 

@@ -21,9 +21,10 @@ from tcd.receipts import (
     canonical,
     verify_single,
 )
-from tcd.receipts.body import SUITE, head_of, signature_input
+from tcd.receipts.body import head_of, signature_input
 from tcd.receipts.edwards import L
 from tcd.receipts.errors import BY_CODE
+from tcd.receipts.members import SUITE
 from tcd.receipts.report import SINGLE
 from tcd.risk_av import Terms
 from tests.unit.receipts.conftest import COMPONENTS, E_OBJECT, REQUEST, SIGNALS, Session, issuer, salt

@@ -208,7 +208,7 @@ async def test_a_damaged_state_costs_time_and_nothing_else(
 async def test_a_state_that_cannot_be_kept_is_a_warning(
     make_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tcd.ledger.port.MAX_STATE", 10)
+    monkeypatch.setattr("tcd.ledger.rules.MAX_STATE", 10)
     async with serving(make_client, tmp_path, state_every=1) as client:
         assert (await client.step(session="s"))["cause"] == ""
     assert "was not saved" in caplog.text

@@ -18,7 +18,7 @@ from sidecar_api.admin.dashboard.rendering import download
 from sidecar_api.admin.dashboard.sources import Sources
 from sidecar_api.admin.receipts import Query
 from tcd.errors import NotFound
-from tcd.receipts.body import TYPES
+from tcd.receipts.members import TYPES
 
 _PAGE: Final = 50
 _HEAD: Final = re.compile(r"[0-9a-f]{64}")
