@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from tcd.cli.endings import fail
+
 if TYPE_CHECKING:
     from tcd.client.admin import OperatorKey
 
@@ -192,5 +194,4 @@ def _call(
 
 
 def _fail(why: str) -> NoReturn:
-    print(f"tcd admin: {why}", file=sys.stderr)
-    raise typer.Exit(1)
+    fail("admin", why, code=1)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tcd.cli.endings import fail
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -63,12 +65,8 @@ def _report(work: Callable[[Memory], Audit], state: Path | None, *, as_json: boo
             origin, seen = audit.newest
             made = Memory({**memory.logs, origin: seen}, memory.serial)
             write_whole(state, json.dumps(made.to_json(), indent=1).encode() + b"\n", mode=0o644)
-    except TcdError as error:
-        print(f"tcd audit: {error.detail}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except OSError as error:
-        print(f"tcd audit: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+    except (TcdError, OSError) as error:
+        fail("audit", error)
     if as_json:
         print(json.dumps(audit.to_json()))
     else:

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from tcd.cli.endings import fail, refusals
+
 app = typer.Typer(help="Benchmarks beside their floors.", no_args_is_help=True)
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """What tcd refuses ends the command with its reason."""
-    from tcd.errors import TcdError
-
-    try:
-        yield
-    except TcdError as error:
-        typer.echo(f"tcd bench: {error.detail}", err=True)
-        raise typer.Exit(1) from None
 
 
 def _numbers(path: Path | None, found: Any) -> None:
@@ -69,7 +58,7 @@ def shim(
     from tcd.bench import shim as bench
     from tcd.bench import shim_report as report
 
-    with _refusals():
+    with refusals("bench", code=1):
         runs = bench.measure(concurrencies=tuple(concurrency), seconds=seconds, rounds=rounds)
         rows = bench.summary(runs)
         print(bench.markdown(rows))
@@ -96,7 +85,7 @@ def soak(
     """Load at 70 % of capacity; exit 1 when memory, threads, file descriptors or shared memory grow."""
     from tcd.bench import soak as bench
 
-    with _refusals():
+    with refusals("bench", code=1):
         found = bench.measure(seconds=60.0 * minutes, rate=rate)
     print(bench.markdown(found))
     if out is not None:
@@ -156,7 +145,7 @@ def overload(
     """Latency at 60 % of capacity, goodput and refusals at three times it, recovery afterwards (needs wrk)."""
     from tcd.bench import overload as bench
 
-    with _refusals():
+    with refusals("bench", code=1):
         result = bench.measure(seconds=seconds)
     print(bench.markdown(result))
     _numbers(json_path, bench.raw(result))
@@ -215,7 +204,7 @@ def ensemble(
     from tcd.bench.ensemble import report
 
     scale = bench.Scale.small() if small else replace(bench.Scale(), rounds=rounds)
-    with _refusals():
+    with refusals("bench", code=1):
         found = bench.run(scale, say=lambda what: typer.echo(f"{what} ...", err=True))
     _report(out, "ensemble", found, report.markdown, report.plots)
 
@@ -233,10 +222,9 @@ def e2e(
         from tcd.bench import e2e as bench
         from tcd.bench.e2e import report
     except ImportError as error:
-        typer.echo(f"tcd bench: {error.name} is not installed; remedy: pip install tcd[demo,client]", err=True)
-        raise typer.Exit(1) from None
+        fail("bench", f"{error.name} is not installed; remedy: pip install tcd[demo,client]", code=1)
     scale = bench.Scale.small() if small else replace(bench.Scale(), rounds=rounds)
-    with _refusals():
+    with refusals("bench", code=1):
         found = bench.run(scale, say=lambda what: typer.echo(f"{what} ...", err=True))
     _report(out, "e2e", found, report.markdown, lambda found: {"tokens": report.plot(found)})
 
@@ -253,7 +241,7 @@ def gpu(
     from tcd.bench.gpu import report
 
     scale = bench.Scale.small() if small else bench.Scale()
-    with _refusals():
+    with refusals("bench", code=1):
         found = bench.run(scale, device=device, server=server, say=lambda what: typer.echo(f"{what} ...", err=True))
     _report(out, "gpu", found, report.markdown)
     if not all(ok for _, ok, _ in found["checks"]):
@@ -281,7 +269,7 @@ def spotlight(
     from tcd.bench import spotlight as bench
 
     rows, slopes = bench.measure(n=n)
-    with _refusals():
+    with refusals("bench", code=1):
         served = bench.in_triton(n=n) if triton else []
     print(bench.markdown(rows, slopes, served))
     _numbers(json_path, bench.raw(rows, slopes, served))
@@ -305,7 +293,7 @@ def detector(
     """Measure the detector on recorded generations, cross-validated over prompts, beside its peers."""
     from tcd.bench import detector as bench
 
-    with _refusals():
+    with refusals("bench", code=1):
         found = bench.measure(
             data,
             assets=assets,
@@ -331,7 +319,7 @@ def sessions(
     """Measure the session unit on judged trajectories, beside a plain threshold and E-valuator's rules."""
     from tcd.bench.sessions import measure, report
 
-    with _refusals():
+    with refusals("bench", code=1):
         found = measure.measure(data, small=small)
     _report(out, "sessions", found, report.markdown, report.plots)
     if not found["ok"]:

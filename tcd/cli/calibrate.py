@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from tcd.cli.endings import refusals
 
 if TYPE_CHECKING:
     from tcd.calibration.traces import Key, Traces
 
 app = typer.Typer(help="Calibration assets: fit, evaluate, show.", no_args_is_help=True)
-
-_P = ParamSpec("_P")
-
-
-def _refusing(command: Callable[_P, None]) -> Callable[_P, None]:
-    """A command that says why it refuses what it is given, and ends with 1."""
-
-    @wraps(command)
-    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
-        from tcd.errors import TcdError
-
-        try:
-            command(*args, **kwargs)
-        except TcdError as error:
-            typer.echo(f"tcd calibrate: {error.detail}", err=True)
-            raise typer.Exit(1) from None
-
-    return wrapped
-
 
 _Data = Annotated[
     Path,
@@ -86,7 +68,7 @@ _Train = Annotated[
 
 
 @app.command()
-@_refusing
+@refusals("calibrate", code=1)
 def fit(
     data: _Data,
     out: _Out,
@@ -182,7 +164,7 @@ def project(
 
 
 @app.command()
-@_refusing
+@refusals("calibrate", code=1)
 def evaluate(
     data: _Data,
     assets: Annotated[
@@ -224,7 +206,7 @@ def _report(found: Mapping[str, Any], text: str, *, page: Path | None) -> None:
 
 
 @app.command()
-@_refusing
+@refusals("calibrate", code=1)
 def promote(
     candidate: Annotated[Path, typer.Argument(help="directory that `fit` wrote", exists=True, file_okay=False)],
     live: Annotated[Path, typer.Argument(help="directory that is served", file_okay=False)],
@@ -245,7 +227,7 @@ def promote(
 
 
 @app.command()
-@_refusing
+@refusals("calibrate", code=1)
 def rollback(
     live: Annotated[Path, typer.Argument(help="directory that is served", exists=True, file_okay=False)],
     to: Annotated[
@@ -269,7 +251,7 @@ def rollback(
 
 
 @app.command()
-@_refusing
+@refusals("calibrate", code=1)
 def show(
     directory: Annotated[Path | None, typer.Argument(help="asset directory; the shipped one if left out")] = None,
 ) -> None:

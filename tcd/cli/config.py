@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from tcd.cli.endings import fail
 from tcd.config import Settings, load, shown
 from tcd.errors import ConfigError
 
@@ -29,8 +30,7 @@ def show(
     try:
         loaded = load(os.environ, path=config)
     except ConfigError as error:
-        print(f"tcd config: {error.detail}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail("config", error)
     for name in Settings.model_fields:
         tail = f"  # {loaded.origins[name]}" if origin else ""
         print(f"{name} = {shown(loaded.settings, name)}{tail}")
@@ -52,8 +52,7 @@ def grant(
         loaded = load(os.environ, path=config)
         key = SigningKey.from_hex(key_file.read_text("utf-8").strip())
     except (ConfigError, OSError, ValueError) as error:
-        print(f"tcd config: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail("config", error)
     until = int(time.time()) + 60 * minutes
     print(issue(key, config_hash=loaded.settings.config_hash, until=until, reason=reason), end="")
     print(f"public key {key.public.hex()}", file=sys.stderr)

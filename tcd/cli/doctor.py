@@ -157,7 +157,7 @@ def _kept(settings: Settings, timeout: float) -> Iterator[Finding]:
 
 def _servers(settings: Settings, timeout: float) -> Iterator[Finding]:
     from tcd.doctor.network import check_models, check_port, check_reach, check_shim
-    from tcd.triton.launcher import DEFAULT_MODELS
+    from tcd.triton.options import DEFAULT_MODELS
 
     shim = check_shim(settings.http_host, settings.http_port, timeout=timeout) if settings.http_port else None
     running = shim is not None

@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from tcd.cli.endings import fail
+
 if TYPE_CHECKING:
     from tcd.ledger.auditing.sources import Store
     from tcd.ledger.export_sources import Source
@@ -88,14 +90,9 @@ def _export(
                 for line in export_lines(plan, pages(opened, newest.size), noted):
                     file.write(sorted_json(line) + b"\n")
     except VerificationError as error:
-        print(f"tcd export: {error.code}: {error.detail}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except TcdError as error:
-        print(f"tcd export: {error.detail}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except OSError as error:
-        print(f"tcd export: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail("export", f"{error.code}: {error.detail}", code=1)
+    except (TcdError, OSError) as error:
+        fail("export", error)
 
 
 @app.command()
@@ -170,14 +167,12 @@ def parquet(
     try:
         from tcd.parquet import Wanted, write
     except ImportError:
-        print("tcd export: needs the extra parquet; remedy: pip install 'tcd[parquet]'", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail("export", "needs the extra parquet; remedy: pip install 'tcd[parquet]'")
     try:
         with _store(data_dir) as store, _target(out) as file:
             count = write(store, file, Wanted(typ, tenant, first, bodies))
     except (TcdError, OSError) as error:
-        print(f"tcd export: {error.detail if isinstance(error, TcdError) else error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail("export", error)
     print(f"{out}: {count} receipts")
 
 
@@ -232,8 +227,6 @@ def cose(
         )
         write_whole(out, made, mode=0o644)
     except VerificationError as error:
-        print(f"tcd export: {error.code}: {error.detail}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        fail("export", f"{error.code}: {error.detail}", code=1)
     except (TcdError, OSError) as error:
-        print(f"tcd export: {error.detail if isinstance(error, TcdError) else error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail("export", error)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from tcd.cli.endings import fail
 
 if TYPE_CHECKING:
     from tcd.keystore import KeyStore
@@ -44,8 +45,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        print(f"tcd keys: {error.detail}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail("keys", error)
 
 
 def _shown(key: PinnedKey, *, as_json: bool) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tcd.cli.endings import fail
 
 if TYPE_CHECKING:
     from tcd.trust import Event
@@ -41,8 +42,7 @@ def _events(folder: Path | None, config: Path | None, *, forgotten: bool = False
         before = [value for file in aside(path) for value in read(file)[0]] if forgotten else []
         return events_of([*before, *now])
     except ConfigError as error:
-        print(f"tcd patch: {error.detail}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail("patch", error)
 
 
 @app.command("list")

@@ -10,9 +10,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from tcd.cli.endings import fail
 
 if TYPE_CHECKING:
     from tcd.trust import Defaults, Logged, PolicySet, Replay
@@ -29,11 +31,6 @@ def _group() -> None:
     """Policies."""
 
 
-def _fail(why: object) -> NoReturn:
-    print(f"tcd policy: {getattr(why, 'detail', why)}", file=sys.stderr)
-    raise typer.Exit(2)
-
-
 def _read(path: Path) -> PolicySet:
     from tcd.bundles import read
     from tcd.trust import BadBundle
@@ -41,7 +38,7 @@ def _read(path: Path) -> PolicySet:
     try:
         return read(path)
     except BadBundle as error:
-        _fail(error)
+        fail("policy", error)
 
 
 def _defaults(config: Path | None) -> Defaults:
@@ -52,7 +49,7 @@ def _defaults(config: Path | None) -> Defaults:
     try:
         settings = load(os.environ, path=config).settings
     except ConfigError as error:
-        _fail(error)
+        fail("policy", error)
     return Defaults(settings.mode, settings.on_failure, settings.static_action, settings.hard_fail_on_floor)
 
 
@@ -129,7 +126,7 @@ def grant(
     try:
         key = SigningKey.from_hex(key_file.read_text("utf-8").strip())
     except (OSError, ValueError) as error:
-        _fail(error)
+        fail("policy", error)
     until = int(time.time()) + 60 * minutes
     print(issue(key, config_hash=policies.digest, until=until, reason=reason), end="")
     print(f"public key {key.public.hex()}", file=sys.stderr)
@@ -151,7 +148,7 @@ def diff(
     from tcd.trust import replay
 
     if (log is None) == (ledger is None):
-        _fail("one of --log and --ledger")
+        fail("policy", "one of --log and --ledger")
     candidate = _read(bundle)
     entries = list(_bodies(ledger) if ledger is not None else _lines(log or Path()))
     found = replay(candidate, entries, defaults=_defaults(config))
@@ -174,11 +171,11 @@ def _lines(path: Path) -> Iterator[Logged]:
                 try:
                     found = logged(json.loads(line))
                 except (ValueError, RecordError) as error:
-                    _fail(f"{path}:{number}: {getattr(error, 'detail', 'not JSON')}")
+                    fail("policy", f"{path}:{number}: {getattr(error, 'detail', 'not JSON')}")
                 if found is not None:
                     yield found
     except OSError as error:
-        _fail(f"{path}: {error.strerror}")
+        fail("policy", f"{path}: {error.strerror}")
 
 
 def _bodies(folder: Path) -> Iterator[Logged]:
@@ -193,11 +190,11 @@ def _bodies(folder: Path) -> Iterator[Logged]:
                 try:
                     found = logged(json.loads(body))
                 except (ValueError, RecordError) as error:
-                    _fail(f"{path}: receipt {index}: {getattr(error, 'detail', error)}")
+                    fail("policy", f"{path}: receipt {index}: {getattr(error, 'detail', error)}")
                 if found is not None:
                     yield found
     except sqlite3.Error as error:
-        _fail(f"{path}: {error}")
+        fail("policy", f"{path}: {error}")
 
 
 def _rebound(old: PolicySet, new: PolicySet, entries: list[Logged]) -> list[Any]:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from tcd.cli.endings import fail
+
 if TYPE_CHECKING:
     from tcd.config import Settings
     from tcd.proxy import Policies, ProxyMetrics, ProxyMiddleware, Rewriting, Watching
@@ -140,8 +142,7 @@ def command(
         settings = load(os.environ, cli=cli, path=config).settings
         _run(given, settings)
     except ConfigError as error:
-        print(f"tcd proxy: {error.detail}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        fail("proxy", error, code=1)
 
 
 def _check(given: _Given, on_shim_failure: str) -> None:
@@ -264,13 +265,10 @@ def _socket(given: _Given) -> Generator[socket.socket, None, None]:
         ConfigError: the port is taken or the address is not this machine's.
     """
     from tcd.errors import ConfigError
+    from tcd.listening import listen
 
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(given.host, given.port, type=socket.SOCK_STREAM)[0]
-        sock = socket.socket(family, kind, proto)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(2048)
+        sock = listen(given.host, given.port, backlog=2048)
     except OSError as error:
         msg = f"port {given.port} on {given.host} cannot be had: {error.strerror or error}; remedy: choose another "
         msg += "with --port (0 picks a free one)"
@@ -289,22 +287,11 @@ def _metrics(given: _Given, metrics: ProxyMetrics) -> Generator[None, None, None
     if given.metrics_port is None:
         yield
         return
-    from prometheus_client import start_http_server
+    from tcd.cli.prometheus import serving
 
-    from tcd.errors import ConfigError
-
-    try:
-        server, thread = start_http_server(given.metrics_port, given.host, registry=metrics.registry)
-    except OSError as error:
-        msg = f"metrics port {given.metrics_port} cannot be had: {error.strerror}"
-        raise ConfigError(msg) from None
-    try:
-        print(f"metrics   http://{given.host}:{server.server_port}/metrics")
+    with serving(metrics.registry, host=given.host, port=given.metrics_port, name="metrics port") as port:
+        print(f"metrics   http://{given.host}:{port}/metrics")
         yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(2.0)
 
 
 @contextlib.contextmanager
@@ -331,6 +318,8 @@ def _reloading(given: _Given, settings: Settings, rewriting: Rewriting) -> Gener
 async def _http(app: ProxyMiddleware, sock: socket.socket, given: _Given) -> None:
     import uvicorn
 
+    from tcd.listening import in_url
+
     class Server(uvicorn.Server):
         """Says where it listens once it does; leaves the signals to this command, so that it exits with 0."""
 
@@ -340,8 +329,7 @@ async def _http(app: ProxyMiddleware, sock: socket.socket, given: _Given) -> Non
 
         async def startup(self, sockets: list[Any] | None = None) -> None:
             await super().startup(sockets=sockets)
-            shown = f"[{given.host}]" if ":" in given.host else given.host
-            print(f"proxy     http://{shown}:{sock.getsockname()[1]}  ->  {given.upstream}", flush=True)
+            print(f"proxy     http://{in_url(given.host)}:{sock.getsockname()[1]}  ->  {given.upstream}", flush=True)
 
     config = uvicorn.Config(
         app,

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tcd.cli.endings import fail
+
 _ORIGIN = (
     "The prompts that come with tcd are CC0, the model is Apache-2.0. Labels come from the text alone. Every prediction"
     " is made before its token is chosen."
@@ -107,6 +109,5 @@ def command(
             most=most,
         )
     except (TcdError, ValueError, OSError) as error:
-        typer.echo(f"tcd record: {error.detail if isinstance(error, TcdError) else error}", err=True)
-        raise typer.Exit(2) from None
+        fail("record", error)
     print(f"recorded {out}" if done else f"{out} is unfinished; run the same command again")

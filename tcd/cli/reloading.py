@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,7 @@ from tcd.errors import TcdError
 from tcd.reload import Grant, read_grant
 
 if TYPE_CHECKING:
+    from sidecar_api.http.surface import ShimApp
     from sidecar_api.reload import Reloader
     from tcd.config import Settings
     from tcd.trust import PolicySet
@@ -121,3 +123,22 @@ class ReloadOn:
                 self.now("file")
             else:
                 self.keys("file")
+
+
+@contextlib.asynccontextmanager
+async def reloading(
+    app: ShimApp, *, cli: Mapping[str, Any], path: Path | None, complete: Callable[[Settings], Settings]
+) -> AsyncIterator[None]:
+    """Reload on SIGHUP, and when a file changes; the arguments are those of `ReloadOn`."""
+    from sidecar_api.reload import Reloader
+    from tcd.background import running
+
+    settings, loop = app.runtime.settings, asyncio.get_running_loop()
+    on = ReloadOn(Reloader(app.runtime), settings, cli=cli, path=path, complete=complete)
+    app.runtime.reread = on.read
+    loop.add_signal_handler(signal.SIGHUP, on.now, "SIGHUP")
+    try:
+        async with running(on.watch()) if settings.config_watch else contextlib.nullcontext():
+            yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)

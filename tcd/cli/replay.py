@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tcd.cli.endings import fail
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -94,14 +96,9 @@ def command(
             )
         )
     except (TcdError, OSError, ValueError) as error:
-        _fail(error.detail if isinstance(error, TcdError) else str(error))
+        fail("replay", error)
     print(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))
     raise typer.Exit(found.status)
-
-
-def _fail(why: str) -> None:
-    typer.echo(f"tcd replay: {why}", err=True)
-    raise typer.Exit(2)
 
 
 def _check(
@@ -116,16 +113,19 @@ def _check(
 ) -> None:
     """Refuse options that contradict each other."""
     if (jsonl is None) is not synthetic:
-        _fail("one of --jsonl and --synthetic")
+        fail("replay", "one of --jsonl and --synthetic")
     if in_process and url is not None:
-        _fail("one of --url and --in-process")
+        fail("replay", "one of --url and --in-process")
     if not in_process and baseline.url is None:
-        _fail("--url, TCD_REPLAY_URL or --in-process says where to")
+        fail("replay", "--url, TCD_REPLAY_URL or --in-process says where to")
     if candidate is not None and candidate.url is not None and any(made):
-        _fail("a candidate is --candidate-url, or --candidate-config, --candidate-policies and --candidate-assets")
+        fail(
+            "replay",
+            "a candidate is --candidate-url, or --candidate-config, --candidate-policies and --candidate-assets",
+        )
     here = [side for side in (baseline, candidate) if side is not None and side.url is None]
     if not here and (baseline.config or baseline.policies or baseline.assets):
-        _fail("--config, --policies and --assets are of what decides in this process; a shim has its own")
+        fail("replay", "--config, --policies and --assets are of what decides in this process; a shim has its own")
 
 
 def _items(jsonl: Path | None, count: int, seed: int, naming: Any) -> Iterable[Item]:
@@ -146,7 +146,7 @@ def _pinned(baseline: _Where, candidate: _Where | None, keyset: Path | None) -> 
     if keyset is not None:
         return VerifyPolicy(KeySet.from_json(read_json(keyset)))
     if baseline.url is not None or (candidate is not None and candidate.url is not None):
-        _fail("--verify needs --keyset: a key that comes with a receipt proves nothing")
+        fail("replay", "--verify needs --keyset: a key that comes with a receipt proves nothing")
     return None
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tcd.cli.endings import fail
 
 if TYPE_CHECKING:
     from tcd.trust import TrustGraph
@@ -36,12 +37,10 @@ def _graph(folder: Path | None, config: Path | None) -> TrustGraph:
         settings = load(os.environ, cli={"data_dir": folder}, path=config).settings
         path = (own_directory(settings, os.environ) or data_directory(settings, os.environ)) / FILE
         if not path.exists():
-            print(f"tcd trust: {path} is not there", file=sys.stderr)
-            raise typer.Exit(2)
+            fail("trust", f"{path} is not there")
         return connected(settings, read(path)[0])
     except ConfigError as error:
-        print(f"tcd trust: {error.detail}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail("trust", error)
 
 
 @app.command()
@@ -69,8 +68,7 @@ def explain(
     try:
         parsed = Node.parse(node)
     except ValueError as error:
-        print(f"tcd trust: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail("trust", error)
     told = _graph(data_dir, config).explain(parsed, time.time())
     paths = [{"path": [str(n) for n in nodes], "leaves": left} for nodes, left in told.paths]
     shown = {"node": str(told.node), "trust": told.trust, "own": told.own, "good": told.good, "bad": told.bad}

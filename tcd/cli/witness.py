@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tcd.cli.endings import fail
+
 if TYPE_CHECKING:
     from tcd.receipts.witnessing import Verdict, Witness
 
@@ -32,14 +34,12 @@ def command(
         witness, vkeys = _witness(name, key, alg or [], log or [], logs)
         store = WitnessStore(state)
     except (ConfigError, VerificationError) as error:
-        print(f"tcd witness: {error.detail}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail("witness", error)
     try:
         server = WitnessServer((host, port), witness, store, log=_log)
     except OSError as error:
         store.close()
-        print(f"tcd witness: cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail("witness", f"cannot listen on {host}:{port}: {error.strerror}")
     for vkey in vkeys:
         print(f"key {vkey}")
     print(f"listening http://{host}:{server.server_address[1]}", flush=True)

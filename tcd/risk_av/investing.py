@@ -65,8 +65,7 @@ class Investing:
     @property
     def full(self) -> bool:
         """Whether the epoch has no reservation left."""
-        kind, size = self.terms.schedule
-        return kind == "uniform" and self.index >= size
+        return self.terms.full(self.index)
 
     @property
     def remaining(self) -> float:

@@ -161,6 +161,11 @@ class Terms:
             from_spent,
         )
 
+    def full(self, index: int) -> bool:
+        """Whether a uniform schedule has no reservation left after `index` of them."""
+        kind, size = self.schedule
+        return kind == "uniform" and index >= size
+
     def to_json(self) -> dict[str, Any]:
         """JSON form in the profile tcd-jcs-1."""
         kind, size = self.schedule

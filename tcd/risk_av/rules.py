@@ -127,8 +127,7 @@ class Counting:
     @property
     def full(self) -> bool:
         """Whether the uniform schedule has no reservation left."""
-        kind, size = self.terms.schedule
-        return kind == "uniform" and self.index >= size
+        return self.terms.full(self.index)
 
     @property
     def remaining(self) -> float:

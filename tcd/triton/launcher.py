@@ -7,54 +7,42 @@ health monitor calls: Triton never restarts a dead stub and stays "ready" withou
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
 import secrets
 import shutil
-import socket
-import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal
 
-import tcd
-from tcd.contract import (
-    DETECTOR,
-    DIAGNOSE,
-    DIAGNOSE_RAW,
-    MODELS,
-    MULTIVARIATE,
-    ROUTING,
-    SIGNALS,
-    SPOTLIGHT,
-    TEXT_MODELS,
-    Model,
-)
+from tcd.contract import MODELS, TEXT_MODELS, Model
 from tcd.errors import LauncherError, ScoringError
+from tcd.listening import in_url, reachable
 from tcd.triton.install import Install, find_install
+from tcd.triton.invocation import (
+    backend_directories,
+    check_models,
+    choose_ports,
+    command_line,
+    count_gpus,
+    environment,
+)
+from tcd.triton.options import DEFAULT_MODELS, DEFAULT_REPOSITORY, LaunchOptions
 from tcd.triton.probe import probe
 from tcd.triton.process import GuardedProcess
 
 if TYPE_CHECKING:  # in `typing` from Python 3.11 on
     from typing_extensions import Self
 
-#: The models of the two ensembles, steps first, and the one that rewrites requests.
-DEFAULT_MODELS: Final = tuple(
-    m.name for m in (SIGNALS, DETECTOR, MULTIVARIATE, ROUTING, DIAGNOSE, DIAGNOSE_RAW, SPOTLIGHT)
-)
-#: The models that ship with tcd.
-DEFAULT_REPOSITORY: Final = Path(tcd.__file__).parent.parent / "model_repository"
-#: One numpy or torch thread per stub: more is slower (8x) with several rows in a batch.
-_THREADS: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-#: Interfaces behind the admin key.
-_RESTRICTED: Final = "model-repository,shared-memory,trace,logging"
+__all__ = ["DEFAULT_MODELS", "DEFAULT_REPOSITORY", "Healed", "LaunchOptions", "TritonServer", "load_failures"]
+
 _PROBE_TIMEOUT: Final = 2.0
 #: Before a model is called broken: a busy server is not.
 _PATIENT_TIMEOUT: Final = 5.0
@@ -65,100 +53,6 @@ _FAILURE: Final = re.compile(r"failed to load '([^']+)' version \d+: (.*)")
 _OK: Final = 200
 
 Healed = Literal["healthy", "reloaded", "restarted"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchOptions:
-    """How to run the server.
-
-    Attributes:
-        host: address of all three ports.
-        http_port: KServe over HTTP; 0 picks a free port, here and below.
-        grpc_port: KServe over gRPC.
-        metrics_port: Prometheus metrics.
-        models: models to load; others of the repositories stay out.
-        repositories: model repositories, by default the one that ships with tcd.
-        assets: directory of calibration assets for the models, by default the packaged ones.
-        spotlight_key: 32 bytes under which `tcd_spotlight` knows nonces; by default it has one of its own.
-        log_path: file for the server's log; by default one in a temporary directory that goes with the server.
-        verbose: Triton's verbosity, 0 to 3.
-        start_timeout: seconds until the server must be ready.
-        stop_timeout: seconds for a clean stop before the whole group is killed.
-        restrict_admin: put loading, shared memory, tracing and logging behind a random key (it is on the server's
-            command line: it keeps the network out, not this machine's users).
-        cuda_devices: CUDA_VISIBLE_DEVICES of the server unless the environment has one; Triton starts an instance
-            of each model on every GPU that it sees.
-        auto_complete: let Triton ask every model for its configuration first: slower, and not needed.
-        cuda_pool: bytes of device memory that Triton keeps on each GPU for the tensors between the steps; a pool that
-            is too small gives wrong or empty outputs.
-        pinned_pool: bytes of page-locked host memory that copies to and from a GPU go through.
-        gpu_break_even: logits of a batch from which `tcd_signals` on a GPU takes those there that come from the host;
-            0 = never. `make bench-gpu` measures it.
-        extra_args: more arguments of `tritonserver`.
-    """
-
-    host: str = "127.0.0.1"
-    http_port: int = 8000
-    grpc_port: int = 8001
-    metrics_port: int = 8002
-    models: tuple[str, ...] = DEFAULT_MODELS
-    repositories: tuple[Path, ...] = (DEFAULT_REPOSITORY,)
-    assets: Path | None = None
-    spotlight_key: bytes | None = field(default=None, repr=False)
-    log_path: Path | None = None
-    verbose: int = 0
-    start_timeout: float = 120.0
-    stop_timeout: float = 15.0
-    restrict_admin: bool = True
-    cuda_devices: str = "0"
-    auto_complete: bool = False
-    cuda_pool: int = 256 * 2**20
-    pinned_pool: int = 256 * 2**20
-    gpu_break_even: int = 0
-    extra_args: tuple[str, ...] = field(default=())
-
-
-def reachable(host: str) -> str:
-    """Where a client on this machine reaches a server that listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - it is looked up
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    sock = socket.socket(family, kind, proto)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(1)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def choose_ports(options: LaunchOptions) -> tuple[int, int, int]:
-    """The HTTP, gRPC and metrics ports: checked to be free, or picked.
-
-    Raises:
-        LauncherError: a port is taken (it says which), or the host is no address of this machine.
-    """
-    wanted = (
-        ("http_port", options.http_port),
-        ("grpc_port", options.grpc_port),
-        ("metrics_port", options.metrics_port),
-    )
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for name, port in wanted:
-            flag = "--" + name.replace("_", "-")
-            try:
-                sock = stack.enter_context(_bind(options.host, port))
-            except OSError as error:
-                msg = f"port {port} ({name}) on {options.host} cannot be had: {error.strerror or error}"
-                msg += f"; remedy: stop what listens there or choose another with {flag}"
-                raise LauncherError(msg) from error
-            ports.append(int(sock.getsockname()[1]))
-    return ports[0], ports[1], ports[2]
 
 
 def load_failures(log: str) -> dict[str, str]:
@@ -236,7 +130,7 @@ class TritonServer:
             LauncherError: it did not come up; the text has the reason and the remedy.
         """
         with self._lock:
-            self._check_models()
+            check_models(self.options)
             self._ghosts = False
             self._ports = choose_ports(self.options)
             self._directory = self._directory or Path(tempfile.mkdtemp(prefix="tcd-triton-"))
@@ -244,9 +138,9 @@ class TritonServer:
             self.log_path.parent.mkdir(parents=True, exist_ok=True)
             offset = self.log_path.stat().st_size if self.log_path.exists() else 0
             try:
-                self._process = GuardedProcess(
-                    self._command(token), env=self._environment(), log=self.log_path, shm_prefix=token
-                )
+                env = environment(self.options, self.install, os.environ)
+                command = self._command(self._directory, env, token)
+                self._process = GuardedProcess(command, env=env, log=self.log_path, shm_prefix=token)
             except OSError as error:
                 self._clean_up()
                 msg = f"{self.install.binary} cannot be started: {error}; remedy: check TRITONSERVER"
@@ -351,82 +245,22 @@ class TritonServer:
         await asyncio.to_thread(self.stop)
 
     def _host(self) -> str:
-        host = reachable(self.options.host)
-        return f"[{host}]" if ":" in host else host
+        return in_url(reachable(self.options.host))
+
+    def _command(self, folder: Path, env: Mapping[str, str], token: str) -> list[str]:
+        return command_line(
+            self.options,
+            self.install,
+            ports=self._ports,
+            backends=backend_directories(self.install, folder),
+            gpus=count_gpus(env),
+            key=self._key,
+            token=token,
+        )
 
     def _contracted(self) -> list[Model]:
         known = MODELS | TEXT_MODELS
         return [known[name] for name in self.options.models if name in known]
-
-    def _check_models(self) -> None:
-        for name in self.options.models:
-            if not any((r / name / "config.pbtxt").is_file() for r in self.options.repositories):
-                places = ", ".join(map(str, self.options.repositories))
-                msg = f"model {name} is not in {places}; remedy: check the names of the models and the repositories"
-                raise LauncherError(msg)
-
-    def _command(self, token: str) -> list[str]:
-        options = self.options
-        http, grpc, metrics = self._ports
-        threads = max(2, min(8, os.cpu_count() or 2))
-        command = [
-            str(self.install.binary),
-            *(f"--model-repository={path}" for path in options.repositories),
-            *(f"--backend-directory={path}" for path in self._backends()),
-            "--model-control-mode=explicit",
-            *(f"--load-model={name}" for name in options.models),
-            *(() if options.auto_complete else ("--disable-auto-complete-config",)),
-            f"--pinned-memory-pool-byte-size={options.pinned_pool}",
-            *(f"--cuda-memory-pool-byte-size={gpu}:{options.cuda_pool}" for gpu in range(self._gpus())),
-            f"--backend-config=python,shm-region-prefix-name={token}",
-            *(f"--{kind}-address={options.host}" for kind in ("http", "grpc", "metrics")),
-            *(f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"),
-            f"--http-thread-count={threads}",
-            f"--log-verbose={options.verbose}",
-        ]
-        if options.restrict_admin:
-            command += [
-                f"--http-restricted-api={_RESTRICTED}:admin-key={self._key}",
-                f"--grpc-restricted-protocol={_RESTRICTED}:admin-key={self._key}",
-            ]
-        return [*command, *options.extra_args]
-
-    def _gpus(self) -> int:
-        """GPUs that the server will see; those without a device file are not there."""
-        visible = self._environment()["CUDA_VISIBLE_DEVICES"]
-        here = len(list(Path("/dev").glob("nvidia[0-9]*")))
-        return min(here, len([name for name in visible.split(",") if name.strip() not in {"", "-1"}]))
-
-    def _backends(self) -> list[Path]:
-        """The backend directory; none when the server knows its own."""
-        if self.install.backends is not None:
-            return [self.install.backends]
-        if not self.install.backend_files:
-            return []
-        assert self._directory is not None  # noqa: S101 - start made it
-        python = self._directory / "backends" / "python"
-        python.mkdir(parents=True, exist_ok=True)
-        for file in self.install.backend_files:
-            link = python / file.name
-            if not link.exists():
-                link.symlink_to(file)
-        return [python.parent]
-
-    def _environment(self) -> dict[str, str]:
-        # The shim's settings, its signing key among them, are not the server's business.
-        env = {k: v for k, v in os.environ.items() if not k.startswith("TCD_") or k.startswith("TCD_NATIVE")}
-        libraries = [str(p) for p in self.install.library_path]
-        env |= _THREADS
-        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
-        env["LD_LIBRARY_PATH"] = os.pathsep.join([*libraries, *filter(None, [env.get("LD_LIBRARY_PATH")])])
-        env.setdefault("CUDA_VISIBLE_DEVICES", self.options.cuda_devices)
-        if self.options.assets is not None:
-            env["TCD_ASSETS"] = str(self.options.assets.resolve())
-        if self.options.gpu_break_even:
-            env["TCD_GPU_BREAK_EVEN"] = str(self.options.gpu_break_even)
-        if self.options.spotlight_key is not None:
-            env["TCD_SPOTLIGHT_KEY_HEX"] = self.options.spotlight_key.hex()
-        return env
 
     def _wait(self, offset: int) -> None:
         process = self._process

@@ -15,7 +15,7 @@ from typing import Final
 
 from tcd.contract import MAX_BATCH, MODELS, TEXT_MODELS, Model, Tensor
 from tcd.kept import keep
-from tcd.triton.launcher import DEFAULT_REPOSITORY
+from tcd.triton.options import DEFAULT_REPOSITORY
 
 #: Class that each model's `1/model.py` shows to Triton.
 CLASSES: Final = {

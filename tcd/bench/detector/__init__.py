@@ -113,6 +113,25 @@ def _fitted(
     return {name: budget.row(one) for name, one in components.items()}, foreign
 
 
+def _options(training: Sequence[Path], *, shipped_weights: bool) -> FitOptions:
+    options = FitOptions(training=training_steps(training))
+    return replace(options, weights=weights_of_package(), learn=False) if shipped_weights else options
+
+
+def _river(
+    recordings: Recordings, missing: list[str], *, small: bool
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """River's detectors at their best and with their defaults, by name."""
+    if small:
+        missing.append("river's detectors, components left out: --small")
+        return {}, {}
+    families = drift.families().items()
+    return (
+        {name: drift.measure(recordings, family) for name, family in families},
+        {name: drift.as_shipped(recordings, family) for name, family in families},
+    )
+
+
 def measure(
     data: Path,
     *,
@@ -151,9 +170,7 @@ def measure(
     """
     _check(way, assets)
     recordings = load(data, most=most)
-    options = FitOptions(training=training_steps(training))
-    if shipped_weights:
-        options = replace(options, weights=weights_of_package(), learn=False)
+    options = _options(training, shipped_weights=shipped_weights)
     served: dict[str, Any] = {"way": way, "given": False, "compared": {}, "different": {}}
     if assets is None:
         ours = _ours(recordings, folds, options, small=small)
@@ -161,13 +178,7 @@ def measure(
         ours, served = _given(recordings, assets, way, model, small=small)
     others, missing = _peers(recordings, folds, small=small)
     table = {name: budget.row(scored) | _curve(scored) for name, scored in (ours | others).items()}
-    shipped: dict[str, Any] = {}
-    if small:
-        missing.append("river's detectors, components left out: --small")
-    else:
-        for name, family in drift.families().items():
-            table[name] = drift.measure(recordings, family)
-            shipped[name] = drift.as_shipped(recordings, family)
+    drifting, shipped = _river(recordings, missing, small=small)
     if assets is None:
         components, foreign = _fitted(recordings, folds, options, missing, small=small)
     else:
@@ -184,7 +195,7 @@ def measure(
         "via": served,
         "ours": list(ours),
         "headline": next(iter(budget.READINGS)),
-        "rows": table,
+        "rows": table | drifting,
         "rates": RATES.tolist(),
         "components": components,
         "shipped": shipped,

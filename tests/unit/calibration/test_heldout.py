@@ -22,29 +22,11 @@ from tcd.calibration.steps import steps_of
 from tcd.calibration.traces import Key, Sequence, Traces
 from tcd.cli.calibrate import app
 from tcd.errors import AssetError
+from tests.unit.calibration.made import sequence
 
-STEPS = 40
 HOT = Key("m", "gpu0", "chat", "en", "1.00")
 COLD = Key("m", "gpu0", "chat", "en", "0.25")
 SMALL = Path(__file__).parents[2] / "data" / "traces_small"
-
-
-def sequence(rng: np.random.Generator, name: str, key: Key, scale: float, *, weight: float = 1.0) -> Sequence:
-    entropy = (scale * rng.gamma(4.0, 0.25, STEPS)).astype(np.float32)
-    return Sequence(
-        prompt_id=name,
-        kind="healthy",
-        trace=(-entropy * rng.exponential(size=STEPS)).astype(np.float32),
-        entropy=entropy,
-        spectrum=np.zeros((STEPS, 0), np.float32),
-        features=np.zeros((STEPS, 0), np.float32),
-        healthy=STEPS,
-        onset=-1,
-        complete=True,
-        session=name,
-        key=key,
-        weight=weight,
-    )
 
 
 def blown_up(one: Sequence) -> Sequence:

@@ -27,27 +27,9 @@ from tcd.errors import AssetError
 from tcd.routing import DEFAULT_POLICY
 from tcd.rows import ScoreRow
 from tcd.scoring import LibraryScorer
+from tests.unit.calibration.made import STEPS, sequence
 
-STEPS = 40
 OPTIONS = FitOptions(weights=shipped_weights(), masks=(1, 3))
-
-
-def generation(rng: np.random.Generator, key: Key, name: str, scale: float) -> Sequence:
-    """Log-probabilities and entropies at a level of surprise that is the key's own."""
-    entropy = (scale * rng.gamma(4.0, 0.25, STEPS)).astype(np.float32)
-    return Sequence(
-        prompt_id=name,
-        kind="healthy",
-        trace=(-entropy * rng.exponential(size=STEPS)).astype(np.float32),
-        entropy=entropy,
-        spectrum=np.zeros((STEPS, 0), np.float32),
-        features=np.zeros((STEPS, 0), np.float32),
-        healthy=STEPS,
-        onset=-1,
-        complete=True,
-        session=name,
-        key=key,
-    )
 
 
 def log_of(counts: dict[tuple[str, str, float], int], seed: int = 0) -> Traces:
@@ -57,7 +39,7 @@ def log_of(counts: dict[tuple[str, str, float], int], seed: int = 0) -> Traces:
     for (model, task, temperature), count in counts.items():
         key = Key(model, "gpu0", task, "en", temperature_bucket(temperature))
         scale = 1.0 + 2.0 * temperature + (task == "code")
-        sequences += [generation(rng, key, f"{model}-{task}-{temperature}-{i}", scale) for i in range(count)]
+        sequences += [sequence(rng, f"{model}-{task}-{temperature}-{i}", key, scale) for i in range(count)]
     return Traces(tuple(sequences), "made up sha256:0")
 
 
@@ -126,8 +108,8 @@ def test_a_key_with_a_temperature_gets_its_own_and_an_under_sampled_one_a_fall_b
         ("other", "chat", 1.0, (), True),
     ):
         names = Key(model, "gpu0", task, "en", temperature_bucket(temperature))
-        sequence = generation(rng, names, "new", 3.0)
-        status, asset, p = status_of(path, sequence, detector_key(*names))
+        new = sequence(rng, "new", names, 3.0)
+        status, asset, p = status_of(path, new, detector_key(*names))
         assert bool(status & Status.FALLBACK) is fallback, names
         digest = own[expected]
         assert digest is not None
@@ -150,7 +132,7 @@ def test_the_right_key_is_calibrated_and_the_wrong_one_is_not(tmp_path: Path, lo
         fit_keys(log, tmp_path / str(seed), options=replace(OPTIONS, masks=(3,)))
         assets = load_assets(tmp_path / str(seed))
         rng = np.random.default_rng(seed + 100)
-        new = [steps_of(generation(rng, hot, "new", 3.0)) for _ in range(80)]
+        new = [steps_of(sequence(rng, "new", hot, 3.0)) for _ in range(80)]
         for key, found in rates.items():
             asset = assets.detectors[assets.bindings[key.value(0)].detector]  # type: ignore[index]
             found.append(sum(score_sequence(one, asset, None, 3).session_p <= 0.2 for one in new) / 80)

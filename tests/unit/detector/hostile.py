@@ -60,3 +60,18 @@ def spoilt(tensors: Tensors, rng: np.random.Generator, *, share: float = 0.3) ->
         if rng.random() < share:
             row[rng.integers(0, 6)] = rng.choice((-1, 0, 1, 17, 112, 113, 5000, 2**31 - 1, -(2**31)))
     return tensors | {"LENGTHS": lengths}
+
+
+def rows_of_one_size(n: int, count: int) -> list[ScoreRow]:
+    """Rows that share the counts of their values."""
+    rng = np.random.default_rng(n)
+    return [
+        ScoreRow(
+            trace=-rng.exponential(2, n).astype(np.float32),
+            entropy=rng.exponential(2, n).astype(np.float32),
+            spectrum=rng.exponential(20, 16).astype(np.float32),
+            features=rng.normal(3, 10, (min(n, 112), 16)).astype(np.float32),
+            key=KEYS[0],
+        )
+        for _ in range(count)
+    ]

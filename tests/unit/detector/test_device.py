@@ -25,7 +25,7 @@ from tcd.detector.device import score
 from tcd.detector.device.statistics import compute
 from tcd.detector.windows import counts_of
 from tcd.rows import ScoreRow, Tensors, pack
-from tests.unit.detector.hostile import KEYS, LENGTHS, hostile_row, spoilt
+from tests.unit.detector.hostile import KEYS, LENGTHS, hostile_row, rows_of_one_size, spoilt
 
 DATA = Path(__file__).parents[2] / "data" / "traces_small"
 ASSETS = load_assets(default_asset_dir())
@@ -93,18 +93,8 @@ def test_any_row_has_the_same_statistics_and_answers(device: str, seed: int, hos
 
 @pytest.mark.parametrize("n", LENGTHS)
 def test_rows_that_share_their_counts(device: str, n: int) -> None:
-    rng = np.random.default_rng(n)
-    rows = [
-        ScoreRow(
-            trace=-rng.exponential(2, n).astype(np.float32),
-            entropy=rng.exponential(2, n).astype(np.float32),
-            spectrum=rng.exponential(20, 16).astype(np.float32),
-            features=rng.normal(3, 10, (min(n, 112), 16)).astype(np.float32),
-            key=KEYS[0],
-        )
-        for _ in range(3)
-    ]
-    assert_same_answers(device, pack(rows))
+    tensors = pack(rows_of_one_size(n, 3))
+    assert_same_answers(device, tensors)
 
 
 def test_recorded_generations(device: str) -> None:

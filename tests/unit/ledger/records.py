@@ -8,6 +8,7 @@ from tcd.ledger import Idempotent
 from tcd.receipts import ChainState, Issuer, Receipt, SigningKey, chain_id
 from tcd.receipts.erasure import erase_members
 from tcd.receipts.records import Model, close_members, gap_members, open_plain_members, open_session_members
+from tcd.risk_av import Controller, Event
 
 D = "sha256:" + "d" * 64
 ISSUER = Issuer(SigningKey(bytes(32)), origin="o")
@@ -52,3 +53,9 @@ def erasing(places: Sequence[int], heads: Sequence[bytes], name: str = "") -> tu
 
 def answer(key: str = "k", *, expires: int = 100, payload: str = "p") -> Idempotent:
     return Idempotent("t", key, payload, b"answer", "", expires)
+
+
+def some_events(name: str = "h") -> tuple[Event, ...]:
+    controller = Controller()
+    controller.reserve(stream="s", hypothesis=name)
+    return controller.take_events()

@@ -25,21 +25,14 @@ from tcd.ledger.postgres import PostgresLedger
 from tcd.ledger.postgres_connect import connect
 from tcd.ledger.postgres_schema import VERSION_TABLE, metadata
 from tcd.ledger.shared import Fenced, Root, SharedLedger
-from tcd.risk_av import Controller, Event
 from tests.postgres import PASSWORD, PostgresServer
-from tests.unit.ledger.records import answer, erasing, records
+from tests.unit.ledger.records import answer, erasing, records, some_events
 from tests.unit.shim.conftest import settings_of
 
 
 @pytest.fixture
 def url(postgres: PostgresServer) -> str:
     return postgres.place()
-
-
-def some_events(name: str = "h") -> tuple[Event, ...]:
-    controller = Controller()
-    controller.reserve(stream="s", hypothesis=name)
-    return controller.take_events()
 
 
 async def execute(url: str, statement: str) -> Any:

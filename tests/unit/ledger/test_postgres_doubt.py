@@ -11,21 +11,15 @@ from tcd.errors import Conflict, Unavailable
 from tcd.ledger import Batch
 from tcd.ledger.postgres import PostgresLedger
 from tcd.ledger.shared import InDoubt, Root
-from tcd.risk_av import Controller, Event
+from tcd.risk_av import Event
 from tests.postgres import PostgresServer
 from tests.unit.ledger.lost_answer import LostAnswer
-from tests.unit.ledger.records import answer, records
+from tests.unit.ledger.records import answer, records, some_events
 
 
 @pytest.fixture
 def url(postgres: PostgresServer) -> str:
     return postgres.place()
-
-
-def some_events(name: str = "h") -> tuple[Event, ...]:
-    controller = Controller()
-    controller.reserve(stream="s", hypothesis=name)
-    return controller.take_events()
 
 
 @pytest.mark.parametrize("happens", [True, False])

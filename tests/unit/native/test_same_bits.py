@@ -19,7 +19,7 @@ from tcd.detector.statistics import Raw
 from tcd.detector.windows import counts_of
 from tcd.rows import ScoreRow, Tensors, pack
 from tcd.scoring import diagnose
-from tests.unit.detector.hostile import KEYS, LENGTHS, hostile_row, spoilt
+from tests.unit.detector.hostile import KEYS, LENGTHS, hostile_row, rows_of_one_size, spoilt
 
 DATA = Path(__file__).parents[2] / "data" / "traces_small"
 ASSETS = load_assets(default_asset_dir())
@@ -76,19 +76,9 @@ def test_any_row_has_the_same_statistics_and_answers(both: Any, seed: int, hosti
 
 @pytest.mark.parametrize("n", LENGTHS)
 def test_rows_that_share_their_counts(both: Any, n: int) -> None:
-    rng = np.random.default_rng(n)
-    rows = [
-        ScoreRow(
-            trace=-rng.exponential(2, n).astype(np.float32),
-            entropy=rng.exponential(2, n).astype(np.float32),
-            spectrum=rng.exponential(20, 16).astype(np.float32),
-            features=rng.normal(3, 10, (min(n, 112), 16)).astype(np.float32),
-            key=KEYS[0],
-        )
-        for _ in range(5)
-    ]
-    assert_same_statistics(*both(lambda: compute(pack(rows))))
-    assert_same_outputs(*both(lambda: diagnose(pack(rows), ASSETS)))
+    tensors = pack(rows_of_one_size(n, 5))
+    assert_same_statistics(*both(lambda: compute(tensors)))
+    assert_same_outputs(*both(lambda: diagnose(tensors, ASSETS)))
 
 
 def test_recorded_generations(both: Any) -> None:

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tcd.errors import LauncherError
 from tcd.triton import install as install_module
 from tcd.triton.install import Install, find_install, find_libpython, from_wheel, glibc_version
-from tcd.triton.launcher import LaunchOptions, TritonServer, choose_ports, load_failures
+from tcd.triton.invocation import choose_ports, command_line, count_gpus, environment
+from tcd.triton.launcher import LaunchOptions, TritonServer, load_failures
 from tcd.triton.process import GuardedProcess, group_members, usage
 
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -326,16 +328,21 @@ def test_pools_and_the_break_even_reach_the_server(monkeypatch: pytest.MonkeyPat
     devices = [Path("/dev/nvidia0"), Path("/dev/nvidia1"), Path("/dev/nvidia2")]
     monkeypatch.setattr(Path, "glob", lambda self, pattern: devices if str(self) == "/dev" else real(self, pattern))
     options = LaunchOptions(cuda_pool=5, pinned_pool=6, gpu_break_even=7)
-    server = TritonServer(options, install=Install(Path("/bin/true"), Path("/x"), (), (), "test"))
-    command = server._command("token")
-    assert [a for a in command if "pool" in a] == [
+    install = Install(Path("/bin/true"), Path("/x"), (), (), "test")
+    env = environment(options, install, os.environ)
+
+    def command(options: LaunchOptions) -> list[str]:
+        made: dict[str, Any] = {"ports": (1, 2, 3), "backends": [], "gpus": count_gpus(env), "key": "k", "token": "t"}
+        return command_line(options, install, **made)
+
+    assert [a for a in command(options) if "pool" in a] == [
         "--pinned-memory-pool-byte-size=6",
         "--cuda-memory-pool-byte-size=0:5",
         "--cuda-memory-pool-byte-size=1:5",
     ]
-    assert server._environment()["TCD_GPU_BREAK_EVEN"] == "7"
+    assert env["TCD_GPU_BREAK_EVEN"] == "7"
     devices.clear()
-    assert not any("cuda-memory" in a for a in server._command("token"))
-    assert "--disable-auto-complete-config" in command
-    asked = TritonServer(LaunchOptions(auto_complete=True), install=server.install)._command("token")
+    assert not any("cuda-memory" in a for a in command(options))
+    assert "--disable-auto-complete-config" in command(options)
+    asked = command(LaunchOptions(auto_complete=True))
     assert "--disable-auto-complete-config" not in asked
