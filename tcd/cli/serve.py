@@ -200,7 +200,7 @@ async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, l
     from tcd.calibration.store import AssetDirectory, default_asset_dir
     from tcd.cli.reloading import reloading
     from tcd.cli.serve_beside import gpu, prometheus, sent_metrics, spans
-    from tcd.cli.serve_http import Stop, run
+    from tcd.cli.serve_stop import Stop
     from tcd.triton.batcher import MicroBatcher
     from tcd.triton.health import HealthMonitor
 
@@ -234,6 +234,9 @@ async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, l
         app = create_app(settings, scorer=batcher, assets=directory, edges=edges)
         # ready from the first request on; a server elsewhere may also come later
         await monitor.check()
+        # not before Triton is there: gRPC does not like forks
+        from tcd.cli.serve_http import run
+
         async with monitor.running():
             with prometheus(settings, app), sent_metrics(settings, app):
                 async with reloading(app, cli=layers.cli, path=layers.path, complete=layers.complete):
