@@ -20,6 +20,7 @@ from sidecar_api.recovery import recover
 from tcd.bench.controller.shim import LENGTH, NullScorer, post, synthetic_assets
 from tcd.config import Settings
 from tcd.ledger import SqliteLedger
+from tests.unit.shim.conftest import PATIENT
 
 WORKERS = 32
 
@@ -30,7 +31,7 @@ async def main(directory: Path, seed: int, numbers: Iterator[int]) -> None:
         "attest_sk_hex": "11" * 32,
         "receipts_enable": False,
         "log_decisions": False,
-        "deadline_ms": 10_000.0,
+        **PATIENT,
         "sessions_max": 1_000_000,
         "epoch_length": LENGTH,
         "state_every": 500,

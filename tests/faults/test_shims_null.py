@@ -27,9 +27,7 @@ from tests.unit.shim.conftest import Client
 
 async def start(url: str, seed: int, ttl: float) -> Shim:
     ledger = await PostgresLedger.open(url)
-    # nothing here is about deadlines
-    settings = {"lease_ttl_s": ttl, "deadline_ms": 60_000.0, "deadline_max_ms": 60_000.0, "session_wait_ms": 60_000.0}
-    shim = Shim(Client(make_app(NullScorer(seed), ledger, **settings)), ledger)
+    shim = Shim(Client(make_app(NullScorer(seed), ledger, lease_ttl_s=ttl)), ledger)
     await shim.replica.start()
     shim.service.start()
     return shim

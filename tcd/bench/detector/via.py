@@ -33,7 +33,7 @@ from tcd.triton.launcher import LaunchOptions, TritonServer
 
 F64 = NDArray[np.float64]
 WAYS: Final = ("library", "triton", "http")
-_TIMEOUT: Final = 30.0
+_TIMEOUT: Final = 90.0
 _CONNECTIONS: Final = 8
 
 
@@ -103,7 +103,7 @@ def _bodies(sequence: Sequence, session: str, model: str) -> Iterator[bytes]:
             "user": session,
             "session": session,
             "tokens_delta": 1,
-            "deadline_ms": 10_000,
+            "deadline_ms": 60_000,
         }
         yield json.dumps(body).encode()
 
@@ -141,6 +141,7 @@ def _through_http(sequences: list[Sequence], model: str, folder: Path) -> list[l
         "TCD_ASSETS": str(folder.resolve()),
         "TCD_LOG_LEVEL": "warning",
         # what is measured is the answers, not the limits
+        "TCD_DEADLINE_MAX_MS": "60000",
         "TCD_HTTP_RATE_CAP": "1e9",
         "TCD_HTTP_RATE_REFILL": "1e9",
         "TCD_EDGE_RATE_CAP": "1e9",

@@ -72,13 +72,18 @@ def test_work_is_bounded(name: str) -> None:
     """Ten times the input takes at most about ten times the CPU time: quadratic readers would take a hundred."""
     check = TARGETS[name]
     for unit in UNITS:
-        spent = []
-        for count in (3_000, 30_000):
-            data = unit * count
-            start = time.process_time()
-            check(data)
-            spent.append(time.process_time() - start)
-        assert spent[1] < 40 * max(spent[0], 0.002), (unit, spent)
+        # a neighbour on the same core can make one look slow, a quadratic reader is slow at each
+        for _ in range(5):
+            spent = []
+            for count in (3_000, 30_000):
+                data = unit * count
+                start = time.process_time()
+                check(data)
+                spent.append(time.process_time() - start)
+            if spent[1] < 40 * max(spent[0], 0.002):
+                break
+        else:
+            pytest.fail(f"{unit!r}: {spent} s of CPU")
 
 
 @pytest.mark.long

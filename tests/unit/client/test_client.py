@@ -49,7 +49,7 @@ def test_the_models_have_the_servers_members(mine: type, servers: type) -> None:
 
 @pytest.fixture(params=["http", "grpc"])
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[AsyncClient]:
-    app = app_of(ScriptedScorer(0.5), deadline_max_ms=60_000.0)
+    app = app_of(ScriptedScorer(0.5))
     if request.param == "http":
         async with AsyncClient("http://shim", transport=httpx2.ASGITransport(app=app), deadline=30) as made:
             yield made
@@ -87,7 +87,7 @@ async def test_the_same_key_is_the_same_decision(client: AsyncClient) -> None:
 
 async def test_a_batch() -> None:
     app = app_of(ScriptedScorer(0.5))
-    async with AsyncClient("http://shim", transport=httpx2.ASGITransport(app=app)) as client:
+    async with AsyncClient("http://shim", transport=httpx2.ASGITransport(app=app), deadline=30) as client:
         results = await client.diagnose_batch([{"session": "a"}, {"entropy": -1.0}])
     assert isinstance(results[0], Decision)
     assert isinstance(results[1], ApiError)
@@ -136,7 +136,7 @@ class Script:
 
     def client(self, **changes: Any) -> Client:
         return Client(
-            "http://shim", transport=httpx2.MockTransport(self), **{"retries": FAST, "deadline": 5, **changes}
+            "http://shim", transport=httpx2.MockTransport(self), **{"retries": FAST, "deadline": 30, **changes}
         )
 
 
@@ -146,7 +146,7 @@ def problem(code: str, status: int, **members: Any) -> dict[str, Any]:
 
 def answer() -> dict[str, Any]:
     async def ask() -> Any:
-        async with AsyncClient("http://s", transport=httpx2.ASGITransport(app=app_of())) as client:
+        async with AsyncClient("http://s", transport=httpx2.ASGITransport(app=app_of()), deadline=30) as client:
             return await client.diagnose(**STEP)
 
     return {"status": 200, **msgspec.to_builtins(asyncio.run(ask()))}
@@ -198,7 +198,7 @@ def test_no_answer_in_time() -> None:
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"status": 1}'])
 def test_an_answer_that_is_not_of_tcd(body: bytes) -> None:
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200 if body != b"<html>" else 502, content=body))
-    client = Client("http://shim", transport=transport, retries=Retries(attempts=1))
+    client = Client("http://shim", transport=transport, retries=Retries(attempts=1), deadline=30)
     with pytest.raises(TransportFailed):
         client.diagnose(**STEP)
 

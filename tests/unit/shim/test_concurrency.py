@@ -20,12 +20,9 @@ from tcd.ledger import MemoryLedger
 from tcd.risk_av import Controller, ControllerParams, Reservation, Settlement, e_value
 
 ALPHA, LENGTH, EPOCHS = 0.05, 10, 250
-#: Nothing here is about deadlines: a stalled machine must not make a step a degraded one.
 QUIET: dict[str, Any] = {
     "receipts_enable": False,
     "log_decisions": False,
-    "deadline_ms": 10_000.0,
-    "session_wait_ms": 1e4,
 }
 EXPECTED = 1.0 - (1.0 - ALPHA / LENGTH) ** LENGTH
 

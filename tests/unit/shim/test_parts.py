@@ -39,7 +39,7 @@ async def test_a_cutoff_ends_what_hangs() -> None:
 
 async def test_a_cutoff_lets_a_foreign_cancellation_through() -> None:
     async def work() -> None:
-        with Cutoff(now() + 10, "late"):
+        with Cutoff(now() + 600, "late"):
             await asyncio.Event().wait()
 
     task = asyncio.ensure_future(work())
@@ -100,7 +100,7 @@ async def test_the_place_in_flight_goes_round_in_order() -> None:
     session, order = a_session(), []
 
     async def one(number: int) -> None:
-        await session.acquire(wait=1.0, waiters=100)
+        await session.acquire(wait=60.0, waiters=100)
         order.append(number)
         await asyncio.sleep(0)
         session.release()
@@ -115,7 +115,7 @@ async def test_a_cancelled_waiter_never_keeps_the_place() -> None:
     for ticks in range(4):
         session = a_session()
         await session.acquire(wait=0, waiters=0)
-        waiter = asyncio.ensure_future(session.acquire(wait=1.0, waiters=1))
+        waiter = asyncio.ensure_future(session.acquire(wait=60.0, waiters=1))
         await asyncio.sleep(0)
         session.release()
         for _ in range(ticks):

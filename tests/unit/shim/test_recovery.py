@@ -40,7 +40,7 @@ async def serving(
         yield client
     finally:
         if end:
-            await service.stop(timeout=1.0)
+            await service.stop(timeout=60.0)
         await service.judge.flush()
         await ledger.close()
 
@@ -155,7 +155,7 @@ async def test_a_start_folds_only_what_came_after_the_saved_state(make_client: A
         await asyncio.gather(*(client.step(session=f"{round_}-{i}", tenant=f"t{i % 3}") for i in range(9)))
         end_all(client)
         if round_ == 1:
-            await service.stop(timeout=1.0)
+            await service.stop(timeout=60.0)
             assert (await ledger.states())[0] == (await ledger.stats()).events
         await service.judge.flush()
         digests.append(service.budget.controller.digest())

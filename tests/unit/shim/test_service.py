@@ -460,7 +460,7 @@ async def test_failure_policies_are_honoured_by_the_deadline(
         raise ScoringError(msg)
 
     client = make_client(
-        kit.ScriptedScorer(before=before), on_failure=policy, deadline_ms=100 if failure == "hang" else 10_000
+        kit.ScriptedScorer(before=before), on_failure=policy, deadline_ms=100 if failure == "hang" else 60_000
     )
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -521,10 +521,11 @@ async def test_a_cancelled_client_leaves_nothing_locked_and_the_cost_kept(make_c
         if hang:
             await asyncio.Event().wait()
 
-    client = make_client(kit.ScriptedScorer(before=before), edges=Edges(ledger=ledger))
+    scorer = kit.ScriptedScorer(before=before)
+    client = make_client(scorer, edges=Edges(ledger=ledger))
     task = asyncio.ensure_future(client.post({"trace_vector": [-1.0], "step_id": 0, "idempotency_key": "k"}))
     waiting = asyncio.ensure_future(client.post({"trace_vector": [-1.0], "step_id": 1}))
-    await asyncio.sleep(0.02)
+    await soon(lambda: bool(scorer.rows))
     waiting.cancel()
     task.cancel()
     await asyncio.gather(task, waiting, return_exceptions=True)

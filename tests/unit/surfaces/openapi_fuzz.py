@@ -130,9 +130,7 @@ def fuzz(path: str, method: str, mode: GenerationMode, cases: int) -> Counter[in
     """
     tokens = ({"token": TOKEN, "scopes": ["state:read", "state:load", "spotlight:nonce", "receipts:read"]},)
     app = create_app(
-        settings_of(
-            edge_rate_cap=1e9, edge_rate_refill=1e9, log_decisions=False, api_tokens=tokens, deadline_max_ms=60_000.0
-        ),
+        settings_of(edge_rate_cap=1e9, edge_rate_refill=1e9, log_decisions=False, api_tokens=tokens),
         scorer=ScriptedScorer(0.5),
         assets=FixedAssets(synthetic_assets()),
     )

@@ -102,7 +102,7 @@ async def test_one_that_is_held_up_elsewhere_holds_up_nobody() -> None:
             inside.set()
             await held.wait()
 
-    client = Client(app_of(ScriptedScorer(before=wait), session_wait_ms=5000.0))
+    client = Client(app_of(ScriptedScorer(before=wait)))
     first = asyncio.ensure_future(client.post({"session": "s0", "trace_vector": [-1.0] * 5}))
     await inside.wait()
     batch = asyncio.ensure_future(client.post([{"session": "s0"}, {"session": "s1"}], PATH))

@@ -234,7 +234,12 @@ def url(server: WitnessServer) -> str:
 def ask(server: WitnessServer | str, shown: LogSimulator, size: int, old: int) -> bytes:
     address = server if isinstance(server, str) else url(server)
     return submit(
-        address, shown.checkpoint(size), size=size, old=old, prove=lambda old: shown.tree.consistency(old, size)
+        address,
+        shown.checkpoint(size),
+        size=size,
+        old=old,
+        prove=lambda old: shown.tree.consistency(old, size),
+        timeout=60,
     )
 
 
@@ -249,7 +254,7 @@ def test_a_log_collects_cosignatures_and_catches_up(server: WitnessServer, log: 
     known: dict[str, int] = {}
     for size in (5, 9, 9, 40):
         prove = partial(log.tree.consistency, size=size)
-        got = collect(trusted, log.checkpoint(size), size=size, prove=prove, sizes=known)
+        got = collect(trusted, log.checkpoint(size), size=size, prove=prove, sizes=known, timeout=60)
         assert set(got.cosigned) == {"ed", "ml"}
         assert set(got.failed) == {"gone"}
         trusted.check(got.cosigned)
@@ -257,7 +262,8 @@ def test_a_log_collects_cosignatures_and_catches_up(server: WitnessServer, log: 
         assert len(verify_lines(text, lines, [*OWN, NoteVerifier(log.origin, log.key.public)])) == 3
         known = got.sizes
     # a log that forgot what the witness knows asks again from there
-    answer = submit(url(server), log.checkpoint(40), size=40, old=3, prove=lambda old: log.tree.consistency(old, 40))
+    prove = partial(log.tree.consistency, size=40)
+    answer = submit(url(server), log.checkpoint(40), size=40, old=3, prove=prove, timeout=60)
     assert answer.count("\u2014".encode()) == 2
 
 
@@ -345,7 +351,7 @@ def test_the_command_remembers_across_kill_9(tmp_path: Path, log: LogSimulator) 
                 ask(address, forked(log, 40), size, 0)
         assert ask(address, log, size, 0)
         process.send_signal(signal.SIGKILL if number < 2 else signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=180)
         assert f"200 {log.origin!r} {size}" in errors
     assert process.returncode == 0
 
@@ -361,6 +367,6 @@ def test_the_command_refuses_what_it_cannot_use(tmp_path: Path, log: LogSimulato
     ):
         (tmp_path / "w.seed").chmod(mode)
         process = _start(tmp_path, log, *more)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=180)
         assert (process.returncode, said in errors) == (2, True), errors
         assert seed("w/ed").hex() not in errors
