@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.integration.conftest import own_triton, triton_server
+from tests.integration.conftest import healed, own_triton, triton_server
 
-__all__ = ["own_triton", "triton_server"]
+__all__ = ["healed", "own_triton", "triton_server"]

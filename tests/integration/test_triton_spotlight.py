@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -85,14 +86,14 @@ def test_refusals_are_invalid_argument_and_leave_others_alone(triton_server: Tri
 def test_plain_json_over_http(triton_server: TritonServer) -> None:
     url = urlsplit(triton_server.http_url)
     assert url.hostname is not None
-    connection = HTTPConnection(url.hostname, url.port or 80, timeout=30)
+    connection = HTTPConnection(url.hostname, url.port or 80, timeout=60)
     inputs = [
         {"name": "BODY", "datatype": "BYTES", "shape": [1, 1], "data": [chat("a b").decode()]},
         {"name": "OPTIONS", "datatype": "BYTES", "shape": [1, 1], "data": ['{"shadow": false}']},
     ]
-    connection.request("POST", f"/v2/models/{SPOTLIGHT.name}/infer", json.dumps({"inputs": inputs}))
-    answer = json.loads(connection.getresponse().read())
-    connection.close()
+    with contextlib.closing(connection):
+        connection.request("POST", f"/v2/models/{SPOTLIGHT.name}/infer", json.dumps({"inputs": inputs}))
+        answer = json.loads(connection.getresponse().read())
     data = {output["name"]: output["data"][0] for output in answer["outputs"]}
     told = json.loads(data["OUTCOME"])
     assert [m["content"] for m in json.loads(data["REWRITTEN"])["messages"]] == expected("a b", told)

@@ -58,7 +58,7 @@ async def shim(folder: Path) -> AsyncIterator[tuple[Running, Client]]:
 
 
 async def ended(admin: Running, identifier: str) -> Any:
-    for _ in range(600):
+    for _ in range(3000):
         answer = await admin.call(admin.alice, "GET", f"/jobs/{identifier}")
         # the job may write its file at this moment
         if answer.status_code != 503:
@@ -67,7 +67,7 @@ async def ended(admin: Running, identifier: str) -> Any:
             if job["state"] != "running":
                 return job
         await asyncio.sleep(0.1)
-    pytest.fail("the job did not end within a minute")
+    pytest.fail("the job did not end within five minutes")
 
 
 async def audited(admin: Running, **order: Any) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +58,12 @@ class Browser:
     def __init__(self, stage: Threaded) -> None:
         self.stage = stage
         # no TLS here: making its context takes most of a test
-        self.http = httpx2.Client(base_url=stage.url, timeout=60.0, verify=False)
+        # and connections of one request each: none is closed by the server while the next one begins
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        self.http = httpx2.Client(base_url=stage.url, timeout=60.0, verify=False, limits=limits)
+
+    def close(self) -> None:
+        self.http.close()
 
     def get(self, path: str, **options: Any) -> Any:
         return self.http.get(f"/ui{path}", **options)
@@ -85,9 +91,8 @@ def code_of(url: str) -> str:
 
 @pytest.fixture
 def anybody(stage: Threaded) -> Iterator[Browser]:
-    made = Browser(stage)
-    yield made
-    made.http.close()
+    with closing(Browser(stage)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -169,12 +174,11 @@ def test_a_code_is_good_once(stage: Threaded, anybody: Browser) -> None:
     assert f'value="{code}"' in form.text
     assert breaches(form.text) == []
     assert anybody.post("/login", {"code": code}).status_code == 303
-    other = Browser(stage)
-    again = other.post("/login", {"code": code})
+    with closing(Browser(stage)) as other:
+        again = other.post("/login", {"code": code})
     assert again.status_code == 401
     assert "set-cookie" not in again.headers
     assert breaches(again.text) == []
-    other.http.close()
 
 
 @pytest.mark.parametrize("code", ["", "0" * 32, HOSTILE, "x" * 5000, "\udcff"])
@@ -186,8 +190,9 @@ def test_what_is_no_code_is_refused(anybody: Browser, code: str) -> None:
 
 
 def test_letting_a_browser_in_takes_a_signed_request_and_is_in_the_log(stage: Threaded) -> None:
-    key, http = stage.stage.alice, httpx2.Client(base_url=stage.url)
-    unsigned = http.post("/admin/v1/logins", headers={"authorization": f"Bearer {key.token(SCOPES)}"})
+    key = stage.stage.alice
+    with closing(Browser(stage)) as other:
+        unsigned = other.http.post("/admin/v1/logins", headers={"authorization": f"Bearer {key.token(SCOPES)}"})
     assert unsigned.status_code == 401
     answer = stage.do(stage.stage.call(key, "POST", "/logins")).json()
     assert set(answer["result"]["scopes"]) == READING
@@ -197,7 +202,6 @@ def test_letting_a_browser_in_takes_a_signed_request_and_is_in_the_log(stage: Th
     assert stored.receipt is not None
     act = json.loads(stored.receipt.body)["admin"]
     assert (act["action"], act["actor"]) == ("dashboard.login", "alice")
-    http.close()
 
 
 def test_a_code_is_kept_nowhere(stage: Threaded) -> None:
@@ -217,7 +221,7 @@ def test_signing_out_ends_the_session(stage: Threaded, alice: Browser) -> None:
     assert form is not None
     reply = alice.post("/logout", {"form": form[1]})
     assert (reply.status_code, reply.headers["location"]) == (303, "/ui/login")
-    kept = httpx2.get(f"{stage.url}/ui/", cookies=cookies)
+    kept = httpx2.get(f"{stage.url}/ui/", cookies=cookies, timeout=60.0)
     assert kept.status_code == 401
 
 
@@ -384,10 +388,9 @@ def test_too_many_requests_are_refused_with_a_page(stage: Threaded, anybody: Bro
 def test_a_tenant_sees_its_own_and_the_rest_is_as_if_missing(stage: Threaded, carol: Browser) -> None:
     subjects = stage.stage.app.runtime.service.subjects
     foreign = subjects.subject("blue", "u-1", "chat-1")
-    other = Browser(stage)
-    assert other.enter().status_code == 303
-    theirs = heads(other.page("/receipts?tenant=blue"))[0]
-    other.http.close()
+    with closing(Browser(stage)) as other:
+        assert other.enter().status_code == 303
+        theirs = heads(other.page("/receipts?tenant=blue"))[0]
     for path in ("/", "/receipts", "/triggers", "/scores", "/budgets"):
         text = carol.page(path)
         assert "blue" not in text, path
@@ -544,8 +547,8 @@ def test_a_proposal_that_waits_is_shown_to_whoever_may_approve_it(stage: Threade
 
 
 def test_of_an_erased_receipt_its_place_is_shown_and_what_follows_verifies(tmp_path_factory: Any) -> None:
-    with threaded(tmp_path_factory.mktemp("erasing"), sessions=2, hostile=False) as stage:
-        browser = Browser(stage)
+    folder = tmp_path_factory.mktemp("erasing")
+    with threaded(folder, sessions=2, hostile=False) as stage, closing(Browser(stage)) as browser:
         assert browser.enter().status_code == 303
         names = {"tenant": "acme", "user": "u-0", "session": "chat-0"}
         page = browser.get("/sessions", params=names, follow_redirects=True).text
@@ -566,4 +569,3 @@ def test_of_an_erased_receipt_its_place_is_shown_and_what_follows_verifies(tmp_p
         assert browser.get("/sessions", params=names, follow_redirects=True).status_code == 404
         # the other sessions are as they were
         assert ">verified<" in browser.page(f"/receipts/{stage.stage.blocked['receipt']}")
-        browser.http.close()

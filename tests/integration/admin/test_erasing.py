@@ -32,6 +32,7 @@ async def proof(admin: Running, head: str) -> TlogProof:
         reply = await admin.call(admin.alice, "GET", f"/ledger/proofs/{head}")
         if reply.status_code == 200:
             break
+        await asyncio.sleep(0.1)
     found = TlogProof.parse(reply.json()["proof"].encode())
     root = LogHead.from_text(parse_note(found.checkpoint)[0])
     check_inclusion(found.index, root.size, leaf_hash(bytes.fromhex(head)), found.path, root.root)
@@ -231,7 +232,7 @@ async def test_the_second_person_sees_whom_an_erasure_is_about_and_nobody_else_d
             assert (other.status_code, other.json()["detail"]) == (404, missing.json()["detail"])
             assert "uniquely" not in other.text
         url = (await admin.post("/logins", by=admin.bob))["result"]["url"]
-        async with httpx2.AsyncClient(follow_redirects=True) as browser:
+        async with httpx2.AsyncClient(follow_redirects=True, timeout=60.0) as browser:
             code, origin = url.partition("code=")[2], {"origin": admin.server.url, "sec-fetch-site": "same-origin"}
             await browser.post(f"{admin.server.url}/ui/login", data={"code": code}, headers=origin)
             page = (await browser.get(f"{admin.server.url}/ui/approvals")).text

@@ -6,6 +6,7 @@ What one item needs at length has tests of its own; each is named where it belon
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import re
@@ -313,7 +314,11 @@ def test_api4_a_connection_that_says_nothing_is_closed(tmp_path: Path, monkeypat
         # from here on: nobody else connects
         monkeypatch.setattr(tls, "_FIRST_S", 0.2)
         for said in (b"", b"GET /admin/v1/whoami HTTP/1.1\r\nHost: x\r\n"):
-            with socket.create_connection(("127.0.0.1", plane.admin.server.port), timeout=60) as connection:
+            with (
+                socket.create_connection(("127.0.0.1", plane.admin.server.port), timeout=60) as connection,
+                # where the machine stood still it was closed before all of it was sent
+                contextlib.suppress(ConnectionError),
+            ):
                 connection.sendall(said)
                 assert connection.recv(1) == b""
 

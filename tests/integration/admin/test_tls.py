@@ -57,7 +57,7 @@ async def serving(tmp_path: Path, places: Places, *, clients: bool = True) -> As
 async def get(admin: Running, tls: ClientTls, token: str) -> Any:
     """`GET /whoami` with a token over a client's connection."""
     headers = {"authorization": f"Bearer {token}"}
-    async with httpx2.AsyncClient(verify=await asyncio.to_thread(tls.context)) as client:
+    async with httpx2.AsyncClient(verify=await asyncio.to_thread(tls.context), timeout=60.0) as client:
         return await client.get(admin.server.url + WHOAMI, headers=headers)
 
 
@@ -84,7 +84,7 @@ async def test_a_bound_token_is_refused_over_another_certificate_and_an_unbound_
         assert (await get(admin, places.alice, admin.alice.token(SCOPES))).status_code == 401
         # a header is no certificate
         headers = {"authorization": f"Bearer {bound}", "x-client-cert": "x", "x-forwarded-client-cert": "x"}
-        async with httpx2.AsyncClient(verify=await asyncio.to_thread(places.bob.context)) as client:
+        async with httpx2.AsyncClient(verify=await asyncio.to_thread(places.bob.context), timeout=60.0) as client:
             assert (await client.get(admin.server.url + WHOAMI, headers=headers)).status_code == 401
 
 
@@ -112,10 +112,10 @@ async def test_old_tls_and_plain_http_are_refused(tmp_path: Path, places: Places
     old = ssl.create_default_context(cafile=places.authority.path)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     async with serving(tmp_path, places, clients=False) as admin:
-        async with httpx2.AsyncClient(verify=old) as client:
+        async with httpx2.AsyncClient(verify=old, timeout=60.0) as client:
             with pytest.raises(httpx2.TransportError):
                 await client.get(admin.server.url + WHOAMI)
-        async with httpx2.AsyncClient() as client:
+        async with httpx2.AsyncClient(timeout=60.0) as client:
             with pytest.raises(httpx2.TransportError):
                 await client.get(admin.server.url.replace("https", "http") + WHOAMI)
 

@@ -283,15 +283,13 @@ def problem(reply: bytes) -> tuple[int, dict[str, Any]]:
     return int(start.split()[1]), json.loads(body)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
 @pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/files"])
 def test_an_upstream_that_is_not_there_is_502(path: bytes) -> None:
-    with proxying(f"http://127.0.0.1:{free_port()}") as proxied:
-        status, said = problem(proxied.raw(request_of(path, BODY)))
+    # bound, so that nobody else is there, and not listening
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with proxying(f"http://127.0.0.1:{nobody.getsockname()[1]}") as proxied:
+            status, said = problem(proxied.raw(request_of(path, BODY)))
     assert (status, said["code"], said["status"]) == (502, "upstream_failed", 502)
 
 

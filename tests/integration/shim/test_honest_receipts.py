@@ -59,7 +59,7 @@ async def recorded(folder: Path, steps: int) -> tuple[list[Receipt], Any]:
     """Every receipt of the ledger in its order, and the issuer."""
     ledger = SqliteLedger(folder / "data")
     scorer = ScriptedScorer(p=uniform(3), hops=4)
-    settings = settings_of(log_decisions=False, session_wait_ms=6e4, deadline_ms=6e4, deadline_max_ms=6e4)
+    settings = settings_of(log_decisions=False)
     app = create_app(settings, scorer=scorer, assets=FixedAssets(synthetic_assets()), edges=Edges(ledger=ledger))
     await generated(Client(app), steps)
     await app.runtime.service.drain(timeout=60.0)

@@ -61,7 +61,7 @@ def witness(where: Path, keys: Path) -> Iterator[str]:
         yield f"witness w {vkey} {url}\nquorum w\n"
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(180)
         if process.stdout is not None:
             process.stdout.close()
 
@@ -100,12 +100,12 @@ def test_from_the_answer_to_an_offline_verifier(triton_server: TritonServer, tmp
 
             def ask(session: str, step: int) -> Any:
                 value = {"trace_vector": [-1.2], "entropy": 1.5, "session": session, "step_id": step}
-                reply = httpx2.post(base + "/diagnose", json=value, timeout=30.0)
+                reply = httpx2.post(base + "/diagnose", json=value, timeout=90.0)
                 assert reply.status_code == 200, reply.text
                 return reply.json()
 
             def get(path: str) -> httpx2.Response:
-                reply = httpx2.get(base + path, headers=bearer, timeout=60.0)
+                reply = httpx2.get(base + path, headers=bearer, timeout=90.0)
                 assert reply.status_code == 200, reply.text
                 return reply
 

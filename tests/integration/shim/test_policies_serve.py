@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from tcd.cli.policy import app as policy_app
 from tcd.journal import read
+from tests.e2e.stack import PATIENT
 
 BUNDLE = """
 [[policy]]
@@ -44,18 +45,19 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         "TCD_TRUST_ENABLE": "true",
         "TCD_DECISION_LOG": str(folder / "decisions.jsonl"),
         "TCD_CONFIG_WATCH": "false",
-        "TCD_DEADLINE_MS": "10000",
+        **PATIENT,
     }
     command = ["serve", "--port", "0", "--triton-url", "http://127.0.0.1:9", "--data-dir", str(folder / "data")]
     with (folder / "log").open("a") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tcd.cli.main", *command], stdout=subprocess.PIPE, stderr=log, text=True, env=env
         )
-    timer = threading.Timer(120, process.kill)
+    timer = threading.Timer(300, process.kill)
     timer.start()
     try:
         assert process.stdout is not None
         base = next(line.split()[1] for line in process.stdout if line.startswith("shim"))
+        timer.cancel()
         yield process, base
     finally:
         timer.cancel()
@@ -88,7 +90,7 @@ def test_reload_and_restart(tmp_path: Path) -> None:
     def step(base: str, session: str) -> tuple[str, str]:
         nonlocal taken
         taken += 1
-        answer = post(base, "/diagnose", {"session": session, "trace_vector": [-1.0], "deadline_ms": 2000})
+        answer = post(base, "/diagnose", {"session": session, "trace_vector": [-1.0], "deadline_ms": 60_000})
         return answer["policy_ref"].partition("#")[0], answer["action"]
 
     write(tmp_path, 1, "static")
