@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 SECTOR = 512
+#: What of the writes that are not sure is on the disk.
+MODES = ("nothing", "everything", "some", "torn", "late")
 _CALLS = "openat,write,pwrite64,fsync,fdatasync,ftruncate,unlink"
 _LINE = re.compile(r"(\d+\.\d+) (\w+)\((.*)\) += (-?\d+)(<[^>]*>)?(?: .*)? <(\d+\.\d+)>$")
 _HEX = r'"((?:\\x[0-9a-f]{2})*)"'
@@ -140,10 +142,9 @@ class Disk:
                 _put(file.sure, sure)
             file.later = [late for late in file.later if late.at > op.began]
 
-    def cut(self, into: Path, random: np.random.Generator) -> str:
-        """One state that the disk may be in when the power is cut now; how it was chosen."""
+    def cut(self, into: Path, mode: str, random: np.random.Generator) -> None:
+        """One state, by one of `MODES`, that the disk may be in when the power is cut now."""
         into.mkdir(mode=0o700)
-        mode = str(random.choice(["nothing", "everything", "some", "torn", "late"]))
         for path, file in self.files.items():
             if (not file.named or file.removed) and random.random() < 0.5:
                 continue
@@ -159,7 +160,6 @@ class Disk:
                 }[mode]:
                     _put(content, op)
             (into / Path(path).name).write_bytes(content)
-        return mode
 
 
 def _put(content: bytearray, op: Op) -> None:

@@ -38,7 +38,7 @@ class Shim:
 
     async def stop(self) -> None:
         """As a graceful stop would."""
-        await self.service.stop(timeout=5.0)
+        await self.service.stop(timeout=60.0)
         await self.replica.stop()
         await self.ledger.close()
 
