@@ -164,7 +164,7 @@ def triton_infer(grpc_url: str) -> Callable[[Tensors], Mapping[str, NDArray[np.g
             inputs.append(tensor)
         outputs = [grpc.InferRequestedOutput(name) for name in names]
         try:
-            result = client.infer(DIAGNOSE.name, inputs, outputs=outputs, client_timeout=5.0)
+            result = client.infer(DIAGNOSE.name, inputs, outputs=outputs, client_timeout=60.0)
         except grpc.InferenceServerException as error:
             raise WatchError(str(error)) from error
         return {name: result.as_numpy(name) for name in names}

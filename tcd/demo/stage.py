@@ -109,7 +109,8 @@ class Stage:
             "TCD_ORIGIN": ORIGIN,
             "TCD_COOLDOWN_STEPS": str(HOLD),
             # a busy laptop is slower than a server; a late answer would end the generation (on_failure=closed)
-            "TCD_DEADLINE_MS": "8000",
+            "TCD_DEADLINE_MS": "60000",
+            "TCD_DEADLINE_MAX_MS": "60000",
             "TCD_LOG_LEVEL": "warning",
         }
         # The caller's own TCD_ settings are for another shim.

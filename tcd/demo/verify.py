@@ -17,7 +17,7 @@ from tcd.errors import TcdError
 from tcd.receipts import Anchor, KeySet, PinnedKey, VerifyPolicy, verify_chain, verify_single
 
 _OK: Final = 200
-_TIMEOUT: Final = 10.0
+_TIMEOUT: Final = 60.0
 
 
 def receipts_of(tokens: Sequence[Token]) -> list[Receipt]:

@@ -183,7 +183,7 @@ class ShimSession:
     """One session of `/diagnose` over one kept connection."""
 
     def __init__(
-        self, url: str, *, session: str, temperature: float, tenant: str = "demo", timeout: float = 10.0
+        self, url: str, *, session: str, temperature: float, tenant: str = "demo", timeout: float = 90.0
     ) -> None:
         """Prepare a session; nothing is sent yet.
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # in `typing` from Python 3.11 on
+    from typing_extensions import Self
 
 
 class Connection:
@@ -16,8 +19,27 @@ class Connection:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], Any]:
+        used = self._writer is not None
+        try:
+            return await self._request(method, path, body, headers)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            await self.close()
+            # on a stalled machine the server may close what was idle for its seconds while the next request comes
+            if not used or (isinstance(error, asyncio.IncompleteReadError) and error.partial):
+                raise
+        return await self._request(method, path, body, headers)
+
+    async def _request(
+        self, method: str, path: str, body: Any, headers: dict[str, str] | None
     ) -> tuple[int, dict[str, str], Any]:
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(self._host, self._port)

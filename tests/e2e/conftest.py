@@ -19,6 +19,5 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    # no test here is about deadlines: a busy machine must not make a step a degraded one
-    with serving(tmp_path_factory.mktemp("stack"), env={"TCD_DEADLINE_MS": "10000"}) as running:
+    with serving(tmp_path_factory.mktemp("stack")) as running:
         yield running

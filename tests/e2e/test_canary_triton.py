@@ -30,7 +30,7 @@ def test_a_trial_in_triton(tmp_path: Path) -> None:
         fitted(tmp_path / f"{name}-log", tmp_path / name)
     live = tmp_path / "live"
     promote(tmp_path / "old", live)
-    env = {"TCD_ASSETS": str(live), "TCD_SLO_MS": "1000000", "TCD_DEADLINE_MS": "9000", "TCD_HTTP_RATE_CAP": "100000"}
+    env = {"TCD_ASSETS": str(live), "TCD_SLO_MS": "1000000", "TCD_HTTP_RATE_CAP": "100000"}
     with serving(tmp_path, env=env) as stack, httpx2.Client(base_url=stack.shim, timeout=60.0) as client:
 
         def last(seed: int, number: int) -> Any:

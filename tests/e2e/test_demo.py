@@ -59,7 +59,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    return play(tmp_path_factory.mktemp("replay"), "--replay", "--quick", timeout=300)
+    return play(tmp_path_factory.mktemp("replay"), "--replay", "--quick", timeout=1200)
 
 
 @pytest.mark.llm
@@ -156,7 +156,7 @@ def test_a_fault_that_does_not_show_makes_the_demo_fail(tmp_path: Path) -> None:
     """A prompt on which greedy decoding does not loop: the exit code, the summary and the report say so."""
     if find_weights() is None:
         pytest.skip("llm: the weights of SmolLM2 are not installed")
-    played = play(tmp_path, "--quick", "--scenario", "loop", "--prompt", PROMPTS[3], timeout=600)
+    played = play(tmp_path, "--quick", "--scenario", "loop", "--prompt", PROMPTS[3], timeout=1200)
     assert played.code == 1
     assert not played.summary["ok"]
     assert [r["onset"] for r in played.summary["runs"]] == [-1, -1, -1]

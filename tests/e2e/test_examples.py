@@ -38,7 +38,7 @@ def test_example(name: str, stack: Stack, tmp_path: Path) -> None:
     script = script.replace("http://127.0.0.1:8000", stack.triton).replace(
         "http://127.0.0.1:8002/metrics", stack.triton_metrics
     )
-    done = shell.run(script, tmp_path, timeout=60)
+    done = shell.run(script, tmp_path, timeout=300)
     if "tcd doctor" in script:
         # the demonstration calibration is a warning, a port that is in use here may be a failure
         assert done.returncode in {0, 1, 2}

@@ -31,12 +31,11 @@ def total(samples: dict[tuple[str, frozenset[tuple[str, str]]], float], name: st
 async def test_a_decision_shows_in_the_shim_and_in_triton(stack: Stack) -> None:
     shim, triton = f"{stack.shim}/metrics", stack.triton_metrics
     before = scrape(shim), scrape(triton)
-    connection = Connection(stack.host, stack.port)
-    for step in range(3):
-        body = {"session": "metrics", "step_id": step, "trace_vector": [-1.0], "entropy": 1.0}
-        status, _, _ = await connection.request("POST", "/diagnose", body)
-        assert status == 200
-    await connection.close()
+    async with Connection(stack.host, stack.port) as connection:
+        for step in range(3):
+            body = {"session": "metrics", "step_id": step, "trace_vector": [-1.0], "entropy": 1.0}
+            status, _, _ = await connection.request("POST", "/diagnose", body)
+            assert status == 200
     after = scrape(shim), scrape(triton)
 
     def grew(side: int, name: str, **labels: str) -> float:
@@ -56,9 +55,8 @@ async def test_a_decision_shows_in_the_shim_and_in_triton(stack: Stack) -> None:
 
 
 async def test_no_metric_names_a_subject(stack: Stack) -> None:
-    connection = Connection(stack.host, stack.port)
     body = {"tenant": "acme-tenant", "user": "jane-user", "session": "secret-session", "trace_vector": [-1.0]}
-    await connection.request("POST", "/diagnose", body)
-    await connection.close()
+    async with Connection(stack.host, stack.port) as connection:
+        await connection.request("POST", "/diagnose", body)
     text = str(scrape(f"{stack.shim}/metrics"))
     assert not any(name in text for name in ("acme-tenant", "jane-user", "secret-session"))

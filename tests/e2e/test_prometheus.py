@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -21,13 +20,16 @@ from typing import Any
 import pytest
 
 from tcd.telemetry import dashboard
+from tcd.triton.launcher import LaunchOptions
 from tests.e2e.client import Connection
 from tests.e2e.stack import Stack, serving
+from tests.integration.conftest import started
+from tests.scaleout.parts import answers
 from tests.unit.telemetry.receiver import Receiver
 from tests.unit.telemetry.test_monitoring import FOLDER, expressions
 
 pytestmark = pytest.mark.triton
-_UNTIL = 90.0
+_UNTIL = 300.0
 TRACE = "5ca1ab1e" * 4
 
 
@@ -65,41 +67,40 @@ def prometheus(folder: Path, shim: str, triton: str) -> Iterator[Prometheus]:
     config = config.replace("evaluation_interval: 15s", "evaluation_interval: 1s")
     (folder / "prometheus.yml").write_text(config)
     shutil.copy(FOLDER / "rules.yml", folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with (folder / "prometheus.log").open("wb") as log:
+    said = folder / "prometheus.log"
+    with said.open("wb") as log:
         process = subprocess.Popen(
             [
                 *(binary, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"),
-                *(f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage"),
+                *("--web.listen-address=127.0.0.1:0", "--enable-feature=exemplar-storage"),
             ],
             stdout=log,
             stderr=subprocess.STDOUT,
         )
     try:
         until = time.monotonic() + _UNTIL
-        while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=2):
-                break
-            assert process.poll() is None, (folder / "prometheus.log").read_text()
+        url = ""
+        while not url or not answers(f"{url}/-/ready"):
+            assert process.poll() is None, said.read_text()
             assert time.monotonic() < until
             time.sleep(0.1)
-        yield Prometheus(f"http://127.0.0.1:{port}")
+            at = re.search(r'"Listening on" address=(\S+)', said.read_text())
+            url = "" if at is None else f"http://{at[1]}"
+        yield Prometheus(url)
     finally:
         process.terminate()
         process.wait(60)
 
 
 async def traffic(stack: Stack, number: int) -> None:
-    connection = Connection(stack.host, stack.port)
-    for step in range(5):
-        body = {"session": f"p{number}", "step_id": step, "trace_vector": [-1.0], "entropy": 1.0}
-        traced = {"traceparent": f"00-{TRACE}-{'cd' * 8}-01"}
-        status, _, answer = await connection.request("POST", "/diagnose", body, traced)
-        assert status == 200
-    await connection.request("POST", "/verify", {"receipt_head_hex": "00", "receipt_body_json": answer["receipt_body"]})
-    await connection.close()
+    async with Connection(stack.host, stack.port) as connection:
+        for step in range(5):
+            body = {"session": f"p{number}", "step_id": step, "trace_vector": [-1.0], "entropy": 1.0}
+            traced = {"traceparent": f"00-{TRACE}-{'cd' * 8}-01"}
+            status, _, answer = await connection.request("POST", "/diagnose", body, traced)
+            assert status == 200
+        shown = {"receipt_head_hex": "00", "receipt_body_json": answer["receipt_body"]}
+        await connection.request("POST", "/verify", shown)
 
 
 def legends() -> Iterator[tuple[str, set[str]]]:
@@ -107,13 +108,6 @@ def legends() -> Iterator[tuple[str, set[str]]]:
     for panel in json.loads(dashboard.PATH.read_text())["panels"]:
         for target in panel.get("targets", ()):
             yield target["expr"], set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
-
-
-def triton_pid(stack: Stack) -> int:
-    command = ["pgrep", "-P", str(stack.process.pid), "tritonserver"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    assert len(found) == 1
-    return int(found[0])
 
 
 async def poll(check: Any, during: Any) -> Any:
@@ -131,10 +125,10 @@ async def poll(check: Any, during: Any) -> Any:
 
 async def test_every_query_has_data_and_an_alert_fires(tmp_path: Path, receiver: Receiver) -> None:
     env = {"TCD_OTEL_ENABLE": "true", "TCD_OTEL_ENDPOINT": receiver.url, "TCD_OTEL_INTERVAL_S": "1"}
-    # so that nothing is degraded before the drill, however busy the machine
-    env["TCD_DEADLINE_MS"] = "10000"
-    with serving(tmp_path, env=env) as stack:
-        shim, triton = (urllib.parse.urlsplit(u).netloc for u in (stack.shim, stack.triton_metrics))
+    ports = LaunchOptions(http_port=0, grpc_port=0, metrics_port=0, log_path=tmp_path / "triton.log")
+    # not the shim's own Triton: that one would be healed in the middle of the drill
+    with started(ports) as models, serving(tmp_path, "--triton-url", models.http_url, env=env) as stack:
+        shim, triton = (urllib.parse.urlsplit(u).netloc for u in (stack.shim, models.metrics_url))
         with prometheus(tmp_path, shim, triton) as server:
 
             def empty() -> list[str]:
@@ -167,21 +161,20 @@ async def test_every_query_has_data_and_an_alert_fires(tmp_path: Path, receiver:
             assert server.query('ALERTS{alertname="TcdDegradedFastBurn"}') == []
 
             # the drill: every decision is degraded from here on
-            pid = triton_pid(stack)
+            assert models.pid is not None
 
             def silent() -> str:
                 found = server.query('ALERTS{alertname="TcdDegradedFastBurn",alertstate="firing"}')
                 return "" if found else "not firing"
 
             async def degraded(number: int) -> None:
-                connection = Connection(stack.host, stack.port)
                 body = {"session": f"d{number}", "trace_vector": [-1.0], "deadline_ms": 100}
-                _, _, answer = await connection.request("POST", "/diagnose", body)
+                async with Connection(stack.host, stack.port) as connection:
+                    _, _, answer = await connection.request("POST", "/diagnose", body)
                 assert answer["cause"] == "degraded"
-                await connection.close()
 
-            os.kill(pid, signal.SIGSTOP)
+            os.kill(models.pid, signal.SIGSTOP)
             try:
                 await poll(silent, degraded)
             finally:
-                os.kill(pid, signal.SIGCONT)
+                os.kill(models.pid, signal.SIGCONT)

@@ -41,7 +41,7 @@ def test_example(name: str, stack: Stack) -> None:
     script = script.replace("127.0.0.1:8000", stack.triton.removeprefix("http://"))
     # a loaded machine may take its time
     script = script.replace("deadline=5.0", "deadline=60.0").replace("timeout=5", "timeout=60")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == len(PRINTED[name]), lines

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
+from tests.e2e.stack import PATIENT
 
 SEED = "5a" * 32
 SESSIONS, STEPS = 4, 3
@@ -53,7 +54,7 @@ class Serving:
             AssertionError: it does not come up; has what it said.
         """
         clean = {k: v for k, v in os.environ.items() if not k.startswith("TCD_")}
-        fixed = {"TCD_ATTEST_SK_HEX": SEED, "TCD_IDEMPOTENCY_TTL_S": FOREVER, "TCD_DEADLINE_MS": "10000"}
+        fixed = {"TCD_ATTEST_SK_HEX": SEED, "TCD_IDEMPOTENCY_TTL_S": FOREVER, **PATIENT}
         # epochs of several sessions with so few calibration sessions
         fixed["TCD_ALPHA"] = "0.9"
         self._log = folder / f"serve-{time.monotonic_ns()}.log"
