@@ -72,11 +72,15 @@ def test_round_trip_and_order() -> None:
     ],
 )
 def test_refused_bytes_and_their_codes(body: bytes, code: str) -> None:
-    started = time.process_time()
-    with pytest.raises(VerificationError) as caught:
-        canonical.parse(body)
-    assert caught.value.code == code
-    assert time.process_time() - started < 0.5
+    spent = []
+    for _ in range(3):
+        started = time.process_time()
+        with pytest.raises(VerificationError) as caught:
+            canonical.parse(body)
+        spent.append(time.process_time() - started)
+        assert caught.value.code == code
+    # the least: a collection of the whole suite's garbage may fall into one of them
+    assert min(spent) < 0.5
 
 
 def test_limits_are_inclusive() -> None:
