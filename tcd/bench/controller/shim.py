@@ -95,7 +95,8 @@ def make_app(scorer: NullScorer, ledger: Ledger | None = None, **changes: Any) -
         "receipts_enable": False,
         "log_decisions": False,
         # a machine that is busy with something else degrades nothing
-        **dict.fromkeys(("deadline_ms", "deadline_max_ms", "session_wait_ms"), 60_000.0),
+        **dict.fromkeys(("deadline_ms", "deadline_max_ms"), 600_000.0),
+        "session_wait_ms": 60_000.0,
         "sessions_max": 2_000_000,
         "idempotency_entries": 2_000,
         "epoch_length": LENGTH,

@@ -28,8 +28,9 @@ from tcd.contract import COMPONENTS, detector_key
 from tcd.rows import ScoreResult, ScoreRow
 
 SEED_HEX = "11" * 32
-#: Milliseconds that a step may take, and wait for its session, on a machine that is busy with something else.
-PATIENT = dict.fromkeys(("deadline_ms", "deadline_max_ms", "session_wait_ms"), 60_000.0)
+#: Milliseconds that a step may take, and wait for its session, on a machine that is busy with something else. So long
+#: because after a pause, many at once seem to be decided so slowly that more are refused: by half of the deadline.
+PATIENT = {"deadline_ms": 600_000.0, "deadline_max_ms": 600_000.0, "session_wait_ms": 60_000.0}
 
 
 @dataclass(frozen=True)
