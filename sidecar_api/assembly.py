@@ -299,6 +299,9 @@ def make_runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edge
     shared = _shared(settings, edges, logs, keyring)
     rules = judge_rules(settings, durable=shared.ledger.durable)
     judge = _judge(settings, assets, edges, rules, shared)
+    if isinstance(scorer, MicroBatcher):
+        scorer.follow(lambda: shared.committer.under_way)
+        shared.committer.ended = scorer.committed
     service = _service(settings, scorer, assets, edges, judge, Bindings(rules, policies), shared)
     checks = dict(edges.checks or {})
     replica = None

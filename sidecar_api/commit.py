@@ -47,6 +47,7 @@ class Committer:
         failures: items that did not become durable.
         watcher: of a shared log.
         grew: is told how many receipts the ledger has after an append of some; must not raise.
+        ended: is called after each append; must not raise.
     """
 
     def __init__(self, ledger: Ledger, *, now_us: Callable[[], int]) -> None:
@@ -54,11 +55,13 @@ class Committer:
         self._ledger = ledger
         self._now_us = now_us
         self._waiting: list[_Item] = []
+        self._writing = 0
         self._carried: tuple[Event, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self.failures = 0
         self.watcher: Watcher | None = None
         self.grew: Callable[[int], None] = lambda _: None
+        self.ended: Callable[[], None] = lambda: None
 
     def put(
         self,
@@ -90,6 +93,11 @@ class Committer:
         return item.done
 
     @property
+    def under_way(self) -> int:
+        """Items that are not durable yet."""
+        return self._writing + len(self._waiting)
+
+    @property
     def carries(self) -> bool:
         """Whether events of a failed commit wait for the next one."""
         return bool(self._carried)
@@ -109,7 +117,12 @@ class Committer:
         try:
             while self._waiting:
                 items, self._waiting = self._waiting, []
-                await self._append(items)
+                self._writing = len(items)
+                try:
+                    await self._append(items)
+                finally:
+                    self._writing = 0
+                self.ended()
                 if self._ledger.durable:
                     # who waited for that sync may have the next thing ready: it joins those who came meanwhile
                     await asyncio.sleep(0)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _SWITCH = 0.0005
 #: Calls of a server that are under way at most.
 _CALLS = 4
+#: Rows that wait for a commit under way until there are so many, where a server is asked once at a time.
+_TOGETHER = 8
 #: A request with which anybody can see the shim answer.
 _EXAMPLE = '{"trace_vector": [-1.2], "entropy": 1.5, "step_id": 0}'
 
@@ -213,7 +215,12 @@ async def _serve_from(settings: Settings, sock: socket.socket, ledger: Ledger, l
         server = triton.server
         eager = _CALLS if server is None else _eager(len(os.sched_getaffinity(0)))
         batcher = MicroBatcher(
-            triton.client, model=settings.triton_model, observer=exporter, in_flight=_CALLS, eager=eager
+            triton.client,
+            model=settings.triton_model,
+            observer=exporter,
+            in_flight=_CALLS,
+            eager=eager,
+            together=_TOGETHER if eager == 1 else 0,
         )
         heal = None if server is None else lambda: asyncio.to_thread(server.heal)
         monitor = HealthMonitor(triton.client, model=settings.triton_model, heal=heal)

@@ -4,14 +4,15 @@ No timer: the first arrival schedules a flush in the same loop tick; while `in_f
 rows queue; a returning batch flushes the queue. The bounded queue is the only admission control.
 
 How many go out at once is a choice: where server and shim share two cores, a second call only takes the time of the
-first one, and rows that wait for it share the next one's price.
+first one, and rows that wait for it share the next one's price. The same is true of a commit of the rows before them
+(`follow`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
@@ -32,6 +33,8 @@ _SMOOTHING = 0.2
 _SLICE = 16
 #: Usual durations of a call after which it is slow: then others need not wait for it.
 _SLOW = 4.0
+#: Seconds that rows wait for a commit at most: usual ones take a few milliseconds.
+_PATIENCE = 0.05
 _MIN_RETRY_AFTER = 0.05
 _MAX_RETRY_AFTER = 5.0
 
@@ -95,6 +98,7 @@ class MicroBatcher:
         max_batch: int = 128,
         in_flight: int = 4,
         eager: int | None = None,
+        together: int = 0,
         queue_limit: int = 2048,
         observer: BatchObserver | None = None,
     ) -> None:
@@ -107,6 +111,7 @@ class MicroBatcher:
             in_flight: calls under way at most; rows that come meanwhile queue.
             eager: calls that go out as soon as there is a row, None = all of them; one more, up to `in_flight`, goes
                 only with a row that comes while the newest one is slow: nobody waits for a call that hangs.
+            together: rows that wait for a commit under way (see `follow`) until there are so many of them; 0 = none do.
             queue_limit: rows that may wait; one more is refused with `Unavailable`.
             observer: told about batches, queue depth and refusals.
         """
@@ -115,6 +120,10 @@ class MicroBatcher:
         self._max_batch = max_batch
         self._slots = in_flight
         self._eager = in_flight if eager is None else eager
+        self._together = together
+        self._committing: Callable[[], int] = lambda: 0
+        self._patience: asyncio.TimerHandle | None = None
+        self._patient = True
         self._sent = 0.0
         self._queue_limit = queue_limit
         self._observer = observer
@@ -175,6 +184,23 @@ class MicroBatcher:
             # kept until its deadline: without the row
             pending.batcher = None
             pending.row = _NO_ROW
+
+    def follow(self, committing: Callable[[], int]) -> None:
+        """Let rows wait for the commit of those before them, where that pays; `committed` says that one has ended.
+
+        A call that goes out beside a commit takes few rows and the same CPU as one after it, which takes more: those
+        that came meanwhile. With less than `together` requests in all there would be no more.
+
+        Args:
+            committing: tells how many answers wait for their commit.
+        """
+        self._committing = committing
+
+    def committed(self) -> None:
+        """A commit has ended: rows need not wait for it any more."""
+        if self._groups and not self._scheduled and self._may_send():
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     async def drain(self, *, timeout: float) -> bool:
         """Refuse new rows and wait for those under way.
@@ -250,13 +276,28 @@ class MicroBatcher:
     def _may_send(self) -> bool:
         out = len(self._tasks)
         if out < self._eager:
-            return True
+            return not self._waits_for_commit()
         return out < self._slots and asyncio.get_running_loop().time() - self._sent > _SLOW * self._batch_seconds
+
+    def _waits_for_commit(self) -> bool:
+        if not self._depth < self._together <= self._depth + self._committing():
+            return False
+        if self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(_PATIENCE, self._lose_patience)
+        return self._patient
+
+    def _lose_patience(self) -> None:
+        """The commit takes too long."""
+        self._patient = False
+        self._flush()
 
     def _flush(self) -> None:
         self._scheduled = False
         while self._groups and self._may_send():
             self._sent = asyncio.get_running_loop().time()
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience, self._patient = None, True
             task = asyncio.get_running_loop().create_task(self._run(self._take()))
             self._tasks.add(task)
             task.add_done_callback(self._returned)

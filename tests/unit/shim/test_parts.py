@@ -171,6 +171,21 @@ async def test_what_is_ready_together_is_one_append_in_order() -> None:
     assert list((await ledger.events()).events) == events
 
 
+async def test_whoever_waits_for_commits_sees_how_many_there_are_and_that_one_ended() -> None:
+    ledger = Counting()
+    committer = Committer(ledger, now_us=lambda: 1)
+    seen: list[int] = []
+    committer.ended = lambda: seen.append(committer.under_way)
+    events = some_events(3)
+    done = [committer.put(events=(event,)) for event in events[:2]]
+    assert committer.under_way == 2
+    ledger.refuse = {id(events[1])}
+    await asyncio.gather(*done, return_exceptions=True)
+    ledger.refuse = set()
+    await committer.put(events=tuple(events[2:]))
+    assert (seen, committer.under_way) == ([0, 0], 0)
+
+
 async def test_one_bad_commit_does_not_take_the_others_with_it() -> None:
     ledger = Counting()
     committer = Committer(ledger, now_us=lambda: 1)

@@ -112,6 +112,88 @@ async def test_rows_wait_for_an_eager_call_and_not_for_a_slow_one(client: Any, m
     assert client.sizes == [1, 4, 1, 2]
 
 
+class Commit:
+    """A commit under way, of so many answers."""
+
+    def __init__(self, batcher: MicroBatcher, answers: int) -> None:
+        self.answers = answers
+        self._batcher = batcher
+        batcher.follow(lambda: self.answers)
+
+    def end(self) -> None:
+        self.answers = 0
+        self._batcher.committed()
+
+
+async def arrive(batcher: MicroBatcher, rows: int) -> list[asyncio.Task[Any]]:
+    tasks = [asyncio.ensure_future(batcher.score(row(), timeout=60)) for _ in range(rows)]
+    await settle()
+    return tasks
+
+
+async def test_rows_wait_for_the_commit_of_those_before_them_and_then_travel_together(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcd.triton.batcher._PATIENCE", 60.0)
+    batcher = MicroBatcher(client, eager=1, together=4)
+    commit = Commit(batcher, 3)
+    tasks: list[asyncio.Task[Any]] = []
+    for _ in range(3):
+        tasks += await arrive(batcher, 1)
+    assert (client.sizes, batcher.depth) == ([], 3)
+    commit.end()
+    await asyncio.gather(*tasks)
+    assert client.sizes == [3]
+
+
+async def test_many_rows_do_not_wait_for_a_commit_and_few_have_nothing_to_gain(client: Any) -> None:
+    batcher = MicroBatcher(client, eager=1, together=4)
+    commit = Commit(batcher, 3)
+    await asyncio.gather(*await arrive(batcher, 4))
+    assert client.sizes == [4]
+    commit.answers = 2
+    await asyncio.gather(*await arrive(batcher, 1))
+    assert client.sizes == [4, 1]
+
+
+async def test_a_batch_that_returns_leaves_rows_to_the_commit_too(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tcd.triton.batcher._PATIENCE", 60.0)
+    batcher = MicroBatcher(client, eager=1, together=4)
+    client.gate = asyncio.Event()
+    commit = Commit(batcher, 0)
+    first = await arrive(batcher, 1)
+    later = await arrive(batcher, 2)
+    commit.answers = 2
+    client.gate.set()
+    await asyncio.gather(*first)
+    await settle()
+    assert (client.sizes, batcher.depth) == ([1], 2)
+    commit.end()
+    await asyncio.gather(*later)
+    assert client.sizes == [1, 2]
+
+
+async def test_a_commit_that_hangs_holds_nobody_up_for_long(client: Any) -> None:
+    batcher = MicroBatcher(client, eager=1, together=4)
+    Commit(batcher, 100)
+    for _ in range(2):
+        await asyncio.gather(*await arrive(batcher, 1))
+    assert client.sizes == [1, 1]
+
+
+async def test_rows_that_give_up_leave_no_patience_behind(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tcd.triton.batcher._PATIENCE", 60.0)
+    batcher = MicroBatcher(client, eager=1, together=4)
+    commit = Commit(batcher, 100)
+    for task in await arrive(batcher, 2):
+        task.cancel()
+    await settle()
+    assert batcher.depth == 0
+    commit.end()
+    assert await batcher.drain(timeout=60)
+    assert client.sizes == []
+
+
 async def test_batches_hold_at_most_max_batch_rows_of_equal_widths(client: Any) -> None:
     batcher = MicroBatcher(client, max_batch=128)
     rows = [row(trace=10 if i % 2 else 100) for i in range(300)]
