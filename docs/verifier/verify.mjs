@@ -5,7 +5,8 @@
 // Node 16 or newer.
 // RECEIPTS: an array of {receipt, receipt_body, receipt_sig, proof?}; more than one are consecutive records of a chain.
 // Where a body was erased, {receipt, receipt_sig, erased: {kid, origin, suite, tenant}, proof?}: then the code is `erased`
-// at best.
+// at best, with `by` where the item has `erased_by`, the `erase` record that names it: {receipt, receipt_body, receipt_sig,
+// proof}, proofs of both in a log of one size.
 // Checked: canonical bytes, members of each type, head, pinned key and its validity, signatures of both suites, links;
 // of a proof: inclusion, origin and signatures of the checkpoint, order in the log, keys compromised at a size.
 // NOT checked: witness segments, e-process replay, cosignatures of witnesses.
@@ -479,6 +480,19 @@ function left(keys, { receipt: head, receipt_sig: sig, erased, proof }) {
   return { head, index };
 }
 
+// the record that erased a body: one of the same log, which names its place; both proofs are of one size of it
+function eraser(keys, { proof, erased_by: by }, place) {
+  const { body, index } = single(keys, by);
+  const log = (text) => text.split('\n\n')[1]; // origin, size, root
+  need(body.typ === 'erase' && index !== undefined && place !== undefined && log(by.proof) === log(proof), 'schema');
+  const { leaves, actor, reason } = body.erase;
+  const [first, count] = [leaves.at(-2), leaves.at(-1)];
+  need(BigInt(first) + BigInt(count) <= index, 'schema');
+  const names = (start, at) => at % 2 === 0 && place >= BigInt(start) && place < BigInt(start) + BigInt(leaves[at + 1]);
+  need(leaves.some(names), 'schema');
+  return { record: by.receipt, index: Number(index), ts_us: body.ts_us, actor, reason };
+}
+
 function link(before, after, skipped) { // `skipped` erased records are between them
   const [a, b] = [before.body.chain, after.body.chain];
   need(a.id === b.id, 'chain_id');
@@ -492,6 +506,7 @@ function link(before, after, skipped) { // `skipped` erased records are between 
 function run(keys, receipts) {
   if (!Array.isArray(receipts) || receipts.length < 1 || receipts.length > 1024) throw new Error('1..1024 receipts');
   let index = 0;
+  const by = [];
   try {
     let [before, last, skipped, gone] = [null, null, 0, -1];
     for (; index < receipts.length; index += 1) {
@@ -504,10 +519,11 @@ function run(keys, receipts) {
       }
       need(!last || last.index === undefined || found.index === undefined || last.index < found.index,
         'log_chain_mismatch');
+      if (erased && item.erased_by !== undefined) by.push({ receipt: index, ...eraser(keys, item, found.index) });
       if (erased && gone < 0) gone = index;
       [before, skipped, last] = erased ? [before, skipped + 1, found] : [found, 0, found];
     }
-    if (gone >= 0) return { ok: false, code: 'erased', index: gone };
+    if (gone >= 0) return { ok: false, code: 'erased', index: gone, ...(by.length ? { by } : {}) };
     return { ok: true, code: 'ok', records: receipts.length };
   } catch (error) {
     if (!(error instanceof Refused)) throw error;

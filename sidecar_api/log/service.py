@@ -12,10 +12,11 @@ from sidecar_api.log.heads_writer import HeadsWriter
 from tcd.errors import NotFound, Unavailable, ValidationFailed
 from tcd.ledger import Ledger, StoredReceipt
 from tcd.receipts import KeySet, Receipt
-from tcd.receipts.bundle import MAX_BUNDLE, write_bundle
+from tcd.receipts.bundle import MAX_BUNDLE, MAX_ERASURES, write_bundle
 from tcd.receipts.checkpoint import TlogProof
-from tcd.receipts.erasure import ErasedBody, Left
+from tcd.receipts.erasure import ErasedBody, Left, is_named, runs_of
 from tcd.receipts.errors import MalformedTile
+from tcd.receipts.fast import read_json
 from tcd.receipts.tiles import WIDTH, Tile, pack_entries
 from tcd.receipts.verify_chain import MAX_RECORDS
 
@@ -237,7 +238,26 @@ class LogService:
             # quotes of the body are escaped in the file
             if size > MAX_BUNDLE * 3 // 4:
                 break
-        return await asyncio.to_thread(write_bundle, receipts[: len(proofs)], proofs=proofs)
+        kept = records[: len(proofs)]
+        erasures = await self._erasures([one.index for one in kept if one.receipt is None], newest)
+        return await asyncio.to_thread(write_bundle, receipts[: len(proofs)], proofs=proofs, erasures=erasures)
+
+    async def _erasures(self, places: Sequence[int], newest: Published) -> list[tuple[Receipt, bytes]]:
+        """The `erase` records of these places that the checkpoint covers, and their proofs; at most as many as fit."""
+        found: dict[int, tuple[Receipt, bytes]] = {}
+        named: set[int] = set()
+        for place in places:
+            if place in named or len(found) == MAX_ERASURES:
+                continue
+            record = await self._ledger.erasure(place)
+            # which record it is is only derived: what it says counts
+            if record is None or record.receipt is None or record.receipt.typ != "erase" or record.index >= newest.size:
+                continue
+            runs = runs_of(read_json(record.receipt.body))
+            if is_named(runs, place) and runs[-1][1] <= record.index:
+                named.update(one for one in places if is_named(runs, one))
+                found[record.index] = (record.receipt, await self._proof(record, newest))
+        return list(found.values())
 
 
 def _left(record: StoredReceipt, keys: KeySet) -> Left:

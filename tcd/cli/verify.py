@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from tcd.receipts import Report, VerifyPolicy
+    from tcd.receipts.erased_by import ErasedBy
     from tcd.receipts.seen import Memory
 
 app = typer.Typer(help="Verify receipts offline.", no_args_is_help=True)
@@ -123,6 +125,12 @@ def _lines(report: Report, indent: str = "  ") -> list[str]:
 
 def _verdict(report: Report, what: str) -> str:
     return f"{'ok' if report.ok else 'REFUSED'}: {what}: {report.code}"
+
+
+def _erased_by(by: ErasedBy) -> str:
+    when = datetime.fromtimestamp(by.ts_us / 1e6, timezone.utc).isoformat(timespec="seconds")
+    actor = json.dumps(by.actor, ensure_ascii=False)
+    return f"erased by record {by.index} of {when}, actor {actor}, reason {by.reason} ({by.record})"
 
 
 @app.command()
@@ -252,7 +260,12 @@ def bundle(
         print(f"{'ok' if report.ok else 'REFUSED'}: bundle of {len(report.receipts)} receipts, {whole}: {report.code}")
         for number, single in enumerate(report.receipts):
             if not single.ok:
-                print("\n".join([f"  receipt {number}: {single.code}", *_lines(single, "    ")]))
+                by = report.erased_by.get(number)
+                named = [] if by is None else [f"    {_erased_by(by)}"]
+                print("\n".join([f"  receipt {number}: {single.code}", *named, *_lines(single, "    ")]))
+        for single in report.erasures:
+            if not single.ok:
+                print("\n".join([f"  erase record: {single.code}", *_lines(single, "    ")]))
         print("\n".join([f"  chain: {report.chain.code}", *_lines(report.chain, "    "), f"  log: {report.log}"]))
         return int(not report.ok)
 

@@ -3,10 +3,12 @@
 ::
 
     {"v": "tcd.bundle/1", "receipts": [receipt, ...], "start"?: {"seq", "head"}, "end"?: {"seq", "head"},
-     "consistency"?: [{"old", "size", "path": [64 hex digits, ...]}, ...]}
+     "consistency"?: [{"old", "size", "path": [64 hex digits, ...]}, ...],
+     "erasures"?: [{"body", "head", "sig", "proof"}, ...]}
     receipt: {"body", "head", "sig"} or, where its body was erased, {"erased": {"kid", "origin", "suite", "tenant"},
              "head", "sig", "proof"?}; and what is there of "proof" (tlog-proof), "req", "comp", "e" (disclosed
              objects), "witness" (disclosed segments), "terms", "previous_eproc"
+    erasures: the `erase` records that name records here whose bodies were erased
 
 A bundle is RFC 8785 bytes, nothing before or after them. What is in it must verify: nothing is optional to check.
 """
@@ -16,13 +18,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tcd.errors import InvalidRequest, TcdError, VerificationError
 from tcd.receipts import jcs
 from tcd.receipts.checkpoint import LogHead, TlogProof
 from tcd.receipts.checks import Anchor
+from tcd.receipts.erased_by import ErasedBy, Placed, verify_erasure
 from tcd.receipts.erasure import ErasedBody, Left
 from tcd.receipts.errors import Equivocation, Erased, MalformedBundle, SchemaMismatch
 from tcd.receipts.issue import Receipt
@@ -40,6 +43,8 @@ from tcd.receipts.witnessing import Seen
 VERSION: Final = "tcd.bundle/1"
 MAX_BUNDLE: Final = 16 * 2**20
 MAX_DEPTH: Final = 32
+#: `erase` records beside the records that they name.
+MAX_ERASURES: Final = 64
 #: An unclosed string reaches to the end, so that no quote is looked at twice.
 _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _BRACKET: Final = re.compile(r"[\[\]{}]")
@@ -59,9 +64,12 @@ _DISCLOSED: Final[dict[str, Check]] = {
     "terms": _any,
     "previous_eproc": _any,
 }
-_RECEIPT: Final = record(
-    {"body": text(512_000, 1), "head": hexadecimal(32), "sig": pattern("(?:[0-9a-f]{2}){64,2484}")}, _DISCLOSED
-)
+_WHOLE: Final[dict[str, Check]] = {
+    "body": text(512_000, 1),
+    "head": hexadecimal(32),
+    "sig": pattern("(?:[0-9a-f]{2}){64,2484}"),
+}
+_RECEIPT: Final = record(_WHOLE, _DISCLOSED)
 _ERASED: Final = record(
     {
         "erased": record(
@@ -78,10 +86,16 @@ def _item(value: Any) -> None:
     (_ERASED if type(value) is dict and "erased" in value else _RECEIPT)(value)
 
 
+_ERASURE: Final = record({**_WHOLE, "proof": text(131_072, 1)})
 _STEP: Final = record({"old": integer(1), "size": integer(1), "path": listing(hexadecimal(32), 64)})
 _BUNDLE: Final = record(
     {"v": one_of(VERSION), "receipts": listing(_item, MAX_RECORDS, 1)},
-    {"start": _ANCHOR, "end": _ANCHOR, "consistency": listing(_STEP, 64, 1)},
+    {
+        "start": _ANCHOR,
+        "end": _ANCHOR,
+        "consistency": listing(_STEP, 64, 1),
+        "erasures": listing(_ERASURE, MAX_ERASURES, 1),
+    },
 )
 
 
@@ -97,6 +111,8 @@ class BundleReport:
         log: code of the checkpoints taken together: `ok`, `absent`, or why not.
         complete: whether the bundle shows the whole chain, from `open` to `close` or to its `end`.
         newest: newest checkpoint of the bundle, to be remembered; None without one or when not ok.
+        erasures: report of each `erase` record beside them.
+        erased_by: which of these erased a receipt's body, by the receipt's number; verified.
     """
 
     ok: bool
@@ -106,6 +122,8 @@ class BundleReport:
     log: str
     complete: bool
     newest: tuple[str, Seen] | None = None
+    erasures: tuple[Report, ...] = ()
+    erased_by: Mapping[int, ErasedBy] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON form."""
@@ -116,6 +134,8 @@ class BundleReport:
             "log": self.log,
             "chain": self.chain.to_json(),
             "receipts": [report.to_json() for report in self.receipts],
+            **({"erasures": [report.to_json() for report in self.erasures]} if self.erasures else {}),
+            "erased_by": [{"receipt": number, **by.to_json()} for number, by in sorted(self.erased_by.items())],
         }
 
 
@@ -126,6 +146,7 @@ def write_bundle(
     disclosures: Sequence[Mapping[str, Any]] | None = None,
     end: Anchor | None = None,
     consistency: Sequence[tuple[int, int, Sequence[bytes]]] = (),
+    erasures: Sequence[tuple[Receipt, bytes]] = (),
 ) -> bytes:
     """A bundle of consecutive records of one chain.
 
@@ -135,6 +156,7 @@ def write_bundle(
         disclosures: of each, members of a bundle's receipt to add, such as `req`.
         end: the record that is known to be the last one.
         consistency: proofs of consistency between checkpoints: old size, size, path.
+        erasures: the `erase` records that name erased ones among these, and their proofs under the same checkpoint.
     """
     items: list[dict[str, Any]] = []
     for number, receipt in enumerate(receipts):
@@ -155,6 +177,11 @@ def write_bundle(
     if consistency:
         value["consistency"] = [
             {"old": old, "size": size, "path": [item.hex() for item in path]} for old, size, path in consistency
+        ]
+    if erasures:
+        value["erasures"] = [
+            {"body": r.body_text, "head": r.head_hex, "sig": r.sig_hex, "proof": proof.decode()}
+            for r, proof in erasures
         ]
     return jcs.encode(value)
 
@@ -268,16 +295,46 @@ def verify_bundle(
             )
         )
     good = all(report.ok for report in reports) and chain.ok
+    erasures, erased_by = _erasures(value, reports, policy)
+    proofs += [item["proof"] for item in value.get("erasures", ())]
     log, newest = _log(value, proofs, _origin(items[0], reports[0]), seen)
     # what is erased is the least of what can be wrong
-    codes = [report.code for report in (*reports, chain) if not report.ok]
+    codes = [report.code for report in (*reports, chain, *erasures) if not report.ok]
     bad = next((code for code in codes if code != Erased.code), codes[0] if codes else None)
     bad = bad if bad is not None or log in {"ok", "absent"} else log
     tail = next(check.status for check in chain.checks if check.name == "tail")
     complete = bad is None and start is None and tail == "pass"
     return BundleReport(
-        bad is None, bad or "ok", tuple(reports), chain, log, complete, newest if good and bad is None else None
+        bad is None,
+        bad or "ok",
+        tuple(reports),
+        chain,
+        log,
+        complete,
+        newest if good and bad is None else None,
+        tuple(erasures),
+        erased_by if bad == Erased.code and log == "ok" else {},
     )
+
+
+def _erasures(
+    value: Mapping[str, Any], reports: Sequence[Report], policy: VerifyPolicy
+) -> tuple[list[Report], dict[int, ErasedBy]]:
+    """Reports of the `erase` records beside the receipts, and what they name."""
+    items = value.get("erasures", ())
+    placed = [
+        Placed.of(number, item)
+        for number, (item, report) in enumerate(zip(value["receipts"], reports, strict=True))
+        if items and "proof" in item and (report.ok or report.code == Erased.code)
+    ]
+    found: list[Report] = []
+    named: dict[int, ErasedBy] = {}
+    for item in items:
+        report, by = verify_erasure(item, placed, policy)
+        found.append(report)
+        # what two records name was erased by the first of them
+        named |= {at: one for at, one in by.items() if at not in named or one.index < named[at].index}
+    return found, named
 
 
 def _body(item: Mapping[str, Any]) -> str | ErasedBody:

@@ -8,9 +8,11 @@ copy of the log it is read beside.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Final
 
 from tcd.receipts.errors import SchemaMismatch
@@ -71,6 +73,12 @@ def runs_of(body: Mapping[str, Any]) -> list[tuple[int, int]]:
     """First place and end (excluded) of each run that an `erase` record names."""
     flat = body["erase"]["leaves"]
     return [(first, first + count) for first, count in zip(flat[::2], flat[1::2], strict=True)]
+
+
+def is_named(runs: Sequence[tuple[int, int]], place: int) -> bool:
+    """Whether a place is in one of the runs that `runs_of` gives."""
+    at = bisect_right(runs, place, key=itemgetter(0)) - 1
+    return at >= 0 and place < runs[at][1]
 
 
 def heads_digest(heads: Sequence[bytes]) -> str:

@@ -17,7 +17,8 @@ from tcd.client.admin import OperatorKey
 from tcd.errors import Conflict
 from tcd.ledger import SqliteLedger
 from tcd.ledger.sqlite import FILE
-from tcd.receipts import verify_chain
+from tcd.receipts import VerifyPolicy, verify_chain
+from tcd.receipts.bundle import verify_bundle
 from tcd.receipts.checkpoint import LogHead, TlogProof
 from tcd.receipts.erasure import heads_digest, runs_of
 from tcd.receipts.merkle import check_inclusion, leaf_hash
@@ -90,6 +91,16 @@ async def test_a_subjects_bodies_go_and_everything_still_verifies(tmp_path: Path
             "alice + bob",
             4,
         )
+
+        # so does the bundle of what is left, to whoever has no connection to this log
+        assert admin.runtime.log is not None
+        raw = await admin.runtime.log.bundle(mine[0]["receipt"])
+        report = verify_bundle(raw, policy=VerifyPolicy(admin.runtime.log.keys()))
+        assert (report.code, report.log, sorted(report.erased_by)) == ("erased", "ok", [0, 1, 2, 3])
+        (by,) = set(report.erased_by.values())
+        assert (by.actor, by.reason, by.ts_us) == ("alice + bob", "subject", record["ts_us"])
+        whole = await admin.runtime.log.bundle(other[0]["receipt"])
+        assert "erasures" not in json.loads(whole)
 
         # the index has forgotten who it was
         assert (await admin.get(f"/receipts?subject={subject}"))["receipts"] == []
