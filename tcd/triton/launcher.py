@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -51,6 +52,8 @@ _POLL: Final = 0.05
 _SHORT_GRACE: Final = 3.0
 _FAILURE: Final = re.compile(r"failed to load '([^']+)' version \d+: (.*)")
 _OK: Final = 200
+#: Starts of a server that aborts while it starts.
+_STARTS: Final = 3
 
 Healed = Literal["healthy", "reloaded", "restarted"]
 
@@ -58,6 +61,10 @@ Healed = Literal["healthy", "reloaded", "restarted"]
 def load_failures(log: str) -> dict[str, str]:
     """Models that failed to load and Triton's reason, read from its log."""
     return {m[1]: m[2].strip().strip('"') for m in _FAILURE.finditer(log)}
+
+
+class _Aborted(LauncherError):
+    """The server called abort() while it started."""
 
 
 class TritonServer:
@@ -126,6 +133,9 @@ class TritonServer:
     def start(self) -> Self:
         """Start the server and wait until a canary inference of each model succeeds.
 
+        Triton gives up a model whose stub stands still for about a second while it loads, as a busy machine may make it
+        do, and aborts: then it is started again, twice at most.
+
         Raises:
             LauncherError: it did not come up; the text has the reason and the remedy.
         """
@@ -133,24 +143,33 @@ class TritonServer:
             check_models(self.options)
             self._ghosts = False
             self._ports = choose_ports(self.options)
-            self._directory = self._directory or Path(tempfile.mkdtemp(prefix="tcd-triton-"))
-            token = f"tcd_{os.getpid()}_{secrets.token_hex(4)}"
-            self.log_path.parent.mkdir(parents=True, exist_ok=True)
-            offset = self.log_path.stat().st_size if self.log_path.exists() else 0
-            try:
-                env = environment(self.options, self.install, os.environ)
-                command = self._command(self._directory, env, token)
-                self._process = GuardedProcess(command, env=env, log=self.log_path, shm_prefix=token)
-            except OSError as error:
-                self._clean_up()
-                msg = f"{self.install.binary} cannot be started: {error}; remedy: check TRITONSERVER"
-                raise LauncherError(msg) from error
-            try:
-                self._wait(offset)
-            except BaseException:
-                self.stop(keep_log=True)
-                raise
+            for left in reversed(range(_STARTS)):
+                try:
+                    self._start()
+                    break
+                except _Aborted:
+                    if not left:
+                        raise
         return self
+
+    def _start(self) -> None:
+        self._directory = self._directory or Path(tempfile.mkdtemp(prefix="tcd-triton-"))
+        token = f"tcd_{os.getpid()}_{secrets.token_hex(4)}"
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        offset = self.log_path.stat().st_size if self.log_path.exists() else 0
+        try:
+            env = environment(self.options, self.install, os.environ)
+            command = self._command(self._directory, env, token)
+            self._process = GuardedProcess(command, env=env, log=self.log_path, shm_prefix=token)
+        except OSError as error:
+            self._clean_up()
+            msg = f"{self.install.binary} cannot be started: {error}; remedy: check TRITONSERVER"
+            raise LauncherError(msg) from error
+        try:
+            self._wait(offset)
+        except BaseException:
+            self.stop(keep_log=True)
+            raise
 
     def stop(self, *, keep_log: bool = False) -> None:
         """Stop the server: SIGTERM, then SIGKILL to its group; nothing of it stays. Idempotent.
@@ -267,18 +286,21 @@ class TritonServer:
         assert process is not None  # noqa: S101 - start made it
         deadline = time.monotonic() + self.options.start_timeout
         while not self._get("/v2/health/ready"):
-            if process.poll() is not None:
-                raise self._failure(offset, f"the server ended with code {process.poll()} while starting")
+            code = process.poll()
+            if code is not None:
+                kind = _Aborted if code == -signal.SIGABRT else LauncherError
+                raise kind(self._failure(offset, f"the server ended with code {code} while starting"))
             if time.monotonic() > deadline:
-                raise self._failure(offset, f"the server was not ready within {self.options.start_timeout:g} s")
+                msg = f"the server was not ready within {self.options.start_timeout:g} s"
+                raise LauncherError(self._failure(offset, msg))
             process.exited.wait(_POLL)
         try:
             for model in self._contracted():
                 self._probe(model, timeout=max(_PROBE_TIMEOUT, deadline - time.monotonic()))
         except ScoringError as error:
-            raise self._failure(offset, f"the server is up, but {error.detail}") from error
+            raise LauncherError(self._failure(offset, f"the server is up, but {error.detail}")) from error
 
-    def _failure(self, offset: int, what: str) -> LauncherError:
+    def _failure(self, offset: int, what: str) -> str:
         with self.log_path.open("rb") as file:
             file.seek(offset)
             log = file.read().decode(errors="replace")
@@ -288,7 +310,7 @@ class TritonServer:
         else:
             errors = [line for line in log.splitlines() if line.startswith("E") or "error" in line.lower()]
             what += "; its log ends: " + " | ".join((errors or log.splitlines())[-5:])
-        return LauncherError(f"{what}; remedy: see {self.log_path}")
+        return f"{what}; remedy: see {self.log_path}"
 
     def _clean_up(self, *, keep_log: bool = False) -> None:
         if self._directory is None or (keep_log and self.options.log_path is None):

@@ -20,10 +20,9 @@ from typing import Any
 import pytest
 
 from tcd.telemetry import dashboard
-from tcd.triton.launcher import LaunchOptions
+from tcd.triton.launcher import LaunchOptions, TritonServer
 from tests.e2e.client import Connection
 from tests.e2e.stack import Stack, serving
-from tests.integration.conftest import started
 from tests.scaleout.parts import answers
 from tests.unit.telemetry.receiver import Receiver
 from tests.unit.telemetry.test_monitoring import FOLDER, expressions
@@ -127,7 +126,7 @@ async def test_every_query_has_data_and_an_alert_fires(tmp_path: Path, receiver:
     env = {"TCD_OTEL_ENABLE": "true", "TCD_OTEL_ENDPOINT": receiver.url, "TCD_OTEL_INTERVAL_S": "1"}
     ports = LaunchOptions(http_port=0, grpc_port=0, metrics_port=0, log_path=tmp_path / "triton.log")
     # not the shim's own Triton: that one would be healed in the middle of the drill
-    with started(ports) as models, serving(tmp_path, "--triton-url", models.http_url, env=env) as stack:
+    with TritonServer(ports) as models, serving(tmp_path, "--triton-url", models.http_url, env=env) as stack:
         shim, triton = (urllib.parse.urlsplit(u).netloc for u in (stack.shim, models.metrics_url))
         with prometheus(tmp_path, shim, triton) as server:
 

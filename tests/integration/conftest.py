@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tcd.contract import FUSED
-from tcd.errors import LauncherError
 from tcd.triton.launcher import DEFAULT_MODELS, LaunchOptions, TritonServer
 from tcd.triton.process import group_members
 
@@ -23,33 +21,12 @@ def stub_pid(server: TritonServer, model: str) -> int:
     raise AssertionError(model)
 
 
-@contextlib.contextmanager
-def started(options: LaunchOptions) -> Iterator[TritonServer]:
-    """A running server for tests of something else than its start.
-
-    Triton gives up a model whose stub stood still for about a second while it loaded, as a busy machine may make it
-    do, and then ends or aborts: it is started again, twice at most.
-    """
-    server = TritonServer(options)
-    for left in (2, 1, 0):
-        try:
-            server.start()
-            break
-        except LauncherError:
-            if not left:
-                raise
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
 @pytest.fixture(scope="session")
 def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """The shared server (`.http_url`, `.grpc_url`, `.metrics_url`, `.pid`); tests must leave it healthy."""
     log = tmp_path_factory.mktemp("triton") / "triton.log"
     models = (*DEFAULT_MODELS, FUSED.name)
-    with started(LaunchOptions(http_port=0, grpc_port=0, metrics_port=0, log_path=log, models=models)) as server:
+    with TritonServer(LaunchOptions(http_port=0, grpc_port=0, metrics_port=0, log_path=log, models=models)) as server:
         yield server
 
 
@@ -76,5 +53,5 @@ def own_triton(tmp_path: Path) -> Iterator[TritonServer]:
         models=("tcd_detector", "tcd_multivariate", "tcd_routing", "tcd_diagnose"),
         stop_timeout=5.0,
     )
-    with started(options) as server:
+    with TritonServer(options) as server:
         yield server

@@ -27,7 +27,6 @@ from tcd.triton.batcher import MicroBatcher
 from tcd.triton.client import connect
 from tcd.triton.health import HealthMonitor
 from tcd.triton.launcher import LaunchOptions, TritonServer
-from tests.integration.conftest import started
 from tests.unit.shim.conftest import PATIENT
 
 pytestmark = pytest.mark.triton
@@ -40,7 +39,7 @@ def free_ports(**changes: Any) -> LaunchOptions:
 
 @pytest.fixture(scope="module")
 def triton() -> Iterator[TritonServer]:
-    with started(free_ports()) as server:
+    with TritonServer(free_ports()) as server:
         yield server
 
 
@@ -135,7 +134,7 @@ async def test_receipts_of_answers_from_triton_verify(batcher: MicroBatcher) -> 
 
 @pytest.mark.parametrize(("policy", "action"), [("closed", "block"), ("open", "allow"), ("static", "degrade")])
 async def test_a_killed_triton_degrades_by_policy_and_nothing_hangs(policy: str, action: str) -> None:
-    with started(free_ports()) as server:
+    with TritonServer(free_ports()) as server:
         connection = connect(server.http_url)
         monitor = HealthMonitor(connection, interval=0.05, timeout=5.0)
         app = make_app(
@@ -185,7 +184,7 @@ async def test_new_assets_under_way_close_the_hypothesis(tmp_path: Path) -> None
     """The directory changes below both: the session goes on under new pins, and says so in its chain."""
     directory = tmp_path / "assets"
     shutil.copytree(default_asset_dir(), directory)
-    with started(free_ports(assets=directory)) as server:
+    with TritonServer(free_ports(assets=directory)) as server:
         connection = connect(server.http_url)
         settings = Settings(**ROOMY)
         app = create_app(settings, scorer=MicroBatcher(connection), assets=AssetDirectory(directory))

@@ -189,6 +189,20 @@ def test_a_server_that_ends_is_quoted_with_its_last_errors(tmp_path: Path) -> No
         server(tmp_path, "echo starting; echo 'error: no space left'; exit 7").start()
 
 
+@pytest.mark.parametrize(
+    ("ends", "starts", "code"),
+    [("kill -ABRT $$", 3, -6), ('[ "$n" = 2 ] && exit 7; kill -ABRT $$', 2, 7), ("kill -KILL $$", 1, -9)],
+)
+def test_a_server_that_aborts_while_it_starts_is_started_again(
+    tmp_path: Path, ends: str, starts: int, code: int
+) -> None:
+    count = tmp_path / "starts"
+    count.touch()
+    with pytest.raises(LauncherError, match=f"ended with code {code} while starting"):
+        server(tmp_path, f"echo >> {count}; n=$(wc -l < {count}); {ends}").start()
+    assert len(count.read_text()) == starts
+
+
 def test_a_server_that_never_gets_ready_is_stopped_in_time(tmp_path: Path) -> None:
     hanging = server(tmp_path, "exec sleep 600", start_timeout=0.3)
     started = time.monotonic()
