@@ -22,7 +22,7 @@ from tcd.receipts.body import check_body, read_fitting
 from tcd.receipts.bundle import read_bundle, verify_bundle, write_bundle
 from tcd.receipts.chain import ChainState, chain_id
 from tcd.receipts.checkpoint import LogHead, TlogProof
-from tcd.receipts.erasure import erase_members
+from tcd.receipts.erasure import ErasedBody, Left, erase_members
 from tcd.receipts.issue import Receipt
 from tcd.receipts.log_signer import LogSigner
 from tcd.receipts.logcheck import log_verifier, open_log
@@ -45,11 +45,13 @@ MODEL: Final = Model("m", lang='é\\"')
 
 @dataclass(frozen=True)
 class World:
-    """What is honest: a receipt in a log, its keys, its policy."""
+    """What is honest: a receipt in a log, its keys, its policy; what is left of it in one that says who erased it."""
 
     receipt: Receipt
+    eraser: Receipt
     proof: bytes
     bundle: bytes
+    erased: bytes
     policy: VerifyPolicy
     keys: KeySet
     witness: Witness
@@ -80,11 +82,29 @@ def world() -> World:
     signer = LogSigner(ORIGIN, [SigningKey(bytes([1]) * 32), MlDsaKey(bytes([2]) * 32)])
     tree = MerkleTree([bytes(32), receipt.head, bytes([1]) * 32])
     proof = TlogProof(1, tree.inclusion(1), signer.checkpoint(3, tree.root(), time=5), receipt.head).write()
+    eraser = issuer.issue(
+        chain=ChainState(chain_id("erase", "f"), 1, "1" * 64, False, 1),
+        typ="erase",
+        tenant="-",
+        config=D,
+        policy=D,
+        members=erase_members(actor='a + "b"', reason="subject", places=[1], heads=[receipt.head]),
+        ts_us=1_760_000_000_000_001,
+        nonce=bytes(16),
+    )
+    after = MerkleTree([bytes(32), receipt.head, bytes([1]) * 32, eraser.head])
+    note = signer.checkpoint(4, after.root(), time=6)
+    places = ((1, receipt.head), (3, eraser.head))
+    shown = [TlogProof(at, after.inclusion(at), note, head).write() for at, head in places]
+    told = ErasedBody(receipt.kid, "Ed25519", ORIGIN, receipt.tenant)
+    left = Left(receipt.head, receipt.sig, receipt.seq, receipt.prev, told)
     keys = KeySet([issuer.pinned(), *signer.pinned()])
     both = frozenset({"Ed25519", "ML-DSA-44"})
     policy = VerifyPolicy(keys, require=frozenset({"signature", "inclusion", "checkpoint"}), log_algorithms=both)
     witness = Witness("w", [SigningKey(bytes([3]) * 32)], [log_verifier(key) for key in signer.pinned()])
-    return World(receipt, proof, write_bundle([receipt], proofs=[proof]), policy, keys, witness)
+    bundle = write_bundle([receipt], proofs=[proof])
+    erased = write_bundle([left], proofs=shown[:1], erasures=[(eraser, shown[1])])
+    return World(receipt, eraser, proof, bundle, erased, policy, keys, witness)
 
 
 def _read(work: Callable[[], Any]) -> Any:
@@ -219,7 +239,7 @@ def receipt(data: bytes) -> bool:
 
 
 def bundle(data: bytes) -> bool:
-    """Bundles: one encoding each; what verifies has the honest receipt and nothing else."""
+    """Bundles: one encoding each; what verifies has the honest receipt, or its honest eraser, and nothing else."""
     value = _read(lambda: read_bundle(data))
     if value is None:
         return False
@@ -230,7 +250,8 @@ def bundle(data: bytes) -> bool:
         return False
     if report.ok:
         assert [item["body"] for item in value["receipts"]] == [world().receipt.body_text]
-    return report.ok
+    assert all(by.record == world().eraser.head_hex for by in report.erased_by.values())
+    return report.ok or bool(report.erased_by)
 
 
 def witness(data: bytes) -> bool:
@@ -304,7 +325,7 @@ def seeds() -> dict[str, list[bytes]]:
         "proof": [made.proof],
         "keyset": [json.dumps(value).encode() for value in (made.keys.to_json(), signed, rule, ROOTS.to_json())],
         "receipt": [made.receipt.body, *bodies()],
-        "bundle": [made.bundle],
+        "bundle": [made.bundle, made.erased],
         "witness": [AddCheckpoint(old, path, parsed.checkpoint).write() for old, path in ((0, ()), (1, parsed.path))],
         "tile": [b"tile/0/x001/234.p/5", b"tile/entries/000", b"\x02\0\x01a\0\0"],
     }

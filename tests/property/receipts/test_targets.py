@@ -62,7 +62,7 @@ def mutated(random: Random, corpus: list[bytes]) -> bytes:
 def test_seeded_mutations(name: str) -> None:
     random, corpus, check = Random(f"20261126/{name}"), seeds()[name], TARGETS[name]  # noqa: S311 - reproducible
     taken = Counter(check(data) for data in corpus)
-    assert taken[True] >= 1, "the seeds reach the other side"
+    assert taken[True] >= (2 if name == "bundle" else 1), "the seeds reach the other side"
     taken += Counter(check(mutated(random, corpus)) for _ in range(COUNTS[name]))
     assert taken[False] > 50
 
