@@ -1,4 +1,4 @@
-"""Below and above capacity: latency at 60 % of it, goodput at three times it, recovery afterwards; one run.
+"""Below and above capacity: latency at 60 % of it, goodput at three times it, recovery afterwards; in rounds.
 
 The excess must be refused fast, the accepted must be decided (not degraded), and the queue must be gone soon.
 """
@@ -9,9 +9,10 @@ import contextlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -41,10 +42,11 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """Result; rates in requests per second, latencies in milliseconds, recovery in seconds.
+    """Result of a round; rates in requests per second, latencies in milliseconds, recovery in seconds.
 
-    `below` is of later steps of generations. Before it, at the same rate, all of them begin one after the other: a
-    first step has two commits, one of them before it is scored; `beginning` is the whole of that phase.
+    `capacity` is the median of as many runs as there are rounds. `below` is of later steps of generations. Before it,
+    at the same rate, all of them begin one after the other: a first step has two commits, one of them before it is
+    scored; `beginning` is the whole of that phase.
     `goodput` counts answers 200 that were decided (not degraded) before the overload ended; `refused` is the latency
     of 429 and 503.
     """
@@ -113,21 +115,29 @@ def _drive(url: str, run: str, *phases: Phase) -> list[Shot]:
     return shots
 
 
-def measure(*, seconds: float) -> Overload:
-    """Measure one shim with receipts, and the floor beside it."""
+def measure(*, seconds: float, rounds: int = 1) -> list[Overload]:
+    """Measure one shim with receipts, and the floor beside it, round after round."""
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         folder = Path(directory)
         full = stack.enter_context(shim.shim(folder, "shim", {"TCD_LOG_LEVEL": "warning"}))
         floor = stack.enter_context(shim.noop(folder, shim.one_answer(full.url)))
         wrk(full.url, concurrency=_CONCURRENCY, seconds=1.0, run="warm")
-        capacity = wrk(full.url, concurrency=_CONCURRENCY, seconds=seconds, run="capacity").rate
-        calm = Phase(_BELOW * capacity, seconds)
-        calm_shots = _drive(full.url, "below", calm, calm)
-        below_noop = [s.latency for s in _drive(floor.url, "below", calm)]
-        offered = _ABOVE * capacity
-        # its sessions are open before it begins: a first step costs several records
-        calm, after = Phase(_BELOW * capacity, seconds), Phase(_AFTER * capacity, seconds)
-        shots = _drive(full.url, "above", calm, Phase(offered, seconds), after)
+        # one rate for all rounds: that of a few seconds varies by half
+        found = [
+            wrk(full.url, concurrency=_CONCURRENCY, seconds=seconds, run=f"capacity{number}").rate
+            for number in range(rounds)
+        ]
+        return [_round(full.url, floor.url, median(found), seconds, str(number)) for number in range(rounds)]
+
+
+def _round(url: str, floor: str, capacity: float, seconds: float, name: str) -> Overload:
+    calm = Phase(_BELOW * capacity, seconds)
+    calm_shots = _drive(url, f"below{name}", calm, calm)
+    below_noop = [s.latency for s in _drive(floor, f"below{name}", calm)]
+    offered = _ABOVE * capacity
+    # its sessions are open before it begins: a first step costs several records
+    after = Phase(_AFTER * capacity, seconds)
+    shots = _drive(url, f"above{name}", calm, Phase(offered, seconds), after)
     begin, end = seconds, 2 * seconds
     above = [s for s in shots if begin <= s.due < end]
     good = [s for s in above if _good(s)]
@@ -146,30 +156,39 @@ def measure(*, seconds: float) -> Overload:
     )
 
 
-def markdown(result: Overload) -> str:
-    """The result as text."""
-    r = result
-    calm = f"p50/p99 {r.below.p50:.1f}/{r.below.p99:.1f} ms, no-op route's p99 {r.below_noop.p99:.1f} ms, "
-    calm += f"ratio {r.below_ratio:.1f}; while {2 * SESSIONS} sessions begin p99 {r.beginning.p99:.1f} ms"
-    good = f"goodput {r.goodput:.0f}/s = {r.goodput_ratio:.0%} of capacity, answers {r.statuses}"
-    refused = f"refused p50/p99/max {r.refused.p50:.1f}/{r.refused.p99:.1f}/{r.refused.max:.1f} ms"
+def markdown(results: Sequence[Overload]) -> str:
+    """The rounds as a table, a column each."""
+    rows: dict[str, Callable[[Overload], str]] = {
+        f"capacity at {_CONCURRENCY} connections, /s": lambda r: f"{r.capacity:.0f}",
+        f"p50, p99 at {_BELOW:.0%}, ms": lambda r: f"{r.below.p50:.1f}, {r.below.p99:.1f}",
+        "p99 of the no-op route at this rate, ms": lambda r: f"{r.below_noop.p99:.1f}",
+        f"p99 while {2 * SESSIONS} sessions begin, ms": lambda r: f"{r.beginning.p99:.1f}",
+        f"offered at {_ABOVE:g} times capacity, /s": lambda r: f"{r.offered:.0f}",
+        "goodput, /s": lambda r: f"{r.goodput:.0f} ({r.goodput_ratio:.0%})",
+        "answers": lambda r: ", ".join(f"{count} {status}" for status, count in sorted(r.statuses.items())),
+        "p50, p99 of the accepted, ms": lambda r: f"{r.accepted.p50:.0f}, {r.accepted.p99:.0f}",
+        "p50, p99, slowest of the refused, ms": lambda r: (
+            f"{r.refused.p50:.1f}, {r.refused.p99:.1f}, {r.refused.max:.1f}"
+        ),
+        "recovered after, s": lambda r: f"{r.recovery:.2f}",
+    }
     lines = [
-        f"capacity {r.capacity:.0f}/s at {_CONCURRENCY} connections",
-        f"at {_BELOW:.0%}: {calm}",
-        f"offered {r.offered:.0f}/s: {good}",
-        f"accepted p50/p99 {r.accepted.p50:.0f}/{r.accepted.p99:.0f} ms, {refused}",
-        f"recovered {r.recovery:.2f} s after the overload ended",
+        "| round " + "".join(f"| {number} " for number in range(1, len(results) + 1)) + "|",
+        "|---" * (1 + len(results)) + "|",
     ]
-    return "\n".join(lines)
+    return "\n".join(lines + [f"| {what} | {' | '.join(map(text, results))} |" for what, text in rows.items()])
 
 
-def raw(result: Overload) -> dict[str, Any]:
-    """The result as JSON values."""
-    return asdict(result) | {"goodput_ratio": result.goodput_ratio, "below_ratio": result.below_ratio}
+def raw(results: Sequence[Overload]) -> list[dict[str, Any]]:
+    """The rounds as JSON values."""
+    return [asdict(r) | {"goodput_ratio": r.goodput_ratio, "below_ratio": r.below_ratio} for r in results]
 
 
-def read(found: Mapping[str, Any]) -> Overload:
-    """The result of what `raw` made."""
+def read(found: Sequence[Mapping[str, Any]]) -> list[Overload]:
+    """The rounds of what `raw` made."""
     latencies = {"beginning", "below", "below_noop", "accepted", "refused"}
-    values: dict[str, Any] = {field.name: found[field.name] for field in fields(Overload)}
-    return Overload(**values | {name: Latency(**found[name]) for name in latencies})
+    names = [field.name for field in fields(Overload)]
+    return [
+        Overload(**{name: one[name] for name in names} | {name: Latency(**one[name]) for name in latencies})
+        for one in found
+    ]

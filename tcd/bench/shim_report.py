@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any, Final
 
 from tcd import __version__
@@ -32,7 +33,7 @@ _ABOUT: Final = (
 )
 
 
-def targets(rows: Sequence[Mapping[str, Any]], found: overload.Overload) -> list[tuple[str, str, str, bool]]:
+def targets(rows: Sequence[Mapping[str, Any]], found: Sequence[overload.Overload]) -> list[tuple[str, str, str, bool]]:
     """What, asked, measured, held."""
     at = {row["server"]: row for row in rows if row["concurrency"] == CONNECTIONS}
     out: list[tuple[str, str, str, bool]] = []
@@ -44,14 +45,25 @@ def targets(rows: Sequence[Mapping[str, Any]], found: overload.Overload) -> list
             out.append((f"shim CPU {name} over the no-op's, raw ASGI", *_most(row["cpu_ratio"], most)))
             out.append((f"shim CPU {name} over the no-op's, Starlette route", *_most(row["route_ratio"], most)))
         out.append((f"slowest request, ms, {CONNECTIONS} connections", *_most(full["max"], STALL, "<")))
-    out += [
-        ("p99 at 60 % of capacity over the no-op's", *_most(found.below_ratio, P99)),
-        ("slowest request at 60 % of capacity, ms", *_most(found.below.max, STALL, "<")),
-        ("goodput at 3 times capacity, of capacity", *_least(found.goodput_ratio, GOODPUT)),
-        ("p99 of refusals, ms", *_most(found.refused.p99, REFUSED, "<")),
-        ("recovery, s", *_most(found.recovery, RECOVERY)),
+    return out + _rounds(found)
+
+
+def _rounds(found: Sequence[overload.Overload]) -> list[tuple[str, str, str, bool]]:
+    """Medians of the rounds, with their range; of what must not happen at all, the worst."""
+    below, good = [r.below_ratio for r in found], [r.goodput_ratio for r in found]
+    refused = [r.refused.p99 for r in found]
+    return [
+        ("p99 at 60 % of capacity over the no-op's", *_ranged(below, _most(median(below), P99))),
+        ("slowest request at 60 % of capacity, ms", *_most(max(r.below.max for r in found), STALL, "<")),
+        ("goodput at 3 times capacity, of capacity", *_ranged(good, _least(median(good), GOODPUT))),
+        ("p99 of refusals, ms", *_ranged(refused, _most(median(refused), REFUSED, "<"))),
+        ("recovery, s", *_most(max(r.recovery for r in found), RECOVERY)),
     ]
-    return out
+
+
+def _ranged(values: Sequence[float], judged: tuple[str, str, bool]) -> tuple[str, str, bool]:
+    asked, value, ok = judged
+    return asked, f"{value} ({min(values):.2f} to {max(values):.2f}, {len(values)})", ok
 
 
 def _least(value: float, least: float) -> tuple[str, str, bool]:
@@ -62,7 +74,7 @@ def _most(value: float, most: float, sign: str = "<=") -> tuple[str, str, bool]:
     return f"{sign} {most:g}", f"{value:.2f}", value < most if sign == "<" else value <= most
 
 
-def whole(rows: Sequence[Mapping[str, Any]], result: overload.Overload) -> dict[str, Any]:
+def whole(rows: Sequence[Mapping[str, Any]], result: Sequence[overload.Overload]) -> dict[str, Any]:
     """What a report holds beside the runs and their summary."""
     return {
         "version": __version__,
@@ -80,7 +92,7 @@ def table(rows: Iterable[tuple[str, str, str, bool]]) -> list[str]:
     return lines
 
 
-def markdown(found: Mapping[str, Any], result: overload.Overload, *, images: str = "") -> str:
+def markdown(found: Mapping[str, Any], result: Sequence[overload.Overload], *, images: str = "") -> str:
     """The report; `images` is the prefix of the plot's path, empty = none."""
     lines = [
         "# The shim beside its floors and its peers",
@@ -97,7 +109,7 @@ def markdown(found: Mapping[str, Any], result: overload.Overload, *, images: str
     ]
     if images:
         lines += ["", f"![Load]({images}load.svg)"]
-    lines += ["", "## Below and above capacity", "", "```", overload.markdown(result), "```"]
+    lines += ["", "## Below and above capacity", "", overload.markdown(result)]
     return "\n".join(lines) + "\n"
 
 

@@ -62,7 +62,7 @@ def shim(
         runs = bench.measure(concurrencies=tuple(concurrency), seconds=seconds, rounds=rounds)
         rows = bench.summary(runs)
         print(bench.markdown(rows))
-        excess = above.measure(seconds=max(seconds, 5.0)) if out is not None else None
+        excess = above.measure(seconds=max(seconds, 5.0), rounds=rounds) if out is not None else None
     found = {"summary": rows, "runs": bench.raw(runs)}
     _numbers(json_path, found)
     if out is not None and excess is not None:
@@ -140,15 +140,16 @@ def audit(
 @app.command()
 def overload(
     seconds: float = typer.Option(5.0, help="Length of each phase."),
+    rounds: int = typer.Option(3, min=1, help="Rounds of all phases."),
     json_path: Path | None = typer.Option(None, "--json", help="Write the result to this file."),
 ) -> None:
     """Latency at 60 % of capacity, goodput and refusals at three times it, recovery afterwards (needs wrk)."""
     from tcd.bench import overload as bench
 
     with refusals("bench", code=1):
-        result = bench.measure(seconds=seconds)
-    print(bench.markdown(result))
-    _numbers(json_path, bench.raw(result))
+        results = bench.measure(seconds=seconds, rounds=rounds)
+    print(bench.markdown(results))
+    _numbers(json_path, {"rounds": bench.raw(results)})
 
 
 @app.command()

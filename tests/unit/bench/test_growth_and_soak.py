@@ -120,14 +120,19 @@ def test_the_report_says_what_is_held_and_what_is_not() -> None:
         *(1000.0, calm, calm, replace(calm, p99=1.0), 3000.0, 950.0, {"200": 950, "503": 2050}),
         *(calm, replace(calm, p99=51.0), 0.1),
     )
-    found = {"summary": rows, **shim_report.whole(rows, result)}
+    bad = replace(result, goodput=100.0, refused=calm, recovery=3.0)
+    results = [result, result, bad]
+    found = {"summary": rows, **shim_report.whole(rows, results)}
     held = {what: ok for what, _, _, ok in found["targets"]}
     assert held["requests/s over the naive shim's, 64 connections"] is False
     assert held["shim CPU with receipts over the no-op's, raw ASGI"] is True
     assert held["shim CPU without receipts over the no-op's, raw ASGI"] is True
     assert held["p99 at 60 % of capacity over the no-op's"] is False
     assert held["p99 of refusals, ms"] is False
-    assert held["goodput at 3 times capacity, of capacity"] is True
-    text = shim_report.markdown(found, result, images="shim-")
-    assert text.count("**no**") == 3
+    assert held["goodput at 3 times capacity, of capacity"] is True, "a median"
+    assert held["recovery, s"] is False, "the worst of the rounds"
+    text = shim_report.markdown(found, overload.read(found["overload"]), images="shim-")
+    assert text.count("**no**") == 4
+    assert "| >= 0.9 | 0.95 (0.10 to 0.95, 3) | yes |" in text
+    assert "| goodput, /s | 950 (95%) | 950 (95%) | 100 (10%) |" in text
     assert shim_report.plots(rows)["load"].startswith("<svg")
