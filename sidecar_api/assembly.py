@@ -287,6 +287,12 @@ def _replica(settings: Settings, ledger: SharedLedger, judge: Judge, committer: 
     return Replica(ledger, judge.budget, rules=rules, receipts=judge.receipts, committer=committer, now_us=edges.now_us)
 
 
+def follow(batcher: MicroBatcher, committer: Committer) -> None:
+    """Rows wait for commits on this machine: those into a database elsewhere take longer than a call beside them."""
+    batcher.follow(lambda: committer.under_way)
+    committer.ended = batcher.committed
+
+
 def make_runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edges) -> Runtime:
     """All parts of a shim, wired; nothing is started.
 
@@ -299,9 +305,8 @@ def make_runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edge
     shared = _shared(settings, edges, logs, keyring)
     rules = judge_rules(settings, durable=shared.ledger.durable)
     judge = _judge(settings, assets, edges, rules, shared)
-    if isinstance(scorer, MicroBatcher):
-        scorer.follow(lambda: shared.committer.under_way)
-        shared.committer.ended = scorer.committed
+    if isinstance(scorer, MicroBatcher) and shared.several is None:
+        follow(scorer, shared.committer)
     service = _service(settings, scorer, assets, edges, judge, Bindings(rules, policies), shared)
     checks = dict(edges.checks or {})
     replica = None

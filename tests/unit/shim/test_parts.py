@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
+from sidecar_api.assembly import follow
 from sidecar_api.commit import Committer
 from sidecar_api.cutoff import Cutoff
 from sidecar_api.http.context import RequestContext
@@ -22,9 +23,11 @@ from tcd.errors import Conflict, ScoringTimeout, TcdError, Unavailable
 from tcd.ledger import Batch, MemoryLedger
 from tcd.ledger.shared import Fenced, InDoubt
 from tcd.risk_av import Controller
+from tcd.rows import ScoreRow
 from tcd.telemetry import LogWriter
 from tcd.telemetry.histogram import LotHistogram
 from tcd.telemetry.logs import QueueHandler
+from tcd.triton.batcher import MicroBatcher
 
 
 def now() -> float:
@@ -184,6 +187,38 @@ async def test_whoever_waits_for_commits_sees_how_many_there_are_and_that_one_en
     ledger.refuse = set()
     await committer.put(events=tuple(events[2:]))
     assert (seen, committer.under_way) == ([0, 0], 0)
+
+
+class Silent:
+    """A server that never answers."""
+
+    def __init__(self) -> None:
+        self.called = asyncio.Event()
+
+    async def infer(self, *_: Any, **__: Any) -> Any:
+        self.called.set()
+        await asyncio.Event().wait()
+
+    async def ready(self, *, timeout: float = 1.0) -> bool:
+        return True
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_rows_wait_until_a_commit_has_ended() -> None:
+    ledger, client = Counting(), Silent()
+    committer, batcher = Committer(ledger, now_us=lambda: 1), MicroBatcher(client, eager=1, together=2)
+    follow(batcher, committer)
+    done = committer.put(events=tuple(some_events(1)))
+    task = asyncio.ensure_future(batcher.score(ScoreRow(), timeout=600))
+    await asyncio.sleep(0)
+    assert (committer.under_way, batcher.depth, batcher.in_flight) == (1, 1, 0)
+    await done
+    await client.called.wait()
+    assert (committer.under_way, batcher.depth, batcher.in_flight) == (0, 0, 1)
+    task.cancel()
+    assert not await batcher.drain(timeout=0)
 
 
 async def test_one_bad_commit_does_not_take_the_others_with_it() -> None:
