@@ -288,7 +288,7 @@ def _replica(settings: Settings, ledger: SharedLedger, judge: Judge, committer: 
 
 
 def follow(batcher: MicroBatcher, committer: Committer) -> None:
-    """Rows wait for commits on this machine: those into a database elsewhere take longer than a call beside them."""
+    """Rows wait for the commit of those before them."""
     batcher.follow(lambda: committer.under_way)
     committer.ended = batcher.committed
 
@@ -305,6 +305,7 @@ def make_runtime(settings: Settings, scorer: Scorer, assets: Assets, edges: Edge
     shared = _shared(settings, edges, logs, keyring)
     rules = judge_rules(settings, durable=shared.ledger.durable)
     judge = _judge(settings, assets, edges, rules, shared)
+    # a commit into a database elsewhere takes longer than a call beside it
     if isinstance(scorer, MicroBatcher) and shared.several is None:
         follow(scorer, shared.committer)
     service = _service(settings, scorer, assets, edges, judge, Bindings(rules, policies), shared)

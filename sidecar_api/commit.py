@@ -118,16 +118,14 @@ class Committer:
             while self._waiting:
                 items, self._waiting = self._waiting, []
                 self._writing = len(items)
-                try:
-                    await self._append(items)
-                finally:
-                    self._writing = 0
+                await self._append(items)
+                self._writing = 0
                 self.ended()
                 if self._ledger.durable:
                     # who waited for that sync may have the next thing ready: it joins those who came meanwhile
                     await asyncio.sleep(0)
         finally:
-            self._task = None
+            self._task, self._writing = None, 0
             waiting, self._waiting = self._waiting, []
             for item in waiting:
                 self._finish_one(item, Unavailable("the ledger's writer was stopped"))

@@ -203,7 +203,6 @@ def cose(
     from tcd.keystore import read_json
     from tcd.receipts import KeySet, VerifyPolicy, verify_single
     from tcd.receipts.checkpoint import LogHead, TlogProof
-    from tcd.receipts.note import parse_note
 
     try:
         options = one(read_json(file))
@@ -212,7 +211,7 @@ def cose(
         body = verify_single(options.pop("body"), policy=policy, **options).verified()
         # verified: the log signed this root in a checkpoint
         proof = TlogProof.parse(options["proof"].encode())
-        head = LogHead.from_text(parse_note(proof.checkpoint)[0])
+        head = LogHead.from_note(proof.checkpoint)
         signer = _signer(sign, body["origin"])
         if signer is None or signer.pinned()[0].kid not in {key.kid for key in keys}:
             msg = "the log's key in that directory is not pinned"

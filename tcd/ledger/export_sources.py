@@ -17,7 +17,6 @@ from tcd.ledger.values import Checkpoint
 from tcd.receipts.checkpoint import LogHead
 from tcd.receipts.errors import MalformedTile
 from tcd.receipts.merkle import HASH
-from tcd.receipts.note import parse_note
 from tcd.receipts.tiles import WIDTH, tile_for, unpack_entries
 
 _PAGE = 8_192
@@ -56,7 +55,7 @@ class _Tiles:
     def __init__(self, directory: TileDirectory) -> None:
         self._directory = directory
         note = directory.checkpoint()
-        head = None if note is None else LogHead.from_text(parse_note(note)[0])
+        head = None if note is None else LogHead.from_note(note)
         # read once: the log may grow meanwhile
         self._checkpoint = None if note is None or head is None else Checkpoint(head.size, head.root, note)
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from tcd.ledger.tile_memory import TileStore
 from tcd.receipts.checkpoint import LogHead
 from tcd.receipts.errors import InconsistentLog, MalformedTile
-from tcd.receipts.note import parse_note
 from tcd.receipts.tile_proofs import TileLog
 from tcd.receipts.tiles import Tile, TileBuilder
 
@@ -28,7 +27,7 @@ class LogTree:
         """
         self._store = store
         note = store.checkpoint()
-        head = None if note is None else LogHead.from_text(parse_note(note)[0])
+        head = None if note is None else LogHead.from_note(note)
         try:
             self._builder = TileBuilder.resume(0 if head is None else head.size, store.read)
         except MalformedTile as error:
@@ -73,7 +72,7 @@ class LogTree:
             InconsistentLog: it is not of this tree, or smaller than the published one.
             OSError: it cannot be written.
         """
-        head = LogHead.from_text(parse_note(note)[0])
+        head = LogHead.from_note(note)
         if self.published is not None and head.size < self.published.size:
             msg = f"a checkpoint of {head.size} leaves was published after one of {self.published.size}"
             raise InconsistentLog(msg)

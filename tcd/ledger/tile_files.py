@@ -15,7 +15,7 @@ from tcd.files import sync_directory, write_whole
 from tcd.receipts.checkpoint import LogHead
 from tcd.receipts.errors import InconsistentLog, MalformedTile
 from tcd.receipts.merkle import HASH
-from tcd.receipts.note import MAX_NOTE, parse_note
+from tcd.receipts.note import MAX_NOTE
 from tcd.receipts.tile_proofs import TileLog
 from tcd.receipts.tiles import MAX_ENTRY, WIDTH, Tile, TileBuilder, prefix_entries
 
@@ -104,7 +104,7 @@ class TileDirectory:
             MalformedCheckpoint, MalformedNote, MalformedTile: it is none.
         """
         note = self.checkpoint()
-        return 0 if note is None else LogHead.from_text(parse_note(note)[0]).size
+        return 0 if note is None else LogHead.from_note(note).size
 
     def log(self) -> TileLog:
         """The log of the checkpoint, for roots and proofs."""
@@ -126,7 +126,7 @@ class TileDirectory:
             InconsistentLog: the entries do not lead to the checkpoint's size and root; the old checkpoint stays.
             OSError: a file cannot be written; the old checkpoint stays.
         """
-        head = LogHead.from_text(parse_note(note)[0])
+        head = LogHead.from_note(note)
         builder = TileBuilder.resume(self.size(), self.read)
         written = 0
         for tile, content in builder.extend(entries):

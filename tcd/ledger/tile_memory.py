@@ -11,7 +11,6 @@ from typing import Final, Protocol
 from tcd.receipts.checkpoint import LogHead
 from tcd.receipts.errors import MalformedTile
 from tcd.receipts.merkle import HASH, leaf_hash
-from tcd.receipts.note import parse_note
 from tcd.receipts.tiles import WIDTH, Tile
 
 _ENTRIES: Final = -1
@@ -71,7 +70,7 @@ class MemoryTiles:
 
     def size(self) -> int:
         """See `TileStore`."""
-        return 0 if self._note is None else LogHead.from_text(parse_note(self._note)[0]).size
+        return 0 if self._note is None else LogHead.from_note(self._note).size
 
     def checkpoint(self) -> bytes | None:
         """See `TileStore`."""

@@ -31,7 +31,6 @@ from tcd.receipts.errors import Equivocation, Erased, MalformedBundle, SchemaMis
 from tcd.receipts.issue import Receipt
 from tcd.receipts.members import SUITES
 from tcd.receipts.merkle import check_consistency
-from tcd.receipts.note import parse_note
 from tcd.receipts.report import Report, VerifyPolicy
 from tcd.receipts.schema import Check, hexadecimal, integer, listing, one_of, pattern, record, text
 from tcd.receipts.seen import check_seen
@@ -269,6 +268,34 @@ def verify_bundle(
         raise
     except TcdError as error:
         raise MalformedBundle(error.detail) from error
+    reports = _reports(items, start, policy, request_form)
+    good = all(report.ok for report in reports) and chain.ok
+    erasures, erased_by = _erasures(value, reports, policy)
+    proofs += [item["proof"] for item in value.get("erasures", ())]
+    log, newest = _log(value, proofs, _origin(items[0], reports[0]), seen)
+    # what is erased is the least of what can be wrong
+    codes = [report.code for report in (*reports, chain, *erasures) if not report.ok]
+    bad = next((code for code in codes if code != Erased.code), codes[0] if codes else None)
+    bad = bad if bad is not None or log in {"ok", "absent"} else log
+    tail = next(check.status for check in chain.checks if check.name == "tail")
+    complete = bad is None and start is None and tail == "pass"
+    return BundleReport(
+        bad is None,
+        bad or "ok",
+        tuple(reports),
+        chain,
+        log,
+        complete,
+        newest if good and bad is None else None,
+        tuple(erasures),
+        erased_by if bad == Erased.code and log == "ok" else {},
+    )
+
+
+def _reports(
+    items: Sequence[Mapping[str, Any]], start: Anchor | None, policy: VerifyPolicy, request_form: Callable[[Any], Any]
+) -> list[Report]:
+    """A report of each record by itself, with what the one before it and the bundle say of it."""
     reports: list[Report] = []
     for number, item in enumerate(items):
         body = _body(item)
@@ -294,27 +321,7 @@ def verify_bundle(
                 proof=item.get("proof"),
             )
         )
-    good = all(report.ok for report in reports) and chain.ok
-    erasures, erased_by = _erasures(value, reports, policy)
-    proofs += [item["proof"] for item in value.get("erasures", ())]
-    log, newest = _log(value, proofs, _origin(items[0], reports[0]), seen)
-    # what is erased is the least of what can be wrong
-    codes = [report.code for report in (*reports, chain, *erasures) if not report.ok]
-    bad = next((code for code in codes if code != Erased.code), codes[0] if codes else None)
-    bad = bad if bad is not None or log in {"ok", "absent"} else log
-    tail = next(check.status for check in chain.checks if check.name == "tail")
-    complete = bad is None and start is None and tail == "pass"
-    return BundleReport(
-        bad is None,
-        bad or "ok",
-        tuple(reports),
-        chain,
-        log,
-        complete,
-        newest if good and bad is None else None,
-        tuple(erasures),
-        erased_by if bad == Erased.code and log == "ok" else {},
-    )
+    return reports
 
 
 def _erasures(
@@ -358,7 +365,7 @@ def _log(
     try:
         for proof in {proof for proof in proofs if proof is not None}:
             note = TlogProof.parse(proof.encode()).checkpoint
-            head = LogHead.from_text(parse_note(note)[0])
+            head = LogHead.from_note(note)
             known = heads.setdefault(head.size, (head, note))[0]
             if known.root != head.root:
                 msg = f"two logs of {head.size} leaves in one bundle"

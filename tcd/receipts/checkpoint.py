@@ -9,7 +9,7 @@ from typing import Final
 
 from tcd.receipts.errors import MalformedCheckpoint, MalformedNote, WrongOrigin
 from tcd.receipts.merkle import HASH, MAX_PATH, MAX_SIZE, check_inclusion, leaf_hash
-from tcd.receipts.note import MAX_NOTE, NoteVerifier, open_note, strict_base64
+from tcd.receipts.note import MAX_NOTE, NoteVerifier, open_note, parse_note, strict_base64
 
 _HEADER: Final = "c2sp.org/tlog-proof@v1"
 #: Bytes of a proof besides its checkpoint.
@@ -64,6 +64,15 @@ class LogHead:
             msg = "a root has 32 bytes"
             raise MalformedCheckpoint(msg)
         return cls(lines[0], _number(lines[1]), root, tuple(lines[3:-1]))
+
+    @classmethod
+    def from_note(cls, note: bytes) -> LogHead:
+        """What a checkpoint says, whoever signed it: its signatures are not looked at.
+
+        Raises:
+            MalformedCheckpoint, MalformedNote: the form.
+        """
+        return cls.from_text(parse_note(note)[0])
 
 
 def open_checkpoint(note: bytes, log: NoteVerifier) -> LogHead:

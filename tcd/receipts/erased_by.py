@@ -13,7 +13,6 @@ from typing import Any, Final
 from tcd.receipts.checkpoint import LogHead, TlogProof
 from tcd.receipts.erasure import heads_digest, is_named, runs_of
 from tcd.receipts.errors import MalformedBundle
-from tcd.receipts.note import parse_note
 from tcd.receipts.report import CheckResult, Report, VerifyPolicy
 from tcd.receipts.verify import verify_single
 
@@ -69,7 +68,7 @@ class Placed:
 
 
 def _log(proof: TlogProof) -> LogHead:
-    return LogHead.from_text(parse_note(proof.checkpoint)[0])
+    return LogHead.from_note(proof.checkpoint)
 
 
 def verify_erasure(

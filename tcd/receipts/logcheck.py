@@ -83,7 +83,7 @@ def open_log(note: bytes, *, origin: str, policy: VerifyPolicy, since_us: int = 
         UnknownKey: no key of this log is pinned.
         WrongOrigin: a checkpoint of another log.
     """
-    head = LogHead.from_text(parse_note(note)[0])
+    head = LogHead.from_note(note)
     if head.origin != origin:
         msg = "the checkpoint is of another log"
         raise WrongOrigin(msg)
@@ -158,7 +158,7 @@ def check_log(
     included = False
     try:
         parsed = TlogProof.parse(_bytes(proof))
-        found = LogHead.from_text(parse_note(parsed.checkpoint)[0])
+        found = LogHead.from_note(parsed.checkpoint)
         if parsed.extra is not None and parsed.extra != head:
             msg = "the proof is of another receipt"
             raise LeafMismatch(msg)
