@@ -30,8 +30,9 @@ from tcd.errors import LauncherError
 from tcd.triton.process import tree, usage
 
 #: Names of what is under load.
-SHIM, BARE, NAIVE, FLOOR, ROUTE, DIRECT = (
-    *("shim", "no receipts", "naive shim", "no-op, raw ASGI", "no-op, Starlette route", "direct Triton call"),
+SHIM, FUSED, BARE, NAIVE, FLOOR, ROUTE, DIRECT = (
+    *("shim", "shim, tcd_fused", "no receipts", "naive shim"),
+    *("no-op, raw ASGI", "no-op, Starlette route", "direct Triton call"),
 )
 _START = 120.0
 _WARM_UP = 1.0
@@ -174,10 +175,12 @@ def servers() -> Iterator[dict[str, Server]]:
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         folder = Path(directory)
         full = stack.enter_context(shim(folder, "shim", quiet))
+        fused = stack.enter_context(shim(folder, "fused", quiet | {"TCD_TRITON_MODEL": "tcd_fused"}))
         bare = stack.enter_context(shim(folder, "bare", quiet | {"TCD_RECEIPTS_ENABLE": "0"}))
         answer = one_answer(full.url)
         yield {
             SHIM: full,
+            FUSED: fused,
             BARE: bare,
             FLOOR: stack.enter_context(noop(folder, answer)),
             ROUTE: stack.enter_context(noop(folder, answer, "route")),
@@ -187,7 +190,7 @@ def servers() -> Iterator[dict[str, Server]]:
 
 
 def measure(*, concurrencies: tuple[int, ...], seconds: float, rounds: int) -> list[Run]:
-    """Interleaved runs of the shim, the shim without receipts, the floors and the peers."""
+    """Interleaved runs of the shim, that on `tcd_fused`, that without receipts, the floors and the peers."""
     runs: list[Run] = []
     with servers() as known:
         for name, server in known.items():

@@ -28,7 +28,8 @@ _ABOUT: Final = (
     "wrk on the same cores, each request the next step of one of 256 sessions. *no-op, raw ASGI* decodes the same body"
     " strictly and returns a fixed answer of the same length, in the style of the shim's own hot route; *Starlette"
     " route* does so as a route of the framework. *naive shim* does the same work as one would first write it:"
-    " pydantic, one call of Triton, one signature and one commit per request. Receipts are signed and durable (SQLite,"
+    " pydantic, one call of Triton, one signature and one commit per request. *shim, tcd_fused* asks the fused model"
+    " instead of the ensemble (`TCD_TRITON_MODEL`): the same bits. Receipts are signed and durable (SQLite,"
     " `synchronous=FULL`). Ratios are medians over rounds, each within its round."
 )
 
