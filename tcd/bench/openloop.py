@@ -8,13 +8,16 @@ script engine costs about as much CPU per request as the server's own work.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
+_OK: Final = 200
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length:"
+_DEGRADED: Final = b'"cause":"degraded"'
 _REQUEST: Final = (
     b"POST /diagnose HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 )
@@ -24,13 +27,29 @@ _REQUEST: Final = (
 class Shot:
     """One request: when it was due (seconds from the start), its latency from then on in seconds, its status.
 
-    Status 0: no answer (the connection was refused or closed, or the run ended before).
+    Status 0: no answer; `why` says which way it was lost. Of an answer 200 that is a degraded decision, `why` has the
+    checks that failed, as the answer names them; of all others it is empty.
     """
 
     due: float
     latency: float
     status: int
-    degraded: bool
+    why: str = ""
+
+    @property
+    def degraded(self) -> bool:
+        """Whether it was answered, with a degraded decision."""
+        return self.status == _OK and bool(self.why)
+
+
+def failed_checks(content: bytes) -> str:
+    """The failed checks of a degraded decision with their reasons, in the order of the answer."""
+    try:
+        checks = json.loads(content)["checks"]
+        failed = [f"{check['name']}: {check.get('reason', '')}" for check in checks if check["status"] == "failed"]
+    except (ValueError, KeyError, TypeError):
+        failed = []
+    return ", ".join(failed) or "no reason given"
 
 
 class _Connection(asyncio.Protocol):
@@ -39,7 +58,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, pool: _Pool) -> None:
         self._pool = pool
         self._buffer = bytearray()
-        self._due: float | None = None
+        self.due: float | None = None
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -48,27 +67,28 @@ class _Connection(asyncio.Protocol):
 
     def send(self, request: bytes, due: float) -> None:
         assert self.transport is not None  # noqa: S101 - for the type checker
-        self._due = due
+        self.due = due
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
         buffer += data
         end = buffer.find(_HEAD_END)
-        if end < 0 or self._due is None:
+        if end < 0 or self.due is None:
             return
         head = bytes(buffer[:end]).lower()
         at = head.index(_LENGTH) + len(_LENGTH)
         size = int(head[at : head.find(b"\r", at) if head.find(b"\r", at) > 0 else len(head)])
         if len(buffer) < end + len(_HEAD_END) + size:
             return
-        degraded = b'"cause":"degraded"' in buffer
-        due, self._due = self._due, None
+        # decoded only where there is something to say: next to all answers are not
+        why = failed_checks(bytes(buffer[end + len(_HEAD_END) :])) if _DEGRADED in buffer else ""
+        due, self.due = self.due, None
         buffer.clear()
-        self._pool.answered(self, due, int(head[9:12]), degraded=degraded)
+        self._pool.answered(self, due, int(head[9:12]), why)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
-        self._pool.lost(self, self._due)
+        self._pool.lost(self, self.due)
 
 
 class _Pool:
@@ -104,7 +124,7 @@ class _Pool:
             _, connection = await self._loop.create_connection(lambda: _Connection(self), self._host, self._port)
         except OSError:
             if self._waiting:
-                self._done(self._waiting.popleft()[1], 0, degraded=False)
+                self._done(self._waiting.popleft()[1], 0, "no connection")
             return
         self._open.add(connection)
         self._reuse(connection)
@@ -115,14 +135,14 @@ class _Pool:
         else:
             self._idle.append(connection)
 
-    def _done(self, due: float, status: int, *, degraded: bool) -> None:
+    def _done(self, due: float, status: int, why: str) -> None:
         self.pending -= 1
         if not self.pending:
             self._empty.set()
-        self.shots.append(Shot(due, self._loop.time() - self.start - due, status, degraded))
+        self.shots.append(Shot(due, self._loop.time() - self.start - due, status, why))
 
-    def answered(self, connection: _Connection, due: float, status: int, *, degraded: bool) -> None:
-        self._done(due, status, degraded=degraded)
+    def answered(self, connection: _Connection, due: float, status: int, why: str) -> None:
+        self._done(due, status, why)
         self._reuse(connection)
 
     def lost(self, connection: _Connection, due: float | None) -> None:
@@ -130,7 +150,7 @@ class _Pool:
         if connection in self._idle:
             self._idle.remove(connection)
         if due is not None and not self.closing:
-            self._done(due, 0, degraded=False)
+            self._done(due, 0, "connection closed")
 
     async def drained(self, timeout: float) -> None:
         """Wait for the answers that are still out, at most `timeout` seconds."""
@@ -141,11 +161,13 @@ class _Pool:
 
     def close(self) -> None:
         self.closing = True
+        out = [due for _, due in self._waiting] + [one.due for one in self._open if one.due is not None]
+        self._waiting.clear()
+        for due in out:
+            self._done(due, 0, "no answer in time")
         for connection in self._open:
             if connection.transport is not None:
                 connection.transport.abort()
-        for _ in range(self.pending):
-            self.shots.append(Shot(0.0, 0.0, 0, degraded=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Sessions are generations of 64 steps that begin anew. What the shim keeps on purpose up to a bound is counted at each
 look and taken off: live sessions (until they were idle for ten minutes), leaf hashes of the newest tiles, states of
-chains, connections to Triton. What is checked is the rest.
+chains, connections to Triton. What is checked is the rest; `soak_report` has the rules.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import re
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -25,82 +24,14 @@ from tcd.bench import shim
 from tcd.bench.load import SESSIONS, body
 from tcd.bench.openloop import Phase, Shot, drive
 from tcd.bench.overload import REFUSED
-from tcd.ledger.tile_memory import MOST_LEAF_TILES
-from tcd.receipts.tiles import WIDTH
+from tcd.bench.soak_report import SHARE, STEPS, Sample, Soak, grown
 from tcd.triton.process import usage
 
-SHARE: Final = 0.7
-#: Share of requests that may be refused: a disk that stands still for a quarter of a second fills all places.
-SPARE: Final = 0.01
-STEPS: Final = 64
-#: Bytes that may come in an hour without being known: 20 of a request's at 60 requests/s.
-MEMORY_PER_HOUR: Final = 4 << 20
-#: What memory moves about without growing: the allocator's arenas, a burst that waited.
-NOISE: Final = 4 << 20
-#: A live session with its windows, its hypothesis and its rate limit (`tcd bench growth` measures it), bytes.
-SESSION: Final = 11_000
-#: A receipt's leaf hash, and the state of a chain: a generation, `STEPS` receipts, has its session's and its epoch's;
-#: and how many are kept of both at most.
-LEAF: Final = 32
-MOST_LEAVES: Final = MOST_LEAF_TILES * WIDTH
-CHAIN: Final = 600
-MOST_CHAINS: Final = 65_536
-#: Threads of the event loop's default pool, which start when they are needed first.
-THREADS: Final = min(32, (os.cpu_count() or 1) + 4)
-#: Sockets that a process may open late without being a connection to Triton, which are counted.
-FILES: Final = 2
 _LOOKS: Final = 120
 _SHM: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 _PROBE: Final = 200.0
 _GROWTH: Final = 1.4
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One look at the processes; bytes are those of all of them, `at` is in seconds from the start of the load.
-
-    `files` are without those of connections to Triton (`pool`, both ends); `sessions` are live, `receipts` written.
-    """
-
-    at: float
-    shim_bytes: int
-    triton_bytes: int
-    threads: int
-    files: int
-    shared_bytes: int
-    pool: int = 0
-    sessions: int = 0
-    receipts: int = 0
-
-    @property
-    def kept_bytes(self) -> int:
-        """What the shim keeps on purpose, up to bounds: live sessions, leaf hashes, states of chains."""
-        leaves, chains = min(self.receipts, MOST_LEAVES), min(2 * (self.receipts // STEPS), MOST_CHAINS)
-        return SESSION * self.sessions + LEAF * leaves + CHAIN * chains
-
-    @property
-    def rest_bytes(self) -> int:
-        """What the shim holds beyond that: what must not grow."""
-        return self.shim_bytes - self.kept_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Soak:
-    """Result: `idle` holds a look before and one after the load, with nothing connected.
-
-    `failed` counts whatever was not answered well, `refused` those of them that were refused at once (429, 503).
-    """
-
-    rate: float
-    seconds: float
-    answered: int
-    failed: int
-    slowest_ms: float
-    p99_ms: float
-    idle: tuple[Sample, Sample]
-    samples: list[Sample] = field(default_factory=list)
-    fixed: bool = False
-    refused: int = 0
+_OK: Final = 200
 
 
 def threads(pid: int) -> int:
@@ -179,9 +110,32 @@ def bodies(run: str) -> Callable[[int], bytes]:
     return make
 
 
-def failed(shots: Sequence[Shot]) -> int:
-    """Requests that were not answered, or not well."""
-    return sum(shot.status != 200 or shot.degraded for shot in shots)  # noqa: PLR2004
+def well(shot: Shot) -> bool:
+    """Whether a request was answered, with a decision that is not degraded."""
+    return shot.status == _OK and not shot.degraded
+
+
+def told(shots: Sequence[Shot]) -> dict[str, Any]:
+    """What a `Soak` says about the answers."""
+    bad = [shot for shot in shots if not well(shot)]
+    kinds = Counter(map(_kind, bad))
+    why = Counter(said for shot in bad if (said := _said(shot)))
+    counts = {kind: kinds[kind] for kind in ("refused", "degraded", "lost", "errors")}
+    return {"answered": len(shots) - len(bad), "failed": len(bad), **counts, "why": dict(sorted(why.items()))}
+
+
+def _kind(bad: Shot) -> str:
+    if not bad.status:
+        return "lost"
+    if bad.status in REFUSED:
+        return "refused"
+    return "degraded" if bad.degraded else "errors"
+
+
+def _said(bad: Shot) -> str:
+    """What is known of a request that failed; of a refusal, nothing that its status does not say."""
+    kind = _kind(bad)
+    return {"refused": "", "errors": f"status {bad.status}"}.get(kind, f"{kind}: {bad.why}")
 
 
 async def _load(url: str, run: str, rate: float, seconds: float) -> list[Shot]:
@@ -197,7 +151,7 @@ async def capacity(url: str, *, seconds: float) -> float:
     while True:
         shots = await _load(url, f"probe{rate:.0f}", rate, seconds)
         late = sum(shot.latency > 0.1 for shot in shots)  # noqa: PLR2004 - a queue that grows
-        if failed(shots) or late > len(shots) / 20:
+        if not all(map(well, shots)) or late > len(shots) / 20:
             return rate / _GROWTH
         rate *= _GROWTH
 
@@ -218,21 +172,19 @@ async def _run(server: shim.Server, *, seconds: float, probe: float, every: floa
     # closed connections are noticed a little later
     for _ in range(_LOOKS):
         after = await look(server, time.perf_counter() - began)
-        if not _grown(before, after):
+        if not grown(before, after):
             break
         await asyncio.sleep(0.5)
     took = sorted(1000.0 * shot.latency for shot in shots)
     return Soak(
         rate=rate,
         seconds=seconds,
-        answered=len(shots) - failed(shots),
-        failed=failed(shots),
-        refused=sum(shot.status in REFUSED for shot in shots),
         slowest_ms=took[-1],
         p99_ms=took[int(0.99 * len(took))],
         idle=(before, after),
         samples=samples,
         fixed=fixed > 0,
+        **told(shots),
     )
 
 
@@ -249,62 +201,3 @@ def measure(*, seconds: float, probe: float = 5.0, every: float = 10.0, rate: fl
             return loop.run_until_complete(_run(server, seconds=seconds, probe=probe, every=every, fixed=rate))
         finally:
             loop.close()
-
-
-def _grown(before: Sample, after: Sample) -> list[str]:
-    """What is more of than before, beyond what the pool of threads may start late."""
-    most = {"threads": before.threads + THREADS, "files": before.files + FILES, "shared_bytes": before.shared_bytes}
-    return [name for name, bound in most.items() if getattr(after, name) > bound]
-
-
-def growth(samples: Sequence[Sample], name: str) -> float:
-    """Median of the last third over that of the middle third, less it: of a member of the samples."""
-    third = len(samples) // 3
-    middle, last = samples[third : 2 * third], samples[2 * third :]
-    return float(median(getattr(s, name) for s in last) - median(getattr(s, name) for s in middle))
-
-
-def problems(found: Soak) -> list[str]:
-    """What grew, or nothing."""
-    asked, lost = found.answered + found.failed, found.failed - found.refused
-    out = [f"{lost} of {asked} requests failed"] if lost else []
-    if found.refused > SPARE * asked:
-        out.append(f"{found.refused} of {asked} requests were refused")
-    before, after = found.idle
-    out += [f"{name}: {getattr(before, name)} before, {getattr(after, name)} after" for name in _grown(before, after)]
-    hours = found.seconds / 3 / 3600.0
-    for name in ("rest_bytes", "triton_bytes"):
-        grown = growth(found.samples, name)
-        if grown > MEMORY_PER_HOUR * hours + NOISE:
-            out.append(f"{name}: {grown / 1e6:.1f} MB more in the last third than in the middle one")
-    return out
-
-
-def markdown(found: Soak) -> str:
-    """The result as text."""
-    before, after = found.idle
-    wrong = problems(found)
-    how = "a fixed rate" if found.fixed else f"{SHARE:.0%} of capacity"
-    load = f"{found.seconds / 60:.1f} minutes at {found.rate:.0f} requests/s ({how})"
-    answers = f"{found.answered:,} answered, {found.refused:,} refused, {found.failed - found.refused:,} failed"
-    lines = [
-        f"{load}: {answers}, p99 {found.p99_ms:.0f} ms, slowest {found.slowest_ms:.0f} ms",
-        "",
-        "| | before, idle | after, idle | last third less middle third, under load |",
-        "|---|---|---|---|",
-    ]
-    for name, unit, scale in (
-        *(("shim_bytes", "MB resident, shim", 1e6), ("kept_bytes", "of it kept on purpose", 1e6)),
-        *(("rest_bytes", "the rest", 1e6), ("triton_bytes", "MB resident, Triton", 1e6)),
-        *(("sessions", "live sessions", 1.0), ("receipts", "receipts", 1.0), ("threads", "threads", 1.0)),
-        *(("files", "file descriptors", 1.0), ("pool", "those of connections to Triton", 1.0)),
-        ("shared_bytes", "MB in /dev/shm", 1e6),
-    ):
-        values = (getattr(before, name), getattr(after, name), growth(found.samples, name))
-        lines.append(f"| {unit} | {' | '.join(f'{value / scale:.1f}' for value in values)} |")
-    return "\n".join([*lines, "", "; ".join(wrong) if wrong else "Nothing grew."])
-
-
-def raw(found: Soak) -> dict[str, Any]:
-    """The result as JSON values."""
-    return asdict(found)

@@ -82,17 +82,21 @@ def soak(
     rate: float = typer.Option(0.0, help="Requests per second; 0 = 70 % of the capacity that is found."),
     out: Path | None = typer.Option(None, help="Write soak.md and soak.json to this folder."),
 ) -> None:
-    """Load at 70 % of capacity; exit 1 when memory, threads, file descriptors or shared memory grow."""
+    """Load at 70 % of capacity; exit 1 when memory, threads, files or shared memory grow, or answers are not as asked.
+
+    No request may be lost or answered with an error, 1 % may be refused, 1 in 100,000 may be a degraded decision.
+    """
     from tcd.bench import soak as bench
+    from tcd.bench import soak_report as report
 
     with refusals("bench", code=1):
         found = bench.measure(seconds=60.0 * minutes, rate=rate)
-    print(bench.markdown(found))
+    print(report.markdown(found))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "soak.md").write_text(f"# A long run\n\n`tcd bench soak`: {bench.markdown(found)}\n")
-        (out / "soak.json").write_text(json.dumps(bench.raw(found), indent=1) + "\n")
-    if bench.problems(found):
+        (out / "soak.md").write_text(report.document(found))
+        (out / "soak.json").write_text(json.dumps(report.raw(found), indent=1) + "\n")
+    if report.problems(found):
         raise typer.Exit(1)
 
 

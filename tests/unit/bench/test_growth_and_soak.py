@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tcd.bench import growth, overload, shim, shim_report, soak
+from tcd.bench import growth, overload, shim, shim_report, soak, soak_report
 from tcd.bench.load import SESSIONS, Load
 
 
-def sample(at: float, **changes: int) -> soak.Sample:
+def sample(at: float, **changes: int) -> soak_report.Sample:
     values = {"shim_bytes": 10**8, "triton_bytes": 10**8, "threads": 20, "files": 50, "shared_bytes": 4096}
-    return soak.Sample(at=at, **{**values, **changes})
+    return soak_report.Sample(at=at, **{**values, **changes})
 
 
-def calm(seconds: float = 1800.0) -> soak.Soak:
+def calm(seconds: float = 1800.0) -> soak_report.Soak:
     samples = [sample(10.0 * i, shim_bytes=10**8 + (i % 3) * 100_000) for i in range(180)]
-    return soak.Soak(100.0, seconds, 1000, 0, 90.0, 20.0, (sample(0.0), sample(seconds)), samples)
+    return soak_report.Soak(100.0, seconds, 1000, 0, 90.0, 20.0, (sample(0.0), sample(seconds)), samples)
 
 
 def test_nothing_is_found_where_nothing_grows() -> None:
-    assert soak.problems(calm()) == []
-    assert soak.markdown(calm()).endswith("Nothing grew.")
+    assert soak_report.problems(calm()) == []
+    assert soak_report.markdown(calm()).endswith("Held: nothing grew.")
 
 
 @pytest.mark.parametrize("name", ["threads", "files", "shared_bytes"])
 def test_one_more_of_what_should_be_gone_is_found(name: str) -> None:
-    more = getattr(sample(1.0), name) + 1 + {"threads": soak.THREADS, "files": soak.FILES}.get(name, 0)
+    more = getattr(sample(1.0), name) + 1 + {"threads": soak_report.THREADS, "files": soak_report.FILES}.get(name, 0)
     found = replace(calm(), idle=(sample(0.0), replace(sample(1.0), **{name: more})))
-    assert [problem.split(":")[0] for problem in soak.problems(found)] == [name]
+    assert [problem.split(":")[0] for problem in soak_report.problems(found)] == [name]
 
 
 @pytest.mark.parametrize(("name", "said"), [("shim_bytes", "rest_bytes"), ("triton_bytes", "triton_bytes")])
@@ -39,7 +41,7 @@ def test_a_leak_of_a_hundred_bytes_per_request_is_found(name: str, said: str) ->
     found = calm()
     # 100 requests/s, a look each 10 s
     grown = [replace(s, **{name: 10**8 + i * 100 * 10 * 100}) for i, s in enumerate(found.samples)]
-    assert [problem.split(":")[0] for problem in soak.problems(replace(found, samples=grown))] == [said]
+    assert [problem.split(":")[0] for problem in soak_report.problems(replace(found, samples=grown))] == [said]
 
 
 def test_what_is_kept_up_to_a_bound_is_no_leak_and_hides_none() -> None:
@@ -47,10 +49,10 @@ def test_what_is_kept_up_to_a_bound_is_no_leak_and_hides_none() -> None:
     found = calm()
     filling = [replace(s, sessions=10 * i, receipts=1000 * i) for i, s in enumerate(found.samples)]
     honest = [replace(s, shim_bytes=s.shim_bytes + s.kept_bytes) for s in filling]
-    assert soak.growth(honest, "shim_bytes") > 8e6
-    assert soak.problems(replace(found, samples=honest)) == []
+    assert soak_report.growth(honest, "shim_bytes") > 8e6
+    assert soak_report.problems(replace(found, samples=honest)) == []
     leaking = [replace(s, shim_bytes=s.shim_bytes + 100 * s.receipts) for s in honest]
-    assert [p.split(":")[0] for p in soak.problems(replace(found, samples=leaking))] == ["rest_bytes"]
+    assert [p.split(":")[0] for p in soak_report.problems(replace(found, samples=leaking))] == ["rest_bytes"]
 
 
 def test_what_is_kept_ends_at_its_bounds() -> None:
@@ -72,12 +74,42 @@ def test_metrics_and_connections_are_read() -> None:
     assert soak.connections(table, 0x1F40) == 2
 
 
-def test_failed_requests_are_found() -> None:
-    assert soak.problems(replace(calm(), failed=1)) == ["1 of 1001 requests failed"]
-    # refused in a stall of the disk, and nothing worse
-    assert soak.problems(replace(calm(), answered=99_000, failed=1000, refused=1000)) == []
-    refusing = replace(calm(), answered=98_999, failed=1001, refused=1001)
-    assert soak.problems(refusing) == ["1001 of 100000 requests were refused"]
+@pytest.mark.parametrize(
+    ("kind", "most", "said"),
+    [
+        ("lost", 0, "had no answer"),
+        ("errors", 0, "had an error"),
+        ("refused", 10_000, "were refused"),
+        ("degraded", 10, "were degraded"),
+        ("untold", 0, "failed, and how is not told"),
+    ],
+)
+def test_each_kind_of_failure_has_its_own_limit(kind: str, most: int, said: str) -> None:
+    def failing(count: int) -> soak_report.Soak:
+        found = replace(calm(), answered=1_000_000 - count, failed=count)
+        told: dict[str, Any] = {} if kind == "untold" else {kind: count}
+        return replace(found, **told)
+
+    assert soak_report.problems(failing(most)) == []
+    assert soak_report.problems(failing(most + 1)) == [f"{most + 1} of 1000000 requests {said}"]
+    assert f"**Not held**: {most + 1} of" in soak_report.markdown(failing(most + 1))
+
+
+def test_the_report_says_why_answers_were_degraded() -> None:
+    why = {"degraded: receipt: not durable in time": 2, "lost: connection closed": 1}
+    found = replace(calm(), answered=999_997, failed=3, degraded=2, lost=1, why=why)
+    text = soak_report.document(found)
+    assert "| answered with a degraded decision | 2 | 2e-06 | 1 in 100,000 |" in text
+    assert "\n\n* 2 degraded: receipt: not durable in time\n* 1 lost: connection closed\n\n|" in text
+    assert soak_report.read(json.loads(json.dumps(soak_report.raw(found)))) == found
+
+
+def test_a_report_of_an_older_version_is_read_and_still_fails() -> None:
+    older = soak_report.raw(replace(calm(), answered=997, failed=3, refused=1))
+    found = soak_report.read({name: older[name] for name in older if name not in {"degraded", "lost", "errors", "why"}})
+    assert found.untold == 2
+    assert "an older report, which does not tell | 2 |" in soak_report.markdown(found)
+    assert soak_report.problems(found) == ["2 of 1000 requests failed, and how is not told"]
 
 
 def test_own_threads_and_files_are_counted(tmp_path: Path) -> None:
@@ -90,7 +122,7 @@ def test_own_threads_and_files_are_counted(tmp_path: Path) -> None:
 
 def test_bodies_begin_generations_anew() -> None:
     make = soak.bodies("r")
-    period = SESSIONS * soak.STEPS
+    period = SESSIONS * soak_report.STEPS
     assert b'"step_id":0' in make(0)
     assert b'"step_id":1' in make(SESSIONS)
     assert make(0) != make(period)

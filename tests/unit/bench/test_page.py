@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tcd.bench import growth, overload, page, shim_report
+from tcd.bench import growth, overload, page, shim_report, soak_report
 from tcd.bench.e2e import report as e2e
 from tcd.bench.ensemble import report as ensemble
 
@@ -31,6 +31,8 @@ def test_the_reports_are_what_their_raw_data_make_them() -> None:
     result = overload.read(found["overload"])
     assert (page.REPORTS / "shim.md").read_text() == shim_report.markdown(found, result, images="shim-")
     assert (page.REPORTS / "shim-load.svg").read_text() == shim_report.plots(found["summary"])["load"]
+    found = soak_report.read(json.loads((page.REPORTS / "soak.json").read_text()))
+    assert (page.REPORTS / "soak.md").read_text() == soak_report.document(found)
 
 
 def test_a_figure_that_was_changed_by_hand_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
