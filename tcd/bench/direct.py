@@ -45,14 +45,14 @@ def call(url: str, *, concurrency: int, seconds: float) -> Load:
                 unpack(await client.infer(pack([row]), timeout=_TIMEOUT))
                 took.append(1000.0 * (time.perf_counter() - began))
 
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         try:
             await asyncio.gather(*(one() for _ in range(concurrency)))
         finally:
             await client.close()
-        spent = time.perf_counter() - began
+        spent, cpu = time.perf_counter() - began, time.process_time() - cpu
         p50, p99, p999, most = np.quantile(took, (0.5, 0.99, 0.999, 1.0)).tolist()
-        return Load(requests=len(took), seconds=spent, p50=p50, p99=p99, p999=p999, max=most, errors=0)
+        return Load(requests=len(took), seconds=spent, p50=p50, p99=p99, p999=p999, max=most, errors=0, cpu=cpu)
 
     import uvloop
 

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tcd.bench.cpu import of_children
 from tcd.errors import ConfigError
 
 #: Sessions that one thread of wrk walks through: above the concurrency, so that two steps of one never meet, and few
@@ -42,7 +43,10 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One run of wrk; latencies in milliseconds, `errors` counts every answer that is not 2xx or 3xx."""
+    """One run of wrk; latencies in milliseconds, `errors` counts every answer that is not 2xx or 3xx.
+
+    `cpu` are the CPU seconds of what made the load.
+    """
 
     requests: int
     seconds: float
@@ -51,6 +55,7 @@ class Load:
     p999: float
     max: float
     errors: int
+    cpu: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -86,11 +91,13 @@ def wrk(url: str, *, concurrency: int, seconds: float, run: str) -> Load:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "load.lua"
         script.write_text(_SCRIPT % {"run": run, "sessions": SESSIONS, "rest": rest})
+        before = of_children()
         done = subprocess.run(
             [program, "-t1", f"-c{concurrency}", f"-d{seconds:g}s", "-s", str(script), url],
             check=True,
             capture_output=True,
             text=True,
         )
+        cpu = of_children() - before
     line = next(text for text in done.stdout.splitlines() if text.startswith("JSON "))
-    return Load(**json.loads(line[5:]))
+    return Load(**json.loads(line[5:]), cpu=cpu)

@@ -191,6 +191,7 @@ async def drive(
     *,
     connections: int = 2048,
     grace: float = 5.0,
+    mark: Callable[[], None] | None = None,
 ) -> list[Shot]:
     """Run the phases one after the other; returns every request, in the order of the answers.
 
@@ -201,11 +202,19 @@ async def drive(
         make: body of request number n.
         connections: at most; when all are in use, requests wait here and their latency counts.
         grace: seconds to wait for the last answers.
+        mark: called when a phase begins, and when the last one has ended: later than due where this process lags.
     """
     pool, named = _Pool(host, port, connections), f"{host}:{port}".encode()
     loop = asyncio.get_running_loop()
     begin, number = 0.0, 0
+
+    async def bound() -> None:
+        await asyncio.sleep(max(0.0, begin - (loop.time() - pool.start)))
+        if mark is not None:
+            mark()
+
     for phase in phases:
+        await bound()
         count = int(phase.rate * phase.seconds)
         for i in range(count):
             due = begin + i / phase.rate
@@ -217,6 +226,7 @@ async def drive(
             pool.fire(http_request(named, make(number)), due)
             number += 1
         begin += phase.seconds
+    await bound()
     await pool.drained(grace)
     pool.close()
     return pool.shots

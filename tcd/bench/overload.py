@@ -17,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tcd.bench import shim
+from tcd.bench.cpu import Cpu, Meter, of_children
 from tcd.bench.load import SESSIONS, body, wrk
 from tcd.bench.openloop import Phase, Shot, drive
 
@@ -48,7 +49,8 @@ class Overload:
     at the same rate, all of them begin one after the other: a first step has two commits, one of them before it is
     scored; `beginning` is the whole of that phase.
     `goodput` counts answers 200 that were decided (not degraded) before the overload ended; `refused` is the latency
-    of 429 and 503.
+    of 429 and 503. `cpu_capacity` is what the processes took in one of the runs that found the capacity (the load is
+    wrk there), `cpu_below` and `cpu_above` at 60 % of it and at three times it; None where an older version measured.
     """
 
     capacity: float
@@ -61,6 +63,9 @@ class Overload:
     accepted: Latency
     refused: Latency
     recovery: float
+    cpu_capacity: Cpu | None = None
+    cpu_below: Cpu | None = None
+    cpu_above: Cpu | None = None
 
     @property
     def goodput_ratio(self) -> float:
@@ -102,14 +107,14 @@ def bodies(run: str) -> Callable[[int], bytes]:
     return lambda number: names[number % len(names)] + rest
 
 
-def _drive(url: str, run: str, *phases: Phase) -> list[Shot]:
+def _drive(url: str, run: str, *phases: Phase, mark: Callable[[], None] | None = None) -> list[Shot]:
     import uvloop
 
     where = urlsplit(url)
     assert where.hostname and where.port  # noqa: S101, PT018 - our own server's address
     loop = uvloop.new_event_loop()
     try:
-        shots: list[Shot] = loop.run_until_complete(drive(where.hostname, where.port, phases, bodies(run)))
+        shots: list[Shot] = loop.run_until_complete(drive(where.hostname, where.port, phases, bodies(run), mark=mark))
     finally:
         loop.close()
     return shots
@@ -122,22 +127,28 @@ def measure(*, seconds: float, rounds: int = 1) -> list[Overload]:
         full = stack.enter_context(shim.shim(folder, "shim", {"TCD_LOG_LEVEL": "warning"}))
         floor = stack.enter_context(shim.noop(folder, shim.one_answer(full.url)))
         wrk(full.url, concurrency=_CONCURRENCY, seconds=1.0, run="warm")
+        meter = Meter(full.parts, load=of_children)
+        meter.mark()
         # one rate for all rounds: that of a few seconds varies by half
-        found = [
-            wrk(full.url, concurrency=_CONCURRENCY, seconds=seconds, run=f"capacity{number}").rate
+        found: list[float] = []
+        for number in range(rounds):
+            found.append(wrk(full.url, concurrency=_CONCURRENCY, seconds=seconds, run=f"capacity{number}").rate)
+            meter.mark()
+        return [
+            _round(full, floor.url, median(found), seconds, str(number), meter.between(number))
             for number in range(rounds)
         ]
-        return [_round(full.url, floor.url, median(found), seconds, str(number)) for number in range(rounds)]
 
 
-def _round(url: str, floor: str, capacity: float, seconds: float, name: str) -> Overload:
+def _round(server: shim.Server, floor: str, capacity: float, seconds: float, name: str, cpu: Cpu) -> Overload:
+    url, below, over = server.url, Meter(server.parts), Meter(server.parts)
     calm = Phase(_BELOW * capacity, seconds)
-    calm_shots = _drive(url, f"below{name}", calm, calm)
+    calm_shots = _drive(url, f"below{name}", calm, calm, mark=below.mark)
     below_noop = [s.latency for s in _drive(floor, f"below{name}", calm)]
     offered = _ABOVE * capacity
     # its sessions are open before it begins: a first step costs several records
     after = Phase(_AFTER * capacity, seconds)
-    shots = _drive(url, f"above{name}", calm, Phase(offered, seconds), after)
+    shots = _drive(url, f"above{name}", calm, Phase(offered, seconds), after, mark=over.mark)
     begin, end = seconds, 2 * seconds
     above = [s for s in shots if begin <= s.due < end]
     good = [s for s in above if _good(s)]
@@ -153,6 +164,9 @@ def _round(url: str, floor: str, capacity: float, seconds: float, name: str) -> 
         accepted=latency([s.latency for s in good]),
         refused=latency([s.latency for s in above if s.status in REFUSED]),
         recovery=recovery_seconds(shots, end),
+        cpu_capacity=cpu,
+        cpu_below=below.between(1),
+        cpu_above=over.between(1),
     )
 
 
@@ -171,6 +185,9 @@ def markdown(results: Sequence[Overload]) -> str:
             f"{r.refused.p50:.1f}, {r.refused.p99:.1f}, {r.refused.max:.1f}"
         ),
         "recovered after, s": lambda r: f"{r.recovery:.2f}",
+        "CPU of shim, Triton, wrk at capacity, cores": lambda r: _cores(r.cpu_capacity),
+        f"CPU of shim, Triton, load generator at {_BELOW:.0%}, cores": lambda r: _cores(r.cpu_below),
+        f"CPU of shim, Triton, load generator at {_ABOVE:g} times, cores": lambda r: _cores(r.cpu_above),
     }
     lines = [
         "| round " + "".join(f"| {number} " for number in range(1, len(results) + 1)) + "|",
@@ -179,16 +196,24 @@ def markdown(results: Sequence[Overload]) -> str:
     return "\n".join(lines + [f"| {what} | {' | '.join(map(text, results))} |" for what, text in rows.items()])
 
 
+def _cores(cpu: Cpu | None) -> str:
+    return "-" if cpu is None else f"{cpu.shim:.2f}, {cpu.triton:.2f}, {cpu.load:.2f}"
+
+
 def raw(results: Sequence[Overload]) -> list[dict[str, Any]]:
     """The rounds as JSON values."""
     return [asdict(r) | {"goodput_ratio": r.goodput_ratio, "below_ratio": r.below_ratio} for r in results]
 
 
 def read(found: Sequence[Mapping[str, Any]]) -> list[Overload]:
-    """The rounds of what `raw` made."""
+    """The rounds of what `raw` made, also in a version that measured less."""
     latencies = {"beginning", "below", "below_noop", "accepted", "refused"}
-    names = [field.name for field in fields(Overload)]
-    return [
-        Overload(**{name: one[name] for name in names} | {name: Latency(**one[name]) for name in latencies})
-        for one in found
-    ]
+    cpus = {"cpu_capacity", "cpu_below", "cpu_above"}
+    names = {field.name for field in fields(Overload)}
+
+    def value(name: str, given: Any) -> Any:
+        if name in latencies:
+            return Latency(**given)
+        return Cpu(**given) if name in cpus and given is not None else given
+
+    return [Overload(**{name: value(name, given) for name, given in one.items() if name in names}) for one in found]

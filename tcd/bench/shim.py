@@ -225,6 +225,7 @@ def summary(runs: list[Run]) -> list[dict[str, Any]]:
                 "max": max(run.load.max for run in mine),
                 "errors": sum(run.load.errors for run in mine),
                 **{f"cpu_{part}": median(run.cpu_us[part] for run in mine) for part in mine[0].cpu_us},
+                "cpu_load": median(1e6 * run.load.cpu / run.load.requests for run in mine),
                 "rate_ratio": ratio(FLOOR, lambda run: run.load.rate),
                 "naive_ratio": ratio(NAIVE, lambda run: run.load.rate),
                 "cpu_ratio": ratio(FLOOR, lambda run: run.cpu_us["shim"]),
@@ -238,6 +239,7 @@ _COLUMNS = ("server", "c", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms
 _COSTS = (
     "shim CPU us",
     "Triton CPU us",
+    "load CPU us",
     "rate / raw no-op",
     "rate / naive",
     "CPU / raw no-op",
@@ -255,7 +257,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     lines = [_line(titles), "|" + "---|" * len(titles)]
     for r in rows:
         figures = (f"{r['rate']:.0f}", f"{r['p50']:.1f}", f"{r['p99']:.1f}", f"{r['p999']:.1f}", f"{r['max']:.0f}")
-        costs = tuple(f"{r[key]:.0f}" if key in r else "-" for key in ("cpu_shim", "cpu_triton"))
+        costs = tuple(f"{r[key]:.0f}" if key in r else "-" for key in ("cpu_shim", "cpu_triton", "cpu_load"))
         ratios = (r["rate_ratio"], r["naive_ratio"], r["cpu_ratio"], r["route_ratio"])
         shares = tuple("-" if share is None else f"{share:.2f}" for share in ratios)
         lines.append(_line((r["server"], str(r["concurrency"]), *figures, str(r["errors"]), *costs, *shares)))

@@ -166,7 +166,8 @@ async def _run(server: shim.Server, *, seconds: float, probe: float, every: floa
     began = time.perf_counter()
     load = asyncio.ensure_future(_load(server.url, "soak", rate, seconds))
     while not load.done():
-        await asyncio.wait([load], timeout=every)
+        # a short run has looks in each of its thirds too
+        await asyncio.wait([load], timeout=min(every, seconds / 9))
         samples.append(await look(server, time.perf_counter() - began))
     shots = load.result()
     # closed connections are noticed a little later

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tcd.bench import growth, overload, shim, shim_report, soak, soak_report
+from tcd.bench.cpu import Cpu
 from tcd.bench.load import SESSIONS, Load
 
 
@@ -153,7 +154,8 @@ def test_the_report_says_what_is_held_and_what_is_not() -> None:
         *(calm, replace(calm, p99=51.0), 0.1),
     )
     bad = replace(result, goodput=100.0, refused=calm, recovery=3.0)
-    results = [result, result, bad]
+    measured = replace(result, cpu_below=Cpu(0.5, 0.25, 0.1), cpu_above=Cpu(1.1, 0.4, 0.5))
+    results = [result, measured, bad]
     found = {"summary": rows, **shim_report.whole(rows, results)}
     held = {what: ok for what, _, _, ok in found["targets"]}
     assert held["requests/s over the naive shim's, 64 connections"] is False
@@ -163,7 +165,12 @@ def test_the_report_says_what_is_held_and_what_is_not() -> None:
     assert held["p99 of refusals, ms"] is False
     assert held["goodput at 3 times capacity, of capacity"] is True, "a median"
     assert held["recovery, s"] is False, "the worst of the rounds"
+    assert overload.read(json.loads(json.dumps(found["overload"]))) == results
+    older = [{k: v for k, v in one.items() if not k.startswith("cpu_")} for one in found["overload"]]
+    assert overload.read(older)[0] == result, "of a version that did not measure CPU"
     text = shim_report.markdown(found, overload.read(found["overload"]), images="shim-")
+    assert "| CPU of shim, Triton, load generator at 60%, cores | - | 0.50, 0.25, 0.10 | - |" in text
+    assert "| CPU of shim, Triton, load generator at 3 times, cores | - | 1.10, 0.40, 0.50 | - |" in text
     assert text.count("**no**") == 4
     assert "| >= 0.9 | 0.95 (0.10 to 0.95, 3) | yes |" in text
     assert "| goodput, /s | 950 (95%) | 950 (95%) | 100 (10%) |" in text

@@ -80,6 +80,22 @@ def test_a_server_that_is_not_there_is_said() -> None:
     assert soak.told(shots)["why"] == {"lost: no connection": 3}
 
 
+def test_phases_are_marked_where_they_begin_and_where_the_last_one_ends() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    made: list[int] = []
+    marks: list[int] = []
+
+    def make(number: int) -> bytes:
+        made.append(number)
+        return b"{}"
+
+    phases = (Phase(200.0, 0.02), Phase(100.0, 0.02), Phase(50.0, 0.02))
+    asyncio.run(drive("127.0.0.1", port, phases, make, mark=lambda: marks.append(len(made))))
+    assert marks == [0, 4, 6, 7]
+
+
 def test_a_degraded_answer_without_checks_is_still_one() -> None:
     for content in (b"", b"{}", b"[]", b'{"checks":[{}]}', b'{"checks":[{"name":"x","status":"ran"}]}'):
         assert failed_checks(content) == "no reason given"
