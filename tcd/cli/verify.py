@@ -177,42 +177,31 @@ def chain(
     no_clock: NoClock = False,
     as_json: AsJson = False,
 ) -> None:
-    """Verify consecutive records: an array of receipts, {heads, bodies, sigs}, or lines of receipts (.jsonl)."""
+    """Verify consecutive records: an array of receipts, {heads, bodies, sigs}, or lines of receipts (.jsonl).
+
+    A receipt whose body was erased is {erased: {kid, origin, suite, tenant}, head, sig, proof}, and says who erased it
+    where it has erased_by: the erase record {body, head, sig, proof}, with both proofs in a log of one size.
+    """
 
     def work() -> int:
-        from tcd.cli.verify_inputs import Window, windows
+        from tcd.cli.chain_walk import walk
+        from tcd.cli.verify_inputs import windows
         from tcd.keystore import read_json
-        from tcd.receipts import verify_chain
 
         setting = _setting(keyset, roots, policy, witnesses, None, clock=not no_clock, as_json=as_json)
-        value = None if file.suffix == ".jsonl" else read_json(file, _MAX)
-        done, report, carried = 0, None, Window()
-        for window in windows(file, value):
-            # the last record of the window before comes again, so that the order in the log is seen across windows
-            joined = carried.joined(window)
-            report = verify_chain(
-                joined.bodies,
-                heads=joined.heads,
-                sigs=[sig or "" for sig in joined.sigs],
-                proofs=joined.proofs if any(joined.proofs) else None,
-                policy=setting.policy,
-                start=joined.start,
-                end=joined.end,
-            )
-            if not report.ok:
-                done -= len(carried.bodies)
-                break
-            done += len(window.bodies)
-            carried = joined.tail(report.verified())
-        if report is None:
+        found = walk(windows(file, None if file.suffix == ".jsonl" else read_json(file, _MAX)), setting.policy)
+        if found is None:
             return 2
-        first_bad = done + (report.first_bad or 0)
+        report, wrong = found.report, found.wrong
         if as_json:
-            extra = {} if report.ok else {"first_bad": first_bad}
-            print(json.dumps({**report.to_json(), "records": done, **extra}))
-        else:
-            where = f"{done} records" if report.ok else f"record {first_bad}"
-            print("\n".join([_verdict(report, f"chain, {where}"), *_lines(report)]))
+            print(json.dumps(found.to_json()))
+            return int(not report.ok)
+        where = f"{found.records} records" if report.ok else f"record {found.first_bad}"
+        print("\n".join([_verdict(wrong or report, f"chain, {where}"), *_lines(report)]))
+        for records, by in found.told():
+            print(f"  {records}: {'erased, and no record beside it says by whom' if by is None else _erased_by(by)}")
+        if wrong is not None:
+            print("\n".join([f"  erase record beside it: {wrong.code}", *_lines(wrong, "    ")]))
         return int(not report.ok)
 
     _decide(work, as_json=as_json)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tcd.errors import ConfigError
 from tcd.receipts import Anchor
+from tcd.receipts.erasure import ErasedBody
 
 #: Records verified at once; a chain of any length takes no more memory than that.
 WINDOW: Final = 512
@@ -36,6 +37,8 @@ _NAMES: Final = {
     "proof": "proof",
     "receipt_proof": "proof",
 }
+#: What stands for a body that was erased.
+_LEFT: Final = {"kid", "origin", "suite", "tenant"}
 _TEXTS: Final = ("head", "body", "sig", "verify_key", "previous", "proof")
 
 
@@ -56,20 +59,42 @@ def one(value: Any) -> dict[str, Any]:
     return found
 
 
+def _erased(value: Mapping[str, Any]) -> tuple[ErasedBody, str, str, str | None, dict[str, Any] | None]:
+    """Body, head, signature, proof of what is left of a record, and the `erase` record beside it.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    named = {_NAMES[name]: item for name, item in value.items() if name in _NAMES and item is not None}
+    gone, beside = value["erased"], value.get("erased_by")
+    texts = (named.get("head"), named.get("sig"), named.get("proof", ""))
+    whole = isinstance(gone, Mapping) and set(gone) == _LEFT and all(type(text) is str for text in gone.values())
+    if not whole or "body" in named or any(type(text) is not str for text in texts):
+        msg = "what is left of an erased receipt is a head, a signature and `erased` with kid, origin, suite and tenant"
+        raise ConfigError(msg)
+    by = None if beside is None else one(beside)
+    if by is not None and any(type(text) is not str for text in (by["sig"], by.get("proof"), named.get("proof"))):
+        msg = "a record beside which its `erase` record is, and that one, have proofs of their places in the log"
+        raise ConfigError(msg)
+    return ErasedBody(**gone), named["head"], named["sig"], named.get("proof"), by
+
+
 @dataclass
 class Window:
     """Consecutive records of a chain.
 
     Attributes:
-        bodies, heads, sigs, proofs: of each record.
+        bodies, heads, sigs, proofs: of each record; an `ErasedBody` where the body was erased.
+        erased_by: the `erase` record that the file has beside an erased one.
         start, end: anchors, where the file has them.
         last: no record follows.
     """
 
-    bodies: list[str] = field(default_factory=list)
+    bodies: list[str | ErasedBody] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
     sigs: list[str | None] = field(default_factory=list)
     proofs: list[str | None] = field(default_factory=list)
+    erased_by: list[dict[str, Any] | None] = field(default_factory=list)
     start: Anchor | None = None
     end: Anchor | None = None
     last: bool = False
@@ -80,11 +105,17 @@ class Window:
         Raises:
             ConfigError: no receipt in it.
         """
-        found = one(value)
-        self.bodies.append(found["body"])
-        self.heads.append(found["head"])
-        self.sigs.append(found["sig"])
-        self.proofs.append(found.get("proof"))
+        body: str | ErasedBody
+        if isinstance(value, Mapping) and "erased" in value:
+            body, head, sig, proof, by = _erased(value)
+        else:
+            found = one(value)
+            body, head, sig, proof, by = found["body"], found["head"], found["sig"], found.get("proof"), None
+        self.bodies.append(body)
+        self.heads.append(head)
+        self.sigs.append(sig)
+        self.proofs.append(proof)
+        self.erased_by.append(by)
 
     def joined(self, after: Window) -> Window:
         """This window and the one after it, with the anchors of both."""
@@ -93,16 +124,22 @@ class Window:
             self.heads + after.heads,
             self.sigs + after.sigs,
             self.proofs + after.proofs,
+            self.erased_by + after.erased_by,
             self.start or after.start,
             after.end,
             after.last,
         )
 
-    def tail(self, body: Mapping[str, Any]) -> Window:
-        """The last record alone, whose verified body is given."""
-        chain = body["chain"]
-        start = Anchor(chain["seq"] - 1, chain["prev"]) if chain["seq"] else None
-        return Window(self.bodies[-1:], self.heads[-1:], self.sigs[-1:], self.proofs[-1:], start)
+    def tail(self) -> Window:
+        """The last record with a body, which verified, and those after it; all of them where there is none."""
+        whole = [at for at, body in enumerate(self.bodies) if isinstance(body, str)]
+        at, start = (whole[-1], None) if whole else (0, self.start)
+        body = self.bodies[at]
+        if isinstance(body, str):
+            chain = json.loads(body)["chain"]
+            start = Anchor(chain["seq"] - 1, chain["prev"]) if chain["seq"] else None
+        columns = (self.bodies[at:], self.heads[at:], self.sigs[at:], self.proofs[at:], self.erased_by[at:])
+        return Window(*columns, start)
 
 
 def _anchor(value: Any) -> Anchor | None:
