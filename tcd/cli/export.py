@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,9 +16,12 @@ from tcd.cli.endings import fail
 
 if TYPE_CHECKING:
     from tcd.ledger.auditing.sources import Store
+    from tcd.ledger.export_erasures import Bodies, Erasures
     from tcd.ledger.export_sources import Source
+    from tcd.receipts.export import Plan
     from tcd.receipts.log_signer import LogSigner
 
+_Source = TypeVar("_Source", bound="Source")
 app = typer.Typer(help="Export a log for other pipelines.", no_args_is_help=True)
 #: Where the URL of a PostgreSQL ledger is taken from; on a command line others would see its password.
 URL_VARIABLE = "TCD_LEDGER"
@@ -28,6 +32,11 @@ First = Annotated[int, typer.Option("--first", min=0, help="First leaf, a multip
 Width = Annotated[int, typer.Option("--width", help="Leaves of a subtree, a power of two.")]
 Sign = Annotated[Path | None, typer.Option("--sign", help="Directory with the log's keys, which sign the subtrees.")]
 Quantum = Annotated[bool, typer.Option("--post-quantum", help="Refuse checkpoints without an ML-DSA-44 signature.")]
+
+#: Who erased is no public matter, so that nobody gets it who did not ask.
+Told = Annotated[
+    bool, typer.Option("--erasures", help="Also say which bodies are gone, and write the records of who erased them.")
+]
 
 
 @app.callback()
@@ -57,8 +66,14 @@ def _target(out: Path | None) -> AbstractContextManager[IO[bytes]]:
     return contextlib.nullcontext(sys.stdout.buffer) if out is None else writing(out)
 
 
+def _erasures(plan: Plan, source: Bodies) -> Erasures:
+    from tcd.ledger.export_erasures import Erasures
+
+    return Erasures(source, plan.policy, first=plan.first, size=plan.size)
+
+
 def _export(
-    source: AbstractContextManager[Source],
+    source: AbstractContextManager[_Source],
     *,
     keyset: Path,
     origin: str,
@@ -67,6 +82,7 @@ def _export(
     width: int,
     sign: Path | None,
     quantum: bool,
+    told: Callable[[Plan, _Source], Erasures] | None = None,
 ) -> None:
     from tcd.errors import ConfigError, TcdError, VerificationError
     from tcd.keystore import read_json
@@ -86,9 +102,16 @@ def _export(
                 raise ConfigError(msg)
             plan = Plan(origin, policy, newest.size, first, width, signer)
             noted = checkpoints(opened, after=first, size=newest.size)
+            erasures = None if told is None else told(plan, opened)
+            beside = None if erasures is None else erasures.lines
             with _target(out) as file:
-                for line in export_lines(plan, pages(opened, newest.size), noted):
+                for line in export_lines(plan, pages(opened, newest.size), noted, beside=beside):
                     file.write(sorted_json(line) + b"\n")
+        if erasures is not None and erasures.unnamed:
+            print(
+                f"tcd export: {erasures.unnamed} bodies are gone, and no erase record here says by whom",
+                file=sys.stderr,
+            )
     except VerificationError as error:
         fail("export", f"{error.code}: {error.detail}", code=1)
     except (TcdError, OSError) as error:
@@ -105,6 +128,7 @@ def store(
     width: Width = 256,
     sign: Sign = None,
     post_quantum: Quantum = False,
+    erasures: Told = False,
 ) -> None:
     """Export the log of a SQLite ledger."""
     from tcd.ledger.export_sources import sqlite_source
@@ -112,7 +136,10 @@ def store(
 
     path = data_dir / FILE if data_dir.is_dir() else data_dir
     source = sqlite_source(path)
-    _export(source, keyset=keyset, origin=origin, out=out, first=first, width=width, sign=sign, quantum=post_quantum)
+    _export(
+        source, keyset=keyset, origin=origin, out=out, first=first, width=width, sign=sign, quantum=post_quantum,
+        told=_erasures if erasures else None,
+    )  # fmt: skip
 
 
 @app.command()
@@ -124,12 +151,16 @@ def postgresql(
     width: Width = 256,
     sign: Sign = None,
     post_quantum: Quantum = False,
+    erasures: Told = False,
 ) -> None:
     """Export the log of the PostgreSQL ledger that TCD_LEDGER names, also while shims write it."""
     from tcd.ledger.export_postgres import postgres_source
 
     source = postgres_source(os.environ.get(URL_VARIABLE, ""))
-    _export(source, keyset=keyset, origin=origin, out=out, first=first, width=width, sign=sign, quantum=post_quantum)
+    _export(
+        source, keyset=keyset, origin=origin, out=out, first=first, width=width, sign=sign, quantum=post_quantum,
+        told=_erasures if erasures else None,
+    )  # fmt: skip
 
 
 @app.command()

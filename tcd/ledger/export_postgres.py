@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from tcd.ledger.export_sources import Source
+from tcd.ledger.export_erasures import Bodies
 from tcd.ledger.postgres_connect import Wait, without_loop
 from tcd.ledger.postgres_reader import Reader
-from tcd.ledger.values import Checkpoint
+from tcd.ledger.values import Checkpoint, StoredReceipt
 
 
 class _Waiting:
@@ -26,9 +26,17 @@ class _Waiting:
         found: Checkpoint | None = self._wait(self._reader.checkpoint(covering=covering))
         return found
 
+    def erase_records(self, first: int, limit: int) -> Sequence[StoredReceipt]:
+        found: Sequence[StoredReceipt] = self._wait(self._reader.erase_records(first=first, limit=limit))
+        return found
+
+    def gone(self, first: int, end: int) -> Sequence[int]:
+        found: Sequence[int] = self._wait(self._reader.gone(first=first, end=end))
+        return found
+
 
 @contextlib.contextmanager
-def postgres_source(url: str) -> Iterator[Source]:
+def postgres_source(url: str) -> Iterator[Bodies]:
     """A PostgreSQL ledger, also while shims write it, reading only.
 
     Raises:

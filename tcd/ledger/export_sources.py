@@ -88,7 +88,7 @@ def tiles_source(directory: Path) -> Iterator[Source]:
 
 
 @contextlib.contextmanager
-def sqlite_source(path: Path) -> Iterator[Source]:
+def sqlite_source(path: Path) -> Iterator[Reader]:
     """A SQLite ledger that no process uses, reading only.
 
     Raises:

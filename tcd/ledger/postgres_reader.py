@@ -122,6 +122,24 @@ class Reader:
         async with self._read() as connection:
             return tuple(map(stored_of, await connection.fetch(query, first, limit)))
 
+    async def erase_records(self, *, first: int, limit: int) -> Sequence[StoredReceipt]:
+        """`erase` records from position `first` on, at most `limit`."""
+        query = (
+            f"SELECT {RECEIPT} FROM tcd_receipt JOIN tcd_body USING (idx) "  # noqa: S608 - constants
+            "WHERE idx >= $1 AND typ = 'erase' ORDER BY idx LIMIT $2"
+        )
+        async with self._read() as connection:
+            return tuple(map(stored_of, await connection.fetch(query, first, limit)))
+
+    async def gone(self, *, first: int, end: int) -> Sequence[int]:
+        """Positions from `first` to `end` (excluded) whose bodies are not there."""
+        query = (
+            "SELECT idx FROM tcd_receipt WHERE idx >= $1 AND idx < $2"
+            " AND NOT EXISTS (SELECT 1 FROM tcd_body WHERE tcd_body.idx = tcd_receipt.idx) ORDER BY idx"
+        )
+        async with self._read() as connection:
+            return tuple(row["idx"] for row in await connection.fetch(query, first, end))
+
     async def open_chains(self, *, after: str = "", limit: int = 1024) -> Sequence[ChainState]:
         """See `Ledger.open_chains`."""
         query = f"SELECT {STATE} FROM tcd_chain WHERE NOT closed AND id > $1 ORDER BY id LIMIT $2"  # noqa: S608

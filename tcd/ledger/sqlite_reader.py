@@ -121,6 +121,22 @@ class Reader:
         )
         return tuple(map(_stored, self._rows(query, first, limit)))
 
+    def erase_records(self, first: int, limit: int) -> Sequence[StoredReceipt]:
+        """`erase` records from position `first` on, at most `limit`."""
+        query = (
+            f"SELECT {_RECEIPT}, body FROM receipt JOIN body USING (idx) "  # noqa: S608 - constants
+            "WHERE idx >= ? AND typ = 'erase' ORDER BY idx LIMIT ?"
+        )
+        return tuple(map(_stored, self._rows(query, first, limit)))
+
+    def gone(self, first: int, end: int) -> Sequence[int]:
+        """Positions from `first` to `end` (excluded) whose bodies are not there."""
+        query = (
+            "SELECT idx FROM receipt WHERE idx >= ? AND idx < ?"
+            " AND NOT EXISTS (SELECT 1 FROM body WHERE body.idx = receipt.idx) ORDER BY idx"
+        )
+        return tuple(row[0] for row in self._rows(query, first, end))
+
     def checkpoint(self, covering: int | None = None) -> Checkpoint | None:
         """See `Ledger.checkpoint`."""
         where = "ORDER BY size DESC" if covering is None else "WHERE size > ? ORDER BY size"

@@ -1,13 +1,14 @@
 """A log as lines for other pipelines (post-quantum, zero-knowledge): heads, subtrees, and who signed what.
 
-Everything is public: heads and hashes, no bodies. The lines are streamed; memory does not grow with the log. Nothing is
-written that does not fit: the heads must lead to the root of every checkpoint, and its signatures must verify.
+Everything is public: heads and hashes, no bodies, but for lines that somebody wants beside the heads. The lines are
+streamed; memory does not grow with the log. Nothing is written that does not fit: the heads must lead to the root of
+every checkpoint, and its signatures must verify.
 `docs/log-export.md` says what each line is and how to check it without this code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,7 +60,11 @@ class Plan:
 
 
 def export_lines(
-    plan: Plan, heads: Iterable[Sequence[bytes]], checkpoints: Iterator[tuple[int, bytes]]
+    plan: Plan,
+    heads: Iterable[Sequence[bytes]],
+    checkpoints: Iterator[tuple[int, bytes]],
+    *,
+    beside: Callable[[int], Iterable[dict[str, Any]]] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The lines, each a JSON object.
 
@@ -67,12 +72,13 @@ def export_lines(
         plan: what is exported.
         heads: of the log from leaf 0 on, in pages.
         checkpoints: size and signed note, by size, above `plan.first` and up to `plan.size`.
+        beside: more lines after the head of a leaf.
 
     Raises:
         InconsistentLog: the heads are fewer than the checkpoint says, or do not lead to its root.
         VerificationError: a checkpoint's signatures, see `logcheck.open_log`.
     """
-    walk = _Walk(plan, checkpoints)
+    walk = _Walk(plan, checkpoints, beside)
     yield from walk.start()
     for page in heads:
         for head in page:
@@ -85,8 +91,14 @@ def export_lines(
 class _Walk:
     """What is kept while the heads pass: the roots so far, the leaves of one subtree, the next checkpoint."""
 
-    def __init__(self, plan: Plan, checkpoints: Iterator[tuple[int, bytes]]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        checkpoints: Iterator[tuple[int, bytes]],
+        beside: Callable[[int], Iterable[dict[str, Any]]] | None,
+    ) -> None:
         self._plan = plan
+        self._beside = beside
         self._checkpoints = checkpoints
         self._next = next(checkpoints, None)
         self._block = MerkleTree()
@@ -104,6 +116,8 @@ class _Walk:
             return
         self._block.append(head)
         yield {"t": "head", "index": whole.size - 1, "head": head.hex()}
+        if self._beside is not None:
+            yield from self._beside(whole.size - 1)
         if len(self._block) == plan.width or whole.size == plan.size:
             yield _subtree(plan, whole.size - len(self._block), self._block)
             self._block = MerkleTree()
