@@ -10,9 +10,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
 from sidecar_api.admin.erasing import Erase
 from sidecar_api.admin.principals import SCOPES
+from tcd.cli.main import app
 from tcd.client.admin import OperatorKey
 from tcd.errors import Conflict
 from tcd.ledger import SqliteLedger
@@ -127,6 +129,43 @@ async def test_a_subjects_bodies_go_and_everything_still_verifies(tmp_path: Path
         gaps = await admin.get("/ledger/gaps")
         assert (gaps["bodies_erased"], gaps["erasures_recorded"], gaps["bodies_unexplained"]) == (4, 4, 0)
         await admin.post("/receipts:erase", {"subjects": ["sha256:" + "0" * 64]}, status=409)
+
+
+async def test_files_say_who_erased_to_whoever_has_no_connection_to_the_log(tmp_path: Path) -> None:
+    """`tcd verify chain` on records with the `erase` record beside them, and `tcd export store --erasures`."""
+    ledger = SqliteLedger(tmp_path / "data")
+    async with running(tmp_path, log_interval_s=0.02, ledger=ledger) as admin:
+        await admin.enrol()
+        mine = await steps(admin, "gone")
+        proposal = await admin.post("/receipts:erase", {"sessions": [names("gone")]}, status=202)
+        done = await admin.post(f"/approvals/{proposal['id']}", by=admin.bob)
+        (record,) = await admin.bodies("erase")
+        # an answer has the proof of the newest checkpoint
+        await proof(admin, done["receipt"])
+        for head in done["result"]["records"]:
+            await proof(admin, head)
+        assert admin.runtime.log is not None
+        shown = json.loads(await admin.runtime.log.bundle(mine[0]["receipt"]))
+        keys = admin.runtime.log.keys()
+    await ledger.close()
+    (beside,) = shown["erasures"]
+    files = {name: tmp_path / f"{name}.json" for name in ("keys", "chain")}
+    files["keys"].write_text(json.dumps(keys.to_json()))
+    files["chain"].write_text(json.dumps([{**item, "erased_by": beside} for item in shown["receipts"]]))
+    keyset = ["--keyset", str(files["keys"])]
+
+    command = ["verify", "chain", str(files["chain"]), "--json", *keyset]
+    said = json.loads(CliRunner().invoke(app, command).stdout)
+    assert (said["code"], said["erased"]) == ("erased", [0, 1, 2, 3])
+    assert {one["actor"] for one in said["erased_by"]} == {"alice + bob"}
+    (by,) = {one["index"] for one in said["erased_by"]}
+
+    command = ["export", "store", str(tmp_path / "data"), "--erasures", "--origin", record["origin"], *keyset]
+    exported = CliRunner().invoke(app, command)
+    assert exported.exit_code == 0, exported.output
+    lines = [json.loads(line) for line in exported.stdout.splitlines()]
+    assert [line["by"] for line in lines if line["t"] == "erased"] == [by] * 4
+    assert [json.loads(line["body"]) for line in lines if line["t"] == "erase"] == [record]
 
 
 async def test_what_is_older_than_a_time_goes_in_pages_and_of_one_tenant_only(
