@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tcd.config import _TOML
+from tcd.config import TOML
 from tests.conftest import ROOT
 from tests.e2e.stack import serving
 from tests.packaging.conftest import build
 
-PROJECT = _TOML.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = TOML.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def run(python: Path, *arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:

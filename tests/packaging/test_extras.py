@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tcd.config import _TOML
+from tcd.config import TOML
 from tests.conftest import ROOT
 
 #: What somebody who asked for the extra will use.
@@ -36,7 +36,7 @@ OURS = {"dev", "fuzz"}
 
 
 def test_each_extra_has_a_use() -> None:
-    named = _TOML.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = TOML.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(USES) - {""} == set(named) - OURS
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tcd.config import _TOML, Settings
+from tcd.config import TOML, Settings
 from tests.conftest import ROOT
 
 DOCKER = ROOT / "docker"
-PROJECT = _TOML.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = TOML.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 @pytest.fixture(scope="module")

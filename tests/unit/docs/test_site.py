@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tcd.config import _TOML
+from tcd.config import TOML
 from tests.conftest import ROOT
 
 
@@ -15,7 +15,7 @@ def pages(entry: Any) -> list[str]:
 
 
 def test_every_page_is_in_the_site_once() -> None:
-    nav = _TOML.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    nav = TOML.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
     docs = ROOT / "docs"
     there = [path.relative_to(docs) for path in docs.rglob("*.md")]
     # reports are linked where their figures are used, the vectors are for programs
