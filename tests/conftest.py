@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,18 @@ def _build_kernels() -> None:
     """A checkout that changed its C sources is tested with what they say; without a compiler numpy scores."""
     if os.environ.get("TCD_NATIVE") != "0" and build.compiler() is not None:
         build.ensure()
+
+
+def pytest_collection() -> None:
+    """Next to nothing of what is imported and collected is garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are a million objects, which each full collection would look at again."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

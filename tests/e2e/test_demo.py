@@ -151,6 +151,7 @@ def test_the_recording_is_what_the_model_still_does(live: Played, replayed: Play
     assert abs(now["caught"] - then["caught"]) <= 4
 
 
+@pytest.mark.long  # in small: tests/unit/demo/test_report.py
 @pytest.mark.llm
 def test_a_fault_that_does_not_show_makes_the_demo_fail(tmp_path: Path) -> None:
     """A prompt on which greedy decoding does not loop: the exit code, the summary and the report say so."""

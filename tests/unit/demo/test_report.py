@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from typer.testing import CliRunner
 
+from tcd.cli import demo as demo_cli
+from tcd.cli.main import app
 from tcd.demo.records import Answer, Receipt, Route, Token
 from tcd.demo.report import render
 from tcd.demo.result import Check, Demo, Run
@@ -199,3 +204,22 @@ def test_the_summary_is_complete() -> None:
     run = summary["runs"][0]
     assert (run["onset"], run["caught"], run["delay"], run["errors"]) == (15, 20, 5, 1)
     assert summary["runs"][2]["checks"][1]["ok"] is False
+
+
+@pytest.mark.parametrize("onset", [-1, 15])
+def test_the_command_fails_where_a_fault_does_not_show(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, onset: int
+) -> None:
+    """As `test_a_fault_that_does_not_show_makes_the_demo_fail` without a model: exit code, summary and report."""
+    tokens = [token(i) for i in range(40)]
+    run = Run(kind="loop", prompt="Once", via="triton", obey=False, tokens=tokens, onset=onset, healthy=15)
+    played = Demo(source="live", about={}, runs=[run, replace(run, obey=True)])
+    monkeypatch.setattr(demo_cli, "_play", lambda *_, **__: played)
+    out = tmp_path / "demo.html"
+    done = CliRunner().invoke(app, ["demo", "--quick", "--json", "--plain", "--replay", "--out", str(out)])
+    shown = onset >= 0
+    assert done.exit_code == (0 if shown else 1), done.output
+    found = json.loads(done.stdout)
+    assert found["ok"] is shown
+    assert all(("did not show" in r["detail"]) is not shown for r in found["runs"])
+    assert f"{2 * shown} of 2 expectations met" in out.read_text()
