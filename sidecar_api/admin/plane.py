@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -18,24 +15,22 @@ from sidecar_api.admin.acts import Acts
 from sidecar_api.admin.approvals import WAITS, Approvals, Proposal, Refusal, gone
 from sidecar_api.admin.bodies import parsed
 from sidecar_api.admin.bootstrap import Bootstrap
+from sidecar_api.admin.doing import Doing, Work
+from sidecar_api.admin.incoming import idempotency_key, message_of, single
 from sidecar_api.admin.jobs import MEMORY, Jobs
 from sidecar_api.admin.people import FilePeople, People, SharedPeople
 from sidecar_api.admin.principals import EVERY_TENANT, AdminScope
-from sidecar_api.admin.signatures import BadSignature, Message, Signatures
+from sidecar_api.admin.signatures import BadSignature, Signatures
 from sidecar_api.admin.store import AdminStore, Ticket
-from sidecar_api.admin.store.store import LEASE
 from sidecar_api.admin.tls import certificate_of
 from sidecar_api.admin.tokens import BadToken, Caller, Tokens
-from tcd.errors import ConfigError, Conflict, Forbidden, InvalidRequest, QuotaExceeded, TcdError
+from tcd.errors import ConfigError, Conflict, Forbidden, QuotaExceeded, TcdError
 from tcd.ledger.shared import InDoubt
 from tcd.rate_limit import Limit, TokenBuckets
 from tcd.telemetry import LogWriter
 
 _FILE: Final = "principals.json"
 _ACCEPTED: Final = 202
-_KEY_LONGEST: Final = 128
-#: Does an act, given the names of the actors; its result is in the answer.
-Work = Callable[[str], Awaitable[Any]]
 #: Carries out a proposal, given its `args` and the names of the actors.
 Performer = Callable[[Any, str], Awaitable[Any]]
 
@@ -103,6 +98,7 @@ class Plane:
         approvals: what waits for a second principal.
         bootstrap: the credential of the first start.
         jobs: what runs in processes of its own.
+        doing: does acts, once and recorded.
     """
 
     def __init__(
@@ -136,6 +132,7 @@ class Plane:
         self.bootstrap = Bootstrap(folder, now=now)
         self.jobs = Jobs(folder / "jobs", random=random, now=now, memory=job_memory)
         self.signatures = Signatures(store, now=now)
+        self.doing = Doing(store, acts, now=now, log=self.log)
         self._performers: dict[str, Performer] = {}
         self._revealers: dict[str, Callable[[Any], Any]] = {}
         self._limits = limits or Limits()
@@ -167,19 +164,6 @@ class Plane:
         revealer = self._revealers.get(found.action)
         return {**found.to_json(), "revealed": None if revealer is None else revealer(found.args)}
 
-    async def recover(self, *, starting: bool = False) -> int:
-        """Record acts whose process ended before their end as `….interrupted`; how many there were.
-
-        They are not done again: what was recorded may have been done or not. A store of this process alone has no other
-        that could still be working when it starts.
-        """
-        await self.store.forget(now=self.now())
-        found = await self.store.orphans(now=self.now(), every=starting and not self.store.shared)
-        for orphan in found:
-            await self.acts.record(f"{orphan.action}.interrupted", orphan.actors, orphan.object)
-            await self.store.interrupted(orphan.ticket, now=self.now())
-        return len(found)
-
     def charge(self, bucket: str, key: str) -> None:
         """Take one token.
 
@@ -201,7 +185,7 @@ class Plane:
         """
         try:
             tokens = Tokens(await self.people.current(), now=self.now, bound=self.certified)
-            caller = tokens.verify(_single(request, "authorization"), certificate=certificate_of(request))
+            caller = tokens.verify(single(request, "authorization"), certificate=certificate_of(request))
             self.charge("principal", caller.name)
             if requires.scope is not None and requires.scope not in caller.scopes:
                 msg = f"the scope {requires.scope} is needed"
@@ -212,7 +196,7 @@ class Plane:
             if requires.mutates:
                 self.charge("signed", caller.name)
                 await self.signatures.verify(await message_of(request), caller.principal)
-                _idempotency_key(request)
+                idempotency_key(request)
         except (BadToken, BadSignature) as error:
             self.log("warning", "admin refused", request, why=error.why)
             raise
@@ -238,7 +222,9 @@ class Plane:
         async def work(ticket: Ticket) -> tuple[int, Any]:
             if mutation.work is None:
                 return _ACCEPTED, await self._propose(caller, requires, mutation)
-            return 200, await self.act(mutation.action, caller.name, mutation.digest, mutation.work, ticket=ticket)
+            return 200, await self.doing.act(
+                mutation.action, caller.name, mutation.digest, mutation.work, ticket=ticket
+            )
 
         return await self._decided(request, caller, work)
 
@@ -263,7 +249,9 @@ class Plane:
                 return await performer(found.args, actors)
 
             actors = f"{found.by} + {caller.name}"
-            return 200, await self.act(found.action, actors, found.digest, perform, ticket=ticket, proposal=found.id)
+            return 200, await self.doing.act(
+                found.action, actors, found.digest, perform, ticket=ticket, proposal=found.id
+            )
 
         return await self._decided(request, caller, work)
 
@@ -294,7 +282,7 @@ class Plane:
             ):
                 raise gone()
             try:
-                done = await self.act(action, actors, found.digest, ended, reason=reason)
+                done = await self.doing.act(action, actors, found.digest, ended, reason=reason)
             except InDoubt:
                 # the log may have it: what it says was refused must not be approved after all
                 raise
@@ -317,91 +305,9 @@ class Plane:
         self, request: Request, caller: Caller, work: Callable[[Ticket], Awaitable[tuple[int, Any]]]
     ) -> Response:
         """Do it once, with a line in the audit log; the answer names the action."""
-        status, answer = await self.once(request, caller, work)
+        status, answer = await self.doing.once(request, caller.name, work)
         self.log("warning", "admin act", request, action=answer["action"], actor=caller.name, status=status)
         return JSONResponse(answer, status)
-
-    async def once(
-        self, request: Request, caller: Caller, work: Callable[[Ticket], Awaitable[tuple[int, Any]]]
-    ) -> tuple[int, Any]:
-        """The answer of `work` under the request's idempotency key; it runs once, and again only when it was refused.
-
-        After any other end (cancelled, or an error that nobody expected) what it did is not known: the ticket stays,
-        and without signs of life it is found as interrupted (`recover`).
-
-        Raises:
-            Conflict, Interrupted: as `AdminStore.begin` says.
-        """
-        body = hashlib.sha256(await request.body()).hexdigest()
-        target = f"{request.method} {request.url.path}?{request.url.query} {body}"
-        ticket = Ticket(caller.name, _idempotency_key(request))
-        known = await self.store.begin(ticket, hashlib.sha256(target.encode()).hexdigest(), now=self.now())
-        if known is not None:
-            return known
-        living = asyncio.ensure_future(self._live(ticket))
-        try:
-            status, answer = await work(ticket)
-        except TcdError:
-            with contextlib.suppress(TcdError):
-                await self.store.abandon(ticket)
-            raise
-        finally:
-            living.cancel()
-        try:
-            await self.store.finish(ticket, status, answer, now=self.now())
-        except TcdError as error:
-            # it is done, and recorded: a retry will hear that its end is not known
-            self.log("error", "admin answer not kept", request, why=error.detail)
-        return status, answer
-
-    async def _live(self, ticket: Ticket) -> None:
-        """Signs of life of a mutation, until it is cancelled."""
-        while True:
-            await asyncio.sleep(LEASE / 4)
-            # the database may be away for a while; the lease outlives three of these
-            with contextlib.suppress(TcdError):
-                await self.store.renew(ticket, now=self.now())
-
-    async def act(
-        self,
-        action: str,
-        actors: str,
-        digest: str,
-        work: Work,
-        *,
-        ticket: Ticket | None = None,
-        proposal: str = "",
-        reason: str = "",
-    ) -> dict[str, Any]:
-        """Record an act, then do it; a refusal is recorded too, and so is an end that says nothing of what was done.
-
-        Args:
-            action: its name in the log.
-            actors: who.
-            digest: of what it acts on.
-            work: does it.
-            ticket: under which `once` runs it; without one an interruption is not noticed.
-            proposal: that it carries out; it is spent now, whatever follows.
-            reason: in the record, where somebody gave one.
-
-        Raises:
-            NotFound: somebody else has taken the proposal.
-        """
-        if ticket is not None and not await self.store.describe(
-            ticket, action=action, actors=actors, digest=digest, proposal=proposal
-        ):
-            raise gone()
-        receipt = await self.acts.record(action, actors, digest, reason=reason)
-        try:
-            done = await work(actors)
-        except TcdError:
-            await self.acts.record(f"{action}.failed", actors, digest)
-            raise
-        except BaseException:
-            if ticket is None:
-                await self.acts.record(f"{action}.interrupted", actors, digest)
-            raise
-        return {"action": action, "actors": actors.split(" + "), "object": digest, "receipt": receipt, "result": done}
 
     async def _propose(self, caller: Caller, requires: Requires, mutation: Mutation) -> dict[str, Any]:
         assert requires.scope is not None  # noqa: S101 - a pair without a scope is refused when the app is made
@@ -420,31 +326,3 @@ class Plane:
         )
         await self.approvals.put(proposal)
         return {**proposal.to_json(), **({} if mutation.told is None else {"shown": mutation.told})}
-
-
-async def message_of(request: Request) -> Message:
-    """The request as signatures cover it; fields that came twice are joined, as RFC 9421 says."""
-    headers: dict[str, str] = {}
-    for name, value in request.headers.items():
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    query = request.scope["query_string"].decode("latin-1")
-    path = (request.scope.get("raw_path") or request.scope["path"].encode()).decode("latin-1")
-    url = f"{request.scope['scheme']}://{headers.get('host', '')}{path}" + (f"?{query}" if query else "")
-    return Message(request.method, url, headers, await request.body())
-
-
-def _single(request: Request, name: str) -> str | None:
-    """A field that may come once."""
-    values = request.headers.getlist(name)
-    if len(values) > 1:
-        msg = f"{name} came twice"
-        raise InvalidRequest(msg)
-    return values[0] if values else None
-
-
-def _idempotency_key(request: Request) -> str:
-    key = _single(request, "idempotency-key") or ""
-    if not (0 < len(key) <= _KEY_LONGEST and key.isascii() and key.isprintable()):
-        msg = "Idempotency-Key, 1 to 128 visible ASCII characters, is needed"
-        raise InvalidRequest(msg)
-    return key

@@ -34,8 +34,9 @@ from sidecar_api.admin.calibrations import Calibrations, add_calibrations
 from sidecar_api.admin.dashboard.entry import add_entry
 from sidecar_api.admin.dashboard.sources import Sources
 from sidecar_api.admin.describe import says
+from sidecar_api.admin.incoming import message_of
 from sidecar_api.admin.job_routes import add_jobs
-from sidecar_api.admin.plane import Mutation, Plane, Requires, message_of
+from sidecar_api.admin.plane import Mutation, Plane, Requires
 from sidecar_api.admin.principals import KeySet, Principals, changed
 from sidecar_api.admin.receipts import Query, ReceiptSearch
 from sidecar_api.admin.replays import Replays, add_replays
@@ -182,7 +183,7 @@ def _people(made: APIRouter, plane: Plane) -> None:
         # of two that come at once the second finds somebody enrolled
         if await plane.people.current() is not None:
             raise _nobody()
-        answer = await plane.act("principals.enrol", "bootstrap", first.digest, work)
+        answer = await plane.doing.act("principals.enrol", "bootstrap", first.digest, work)
         plane.log("warning", "admin act", request, action="principals.enrol", actor="bootstrap", status=200)
         return JSONResponse(answer)
 

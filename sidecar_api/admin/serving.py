@@ -118,7 +118,7 @@ class AdminServer:
 
     async def start(self, say: Callable[[str], None]) -> None:
         """Serve, and say where; at the first start also the credential, which is said nowhere else."""
-        await self.plane.recover(starting=True)
+        await self.plane.doing.recover(starting=True)
         self._running.append(asyncio.ensure_future(self._server.serve(sockets=[self._sock])))
         self._running.append(asyncio.ensure_future(self._tend()))
         say(f"admin     {self.url}/admin/v1")
@@ -133,7 +133,7 @@ class AdminServer:
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
-                await self.plane.recover()
+                await self.plane.doing.recover()
                 if self._tls is not None:
                     self._tls.refresh()
             except TcdError as error:

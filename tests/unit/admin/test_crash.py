@@ -53,11 +53,11 @@ async def test_what_was_begun_is_recorded_as_interrupted_and_not_done_again(dead
     lines, unknown = LOG[point]
     store = sqlite_store(folder)
     admin = Admin.at(folder, store=store, acts=FileActs(folder))
-    assert await admin.plane.recover(starting=True) == int(unknown)
+    assert await admin.plane.doing.recover(starting=True) == int(unknown)
     made = (folder / "acts").read_text().splitlines() if (folder / "acts").exists() else []
     assert made == lines
     # a second start has nothing left to say
-    assert await admin.plane.recover(starting=True) == 0
+    assert await admin.plane.doing.recover(starting=True) == 0
 
     proposal = (folder / "proposal").read_text()
     retry = await admin.call("POST", f"/approvals/{proposal}", admin.bob, key=KEY)
@@ -99,6 +99,6 @@ async def test_an_answer_that_cannot_be_kept_is_given_and_a_retry_hears_so(tmp_p
     done = await admin.call("POST", f"/approvals/{proposed['id']}", admin.bob, key="k")
     assert done.status_code == 200
     admin.skew = 200.0
-    assert await admin.plane.recover() == 1
+    assert await admin.plane.doing.recover() == 1
     assert [action for action, _, _ in admin.acts.made] == ["policy.put", "policy.put.interrupted"]
     await store.close()

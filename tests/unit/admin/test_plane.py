@@ -247,7 +247,7 @@ async def test_an_act_whose_end_is_not_known_is_interrupted_and_not_done_again(a
     running.cancel()
     await asyncio.wait([running])
     admin.skew += LEASE + 1
-    assert await admin.plane.recover() == 1
+    assert await admin.plane.doing.recover() == 1
     assert [action for action, _, _ in admin.acts.made] == ["policy.put", "policy.put.interrupted"]
     retry = await admin.call("POST", path, admin.bob, key="k")
     assert (retry.status_code, retry.json()["code"], done) == (409, "interrupted", [1])
