@@ -15,9 +15,13 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 _OK: Final = 200
+_USUAL: Final = frozenset({_OK, 429, 503})
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length:"
 _DEGRADED: Final = b'"cause":"degraded"'
+#: Seconds without a request after which a connection is not used again: servers close those that are idle (`tcd serve`
+#: after 5 s), and what is sent at that moment is lost. Other clients send it once more.
+_FRESH: Final = 2.0
 _REQUEST: Final = (
     b"POST /diagnose HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 )
@@ -28,7 +32,7 @@ class Shot:
     """One request: when it was due (seconds from the start), its latency from then on in seconds, its status.
 
     Status 0: no answer; `why` says which way it was lost. Of an answer 200 that is a degraded decision, `why` has the
-    checks that failed, as the answer names them; of all others it is empty.
+    checks that failed, as the answer names them; of an error other than a refusal (429, 503) its detail; else nothing.
     """
 
     due: float
@@ -52,6 +56,14 @@ def failed_checks(content: bytes) -> str:
     return ", ".join(failed) or "no reason given"
 
 
+def detail_of(content: bytes) -> str:
+    """The detail of a problem (RFC 9457), empty where there is none."""
+    try:
+        return str(json.loads(content)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 class _Connection(asyncio.Protocol):
     """One request at a time."""
 
@@ -59,6 +71,7 @@ class _Connection(asyncio.Protocol):
         self._pool = pool
         self._buffer = bytearray()
         self.due: float | None = None
+        self.idle_since = 0.0
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -69,6 +82,10 @@ class _Connection(asyncio.Protocol):
         assert self.transport is not None  # noqa: S101 - for the type checker
         self.due = due
         self.transport.write(request)
+
+    def leave(self) -> None:
+        assert self.transport is not None  # noqa: S101 - for the type checker
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
@@ -81,11 +98,15 @@ class _Connection(asyncio.Protocol):
         size = int(head[at : head.find(b"\r", at) if head.find(b"\r", at) > 0 else len(head)])
         if len(buffer) < end + len(_HEAD_END) + size:
             return
+        status, why = int(head[9:12]), ""
         # decoded only where there is something to say: next to all answers are not
-        why = failed_checks(bytes(buffer[end + len(_HEAD_END) :])) if _DEGRADED in buffer else ""
+        if status == _OK and _DEGRADED in buffer:
+            why = failed_checks(bytes(buffer[end + len(_HEAD_END) :]))
+        elif status not in _USUAL:
+            why = detail_of(bytes(buffer[end + len(_HEAD_END) :]))
         due, self.due = self.due, None
         buffer.clear()
-        self._pool.answered(self, due, int(head[9:12]), why)
+        self._pool.answered(self, due, status, why)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         self._pool.lost(self, self.due)
@@ -110,9 +131,12 @@ class _Pool:
     def fire(self, request: bytes, due: float) -> None:
         self.pending += 1
         self._empty.clear()
-        if self._idle:
-            self._idle.pop().send(request, due)
-            return
+        while self._idle:
+            connection = self._idle.pop()
+            if self._loop.time() - connection.idle_since < _FRESH:
+                connection.send(request, due)
+                return
+            connection.leave()
         self._waiting.append((request, due))
         if len(self._open) + len(self._opening) < self._limit:
             task = self._loop.create_task(self._connect())
@@ -133,6 +157,7 @@ class _Pool:
         if self._waiting:
             connection.send(*self._waiting.popleft())
         else:
+            connection.idle_since = self._loop.time()
             self._idle.append(connection)
 
     def _done(self, due: float, status: int, why: str) -> None:

@@ -27,6 +27,9 @@ from tcd.bench.overload import REFUSED
 from tcd.bench.soak_report import SHARE, STEPS, Sample, Soak, grown
 from tcd.triton.process import usage
 
+#: Sessions that take turns: so many that a disk may stand still for a second before two steps of one meet (409), which
+#: a generation that waits for its answer never does.
+PLACES: Final = 4 * SESSIONS
 _LOOKS: Final = 120
 _SHM: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 _PROBE: Final = 200.0
@@ -102,7 +105,7 @@ def bodies(run: str) -> Callable[[int], bytes]:
     rest = body()
 
     def make(number: int) -> bytes:
-        place, step = number % SESSIONS, number // SESSIONS
+        place, step = number % PLACES, number // PLACES
         generation = step // STEPS
         named = {"session": f"{run}-{place}-{generation % 4}", "tenant": f"tenant{number % 8}", "step_id": step % STEPS}
         return json.dumps(rest | named, separators=(",", ":")).encode()
@@ -135,7 +138,9 @@ def _kind(bad: Shot) -> str:
 def _said(bad: Shot) -> str:
     """What is known of a request that failed; of a refusal, nothing that its status does not say."""
     kind = _kind(bad)
-    return {"refused": "", "errors": f"status {bad.status}"}.get(kind, f"{kind}: {bad.why}")
+    if kind == "errors":
+        return f"status {bad.status}" + (f": {bad.why}" if bad.why else "")
+    return "" if kind == "refused" else f"{kind}: {bad.why}"
 
 
 async def _load(url: str, run: str, rate: float, seconds: float) -> list[Shot]:

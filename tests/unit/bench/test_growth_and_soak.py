@@ -12,7 +12,7 @@ import pytest
 
 from tcd.bench import growth, overload, shim, shim_report, soak, soak_report
 from tcd.bench.cpu import Cpu
-from tcd.bench.load import SESSIONS, Load
+from tcd.bench.load import Load
 
 
 def sample(at: float, **changes: int) -> soak_report.Sample:
@@ -123,9 +123,10 @@ def test_own_threads_and_files_are_counted(tmp_path: Path) -> None:
 
 def test_bodies_begin_generations_anew() -> None:
     make = soak.bodies("r")
-    period = SESSIONS * soak_report.STEPS
+    period = soak.PLACES * soak_report.STEPS
     assert b'"step_id":0' in make(0)
-    assert b'"step_id":1' in make(SESSIONS)
+    assert b'"step_id":1' in make(soak.PLACES)
+    assert len({make(number) for number in range(soak.PLACES)}) == soak.PLACES
     assert make(0) != make(period)
     assert make(0) == make(4 * period)
 

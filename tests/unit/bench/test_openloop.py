@@ -8,7 +8,9 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
-from tcd.bench import soak
+import pytest
+
+from tcd.bench import openloop, soak
 from tcd.bench.openloop import Phase, Shot, drive, failed_checks
 
 _CHECKS = [
@@ -51,16 +53,22 @@ async def _answering(make: Callable[[int], bytes], shots: int, grace: float) -> 
 
 
 def test_what_became_of_each_request_is_told_apart() -> None:
-    asked = [b"200 {}", b"200 " + _DEGRADED, b"503 " + _DEGRADED, b"429 {}", b"500 {}", b"0"]
+    busy = b'409 {"detail":"a step of this session is in flight"}'
+    asked = [b"200 {}", b"200 " + _DEGRADED, b"503 " + _DEGRADED, b"429 {}", b"500 {}", busy, b"0"]
     shots = asyncio.run(_answering(lambda number: asked[number % len(asked)], 4 * len(asked), 60.0))
     assert soak.told(shots) == {
         "answered": 4,
-        "failed": 20,
+        "failed": 24,
         "refused": 8,
         "degraded": 4,
         "lost": 4,
-        "errors": 4,
-        "why": {f"degraded: {_WHY}": 4, "lost: connection closed": 4, "status 500": 4},
+        "errors": 8,
+        "why": {
+            f"degraded: {_WHY}": 4,
+            "lost: connection closed": 4,
+            "status 409: a step of this session is in flight": 4,
+            "status 500": 4,
+        },
     }
     assert [shot.degraded for shot in shots].count(True) == 4
 
@@ -100,3 +108,38 @@ def test_a_degraded_answer_without_checks_is_still_one() -> None:
     for content in (b"", b"{}", b"[]", b'{"checks":[{}]}', b'{"checks":[{"name":"x","status":"ran"}]}'):
         assert failed_checks(content) == "no reason given"
     assert failed_checks(_DEGRADED) == _WHY
+
+
+@pytest.mark.parametrize(("fresh", "connections"), [(60.0, 1), (0.0, 5)])
+def test_what_was_idle_for_long_is_not_used_again(
+    monkeypatch: pytest.MonkeyPatch, fresh: float, connections: int
+) -> None:
+    monkeypatch.setattr(openloop, "_FRESH", fresh)
+    accepted: list[int] = []
+
+    async def run() -> list[Shot]:
+        loop = asyncio.get_running_loop()
+        pool: openloop._Pool | None = None
+
+        class Server(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                self.transport = cast("asyncio.Transport", transport)
+                accepted.append(1)
+
+            def data_received(self, data: bytes) -> None:
+                self.transport.write(b"HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\n{}")
+
+        server = await loop.create_server(Server, "127.0.0.1", 0)
+        try:
+            pool = openloop._Pool("127.0.0.1", server.sockets[0].getsockname()[1], 8)
+            for _ in range(5):
+                pool.fire(openloop.http_request(b"x", b"{}"), 0.0)
+                await pool.drained(60.0)
+            return pool.shots
+        finally:
+            if pool is not None:
+                pool.close()
+            server.close()
+
+    assert [shot.status for shot in asyncio.run(run())] == [200] * 5
+    assert len(accepted) == connections
