@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 _OK: Final = 200
-_USUAL: Final = frozenset({_OK, 429, 503})
+#: Statuses that refuse an excess.
+REFUSED: Final = frozenset({429, 503})
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length:"
 _DEGRADED: Final = b'"cause":"degraded"'
@@ -44,6 +45,11 @@ class Shot:
     def degraded(self) -> bool:
         """Whether it was answered, with a degraded decision."""
         return self.status == _OK and bool(self.why)
+
+    @property
+    def well(self) -> bool:
+        """Whether it was answered, with a decision that is not degraded."""
+        return self.status == _OK and not self.why
 
 
 def failed_checks(content: bytes) -> str:
@@ -102,7 +108,7 @@ class _Connection(asyncio.Protocol):
         # decoded only where there is something to say: next to all answers are not
         if status == _OK and _DEGRADED in buffer:
             why = failed_checks(bytes(buffer[end + len(_HEAD_END) :]))
-        elif status not in _USUAL:
+        elif status != _OK and status not in REFUSED:
             why = detail_of(bytes(buffer[end + len(_HEAD_END) :]))
         due, self.due = self.due, None
         buffer.clear()

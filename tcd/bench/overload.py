@@ -19,15 +19,12 @@ from urllib.parse import urlsplit
 from tcd.bench import shim
 from tcd.bench.cpu import Cpu, Meter, of_children
 from tcd.bench.load import SESSIONS, body, wrk
-from tcd.bench.openloop import Phase, Shot, drive
+from tcd.bench.openloop import REFUSED, Phase, Shot, drive
 
 _CONCURRENCY: Final = 64
 _BELOW: Final = 0.6
 _ABOVE: Final = 3.0
 _AFTER: Final = 0.5
-#: Statuses that refuse an excess.
-REFUSED: Final = frozenset({429, 503})
-_OK: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +87,9 @@ def latency(seconds: list[float]) -> Latency:
     return Latency(len(ordered), at(0.5), at(0.99), at(0.999), ordered[-1])
 
 
-def _good(shot: Shot) -> bool:
-    return shot.status == _OK and not shot.degraded
-
-
 def recovery_seconds(shots: list[Shot], end: float) -> float:
     """Seconds after `end` until the last request that was not answered well was due; 0 = none of them."""
-    return max((s.due - end for s in shots if s.due >= end and not _good(s)), default=0.0)
+    return max((s.due - end for s in shots if s.due >= end and not s.well), default=0.0)
 
 
 def bodies(run: str) -> Callable[[int], bytes]:
@@ -151,7 +144,7 @@ def _round(server: shim.Server, floor: str, capacity: float, seconds: float, nam
     shots = _drive(url, f"above{name}", calm, Phase(offered, seconds), after, mark=over.mark)
     begin, end = seconds, 2 * seconds
     above = [s for s in shots if begin <= s.due < end]
-    good = [s for s in above if _good(s)]
+    good = [s for s in above if s.well]
     in_time = sum(s.due + s.latency <= end for s in good)
     return Overload(
         capacity=capacity,

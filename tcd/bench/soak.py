@@ -22,8 +22,7 @@ from urllib.parse import urlsplit
 
 from tcd.bench import shim
 from tcd.bench.load import SESSIONS, body
-from tcd.bench.openloop import Phase, Shot, drive
-from tcd.bench.overload import REFUSED
+from tcd.bench.openloop import REFUSED, Phase, Shot, drive
 from tcd.bench.soak_report import SHARE, STEPS, Sample, Soak, grown
 from tcd.triton.process import usage
 
@@ -34,7 +33,6 @@ _LOOKS: Final = 120
 _SHM: Final = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 _PROBE: Final = 200.0
 _GROWTH: Final = 1.4
-_OK: Final = 200
 
 
 def threads(pid: int) -> int:
@@ -113,14 +111,9 @@ def bodies(run: str) -> Callable[[int], bytes]:
     return make
 
 
-def well(shot: Shot) -> bool:
-    """Whether a request was answered, with a decision that is not degraded."""
-    return shot.status == _OK and not shot.degraded
-
-
 def told(shots: Sequence[Shot]) -> dict[str, Any]:
     """What a `Soak` says about the answers."""
-    bad = [shot for shot in shots if not well(shot)]
+    bad = [shot for shot in shots if not shot.well]
     kinds = Counter(map(_kind, bad))
     why = Counter(said for shot in bad if (said := _said(shot)))
     counts = {kind: kinds[kind] for kind in ("refused", "degraded", "lost", "errors")}
@@ -156,7 +149,7 @@ async def capacity(url: str, *, seconds: float) -> float:
     while True:
         shots = await _load(url, f"probe{rate:.0f}", rate, seconds)
         late = sum(shot.latency > 0.1 for shot in shots)  # noqa: PLR2004 - a queue that grows
-        if not all(map(well, shots)) or late > len(shots) / 20:
+        if not all(shot.well for shot in shots) or late > len(shots) / 20:
             return rate / _GROWTH
         rate *= _GROWTH
 

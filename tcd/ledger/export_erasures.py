@@ -6,7 +6,6 @@ before it, by their heads. What is kept of it meanwhile are its runs: memory gro
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final, Protocol
@@ -15,7 +14,7 @@ from tcd.errors import VerificationError
 from tcd.ledger.export_sources import Source
 from tcd.ledger.values import StoredReceipt
 from tcd.receipts import Receipt, VerifyPolicy, verify_single
-from tcd.receipts.erasure import PREFIX, runs_of
+from tcd.receipts.erasure import heads_digest, runs_of
 from tcd.receipts.errors import InconsistentLog
 
 _PAGE: Final = 1_024
@@ -111,7 +110,7 @@ def _verified(source: Bodies, receipt: Receipt, index: int, policy: VerifyPolicy
         raise type(error)(msg) from error
     runs = runs_of(body) if body["typ"] == "erase" else []
     good = bool(runs) and runs[-1][1] <= index
-    if not good or _digest(source, runs) != body["erase"]["heads"]:
+    if not good or heads_digest(_heads(source, runs)) != body["erase"]["heads"]:
         msg = f"erase record {index} does not name leaves before it by their heads"
         raise InconsistentLog(msg)
     if list(source.heads(index, 1)) != [receipt.head]:
@@ -120,12 +119,9 @@ def _verified(source: Bodies, receipt: Receipt, index: int, policy: VerifyPolicy
     return runs
 
 
-def _digest(source: Source, runs: Sequence[tuple[int, int]]) -> str:
-    """What a record of these runs has to say of the log's heads, see `erasure.heads_digest`."""
-    digest = hashlib.sha256(PREFIX)
+def _heads(source: Source, runs: Sequence[tuple[int, int]]) -> Iterator[bytes]:
     for first, end in runs:
         at = first
         while at < end and (page := source.heads(at, min(_HEADS, end - at))):
-            digest.update(b"".join(page))
+            yield from page
             at += len(page)
-    return "sha256:" + digest.hexdigest()

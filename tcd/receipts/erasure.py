@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter
@@ -18,7 +18,7 @@ from typing import Any, Final
 from tcd.receipts.errors import SchemaMismatch
 
 #: What the digest of heads begins with.
-PREFIX: Final = b"tcd/erase/v1\0"
+_PREFIX: Final = b"tcd/erase/v1\0"
 #: Runs in one record; the profile allows 512 members and elements in all.
 MAX_RUNS: Final = 200
 REASONS: Final = ("subject", "age")
@@ -81,9 +81,12 @@ def is_named(runs: Sequence[tuple[int, int]], place: int) -> bool:
     return at >= 0 and place < runs[at][1]
 
 
-def heads_digest(heads: Sequence[bytes]) -> str:
-    """Member `heads` for these heads, in the order of the log."""
-    return "sha256:" + hashlib.sha256(PREFIX + b"".join(heads)).hexdigest()
+def heads_digest(heads: Iterable[bytes]) -> str:
+    """Member `heads` for these heads, in the order of the log; they are read one after the other."""
+    digest = hashlib.sha256(_PREFIX)
+    for head in heads:
+        digest.update(head)
+    return "sha256:" + digest.hexdigest()
 
 
 def erase_members(*, actor: str, reason: str, places: Sequence[int], heads: Sequence[bytes]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -11,7 +10,7 @@ from typing import Any, Final
 from tcd.ledger.auditing.bits import Bits
 from tcd.ledger.auditing.sources import Row, Store
 from tcd.ledger.findings import HOSTILE, Audit
-from tcd.receipts.erasure import PREFIX, runs_of
+from tcd.receipts.erasure import heads_digest, runs_of
 
 #: Findings of one kind; the others are counted in the last one.
 _MOST: Final = 100
@@ -37,7 +36,6 @@ class Erasures:
     def named(self, row: Row, value: Mapping[str, Any]) -> None:
         """An `erase` record, within what is audited: what it names is gone, and its heads are those in the log."""
         where, kept = f"receipt {row.idx}", 0
-        digest = hashlib.sha256(PREFIX)
         if any(end > row.idx for _, end in runs_of(value)):
             self._audit.note("erasure_mismatch", where, "it names receipts that are not before it")
             return
@@ -48,11 +46,10 @@ class Erasures:
                     kept += 1
                     if kept <= _MOST:
                         self._audit.note("body_kept", f"receipt {at}", f"{where} says that it is erased")
-            for head in _heads(self._store, first, end):
-                digest.update(head)
         if kept > _MOST:
             self._audit.note("body_kept", where, f"it names {kept} receipts whose bodies are there")
-        if "sha256:" + digest.hexdigest() != value["erase"]["heads"]:
+        heads = (head for first, end in runs_of(value) for head in _heads(self._store, first, end))
+        if heads_digest(heads) != value["erase"]["heads"]:
             self._audit.note("erasure_mismatch", where, "the heads of what it names are not those in the log")
 
     def finish(self, bound: int) -> None:
