@@ -71,6 +71,7 @@ class Committer:
         answers: tuple[Idempotent, ...] = (),
         erase: tuple[int, ...] = (),
         lost: Callable[[], None] | None = None,
+        done: asyncio.Future[None] | None = None,
     ) -> asyncio.Future[None]:
         """Hand over what becomes durable together; the order of calls is the order in the ledger.
 
@@ -80,13 +81,16 @@ class Committer:
             answers: of requests with an idempotency key.
             erase: positions of receipts whose bodies go.
             lost: called when it will not be durable, before anybody who waits hears of it.
+            done: what to return; None = a new one.
 
         Returns:
             A future that is done when it is durable, with `TcdError` when it will not be. Whoever waits may cancel
             it: what was handed over is committed all the same.
         """
         loop = asyncio.get_running_loop()
-        item = _Item(Batch(receipts, events, answers, erase), loop.create_future(), lost)
+        if done is None:
+            done = loop.create_future()
+        item = _Item(Batch(receipts, events, answers, erase), done, lost)
         self._waiting.append(item)
         if self._task is None:
             self._task = loop.create_task(self._run())

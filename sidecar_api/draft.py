@@ -11,7 +11,7 @@ from sidecar_api import answer, claims
 from sidecar_api.decision import Decision, Facts
 from sidecar_api.outcome import Observation
 from sidecar_api.receipting import Facts as ReceiptFacts
-from sidecar_api.receipting import Receipts
+from sidecar_api.receipting import Receipts, Record
 from sidecar_api.schemas import Check, Components
 from sidecar_api.turn import JudgeRules, Turn
 from tcd.contract import SUP_START
@@ -39,14 +39,21 @@ def _risk(facts: Facts) -> records.Risk:
 
 
 class Draft:
-    """An answer in the making; encoded once, or twice when the commit fails."""
+    """An answer in the making: `prepare`, `write`, `sign` and `encode` follow each other.
+
+    What it takes of the session it takes when it is made, but for the chain: `write` moves that.
+
+    Attributes:
+        receipts: the records of the step, signed; None while or where there are none.
+        state: how that went: issued, failed or disabled.
+    """
 
     __slots__ = (
-        *("_claim", "_components", "_decision", "_failure", "_known", "_result", "_row", "_rules", "_situation"),
-        *("_step", "_step_facts", "_turn"),
+        *("_claim", "_components", "_decision", "_failure", "_known", "_opened", "_result", "_row"),
+        *("_rules", "_situation", "_step", "_step_facts", "_turn", "_unsigned", "receipts", "state"),
     )
     _components: Components
-    _step_facts: answer.StepFacts
+    _claim: str
 
     def __init__(
         self,
@@ -91,6 +98,13 @@ class Draft:
             degraded=failure,
         )
         self._step_facts = self._facts(view)
+        self._opened: tuple[Receipt, ...] = ()
+        self._unsigned: Record | None = None
+        self.receipts: tuple[Receipt, ...] | None = None
+        self.state = "disabled"
+
+    def prepare(self) -> None:
+        """Make the components and the claim."""
         self._components = answer.components(self._step_facts)
         self._claim = self._guarantee()
 
@@ -142,18 +156,18 @@ class Draft:
             written.checks = (made_of, claims.checks(self._situation, ran))
         return written.checks[1]
 
-    def receipt(self, writer: Receipts | None) -> tuple[tuple[Receipt, ...] | None, str]:
-        """The records of the step, and how that went: issued, failed or disabled (also by `writer` None)."""
+    def write(self, writer: Receipts | None) -> None:
+        """Write the record of the step; None = receipts are off."""
         turn, session = self._turn, self._turn.session
         rules = turn.rules
         if writer is None or not rules.receipt:
-            return None, "disabled"
+            return
         view = self._step_facts.view
         used = self._result.assets if self._result is not None else (0, 0, 0)
         p, sup = 1.0, (SUP_START, SUP_START)
         if turn.reservation is not None:
             # a block's hypothesis is settled when its session closes
-            p, sup = session.p if self._rules.unit != "block" else 1.0, self._row.sup
+            p, sup = self._step_facts.p if self._rules.unit != "block" else 1.0, self._row.sup
         facts = ReceiptFacts(
             request=turn.request,
             staged=turn.staged,
@@ -178,15 +192,31 @@ class Draft:
             risk=None if rules.bound is None else _risk(self._known),
         )
         try:
-            opened = () if session.chain is not None else (writer.open(session, session.pins),)
-            return (*opened, writer.decision(session, facts)), "issued"
+            self._opened = () if session.chain is not None else (writer.open(session, session.pins),)
+            self._unsigned = writer.decision(session, facts)
+            self.state = "issued"
         except VerificationError:
             # the record cannot be written within its limits; the decision stands and says so
             session.chain = None
-            return None, "failed"
+            self.state = "failed"
 
-    def encode(self, receipts: tuple[Receipt, ...] | None, state: str, why: str, verify_key: str | None) -> bytes:
-        """The answer's bytes; `verify_key` is the one that signs."""
+    def sign(self, writer: Receipts | None) -> None:
+        """Sign the record, where there is one."""
+        if writer is None or self._unsigned is None:
+            return
+        self.receipts = (*self._opened, writer.seal(self._unsigned))
+
+    def abandon(self) -> None:
+        """There will be no answer: the session's next record takes this one's place."""
+        if self._unsigned is not None:
+            self._turn.session.chain = None if self._opened else self._unsigned.chain
+
+    def lose(self) -> None:
+        """There will be no receipt: it could not be made durable."""
+        self.receipts, self.state = None, "failed"
+
+    def encode(self, why: str, verify_key: str | None) -> bytes:
+        """The answer's bytes; `verify_key` is the one that signs, `why` there is no receipt."""
         turn = self._turn
         reservation = turn.reservation
         controller = "" if reservation is not None else "no hypothesis"
@@ -194,7 +224,7 @@ class Draft:
             controller = "budget exhausted"
         ran = claims.Ran(
             controller=controller,
-            receipt=state,
+            receipt=self.state,
             receipt_reason=why,
             idempotent=turn.claim is not None,
             tokens=bool(turn.request.token_ids),
@@ -213,7 +243,7 @@ class Draft:
             self._components,
             self._decision,
             labels,
-            receipts[-1] if receipts else None,
+            self.receipts[-1] if self.receipts else None,
             verify_key,
         )
         return _encoder.encode(response)
@@ -230,7 +260,7 @@ class Draft:
             out.append(Check(name="hysteresis", status="ran"))
         return tuple(out)
 
-    def observation(self, receipts: tuple[Receipt, ...] | None, state: str, seconds: float) -> Observation:
+    def observation(self, seconds: float) -> Observation:
         """The decision as metrics and logs see it."""
         turn, decision, av = self._turn, self._decision, self._components.av
         return Observation(
@@ -251,8 +281,8 @@ class Draft:
             first=turn.first,
             exhausted=av.exhausted,
             degraded=self._failure,
-            receipt=state,
-            receipt_bytes=len(receipts[-1].body) if receipts else 0,
+            receipt=self.state,
+            receipt_bytes=len(self.receipts[-1].body) if self.receipts else 0,
             seconds=seconds,
             stages=turn.stages.seconds,
             step=self._step,

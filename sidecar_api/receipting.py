@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -72,6 +72,16 @@ class Facts(Struct, frozen=True):
     witness: bool
     caller: str = ""
     risk: records.Risk | None = None
+
+
+class Record(NamedTuple):
+    """The record of a decision before it is signed: head, body, the chain before it, tenant, time."""
+
+    head: bytes
+    body: bytes
+    chain: ChainState
+    tenant: str
+    ts_us: int
 
 
 @dataclass(slots=True)
@@ -296,8 +306,8 @@ class Receipts:
         session.chain = receipt.next()
         return receipt
 
-    def decision(self, session: Session, facts: Facts) -> Receipt:
-        """The record of a decision; the session's chain is open."""
+    def decision(self, session: Session, facts: Facts) -> Record:
+        """The record of a decision, which `seal` signs; the session's chain is open, and goes on behind it."""
         assert session.chain is not None  # noqa: S101 - for the type checker: `open` came before
         decision, found, staged = facts.decision, facts.components, facts.staged
         chain, tenant = session.chain, session.subject[0]
@@ -331,9 +341,13 @@ class Receipts:
             head, body = written(exact=not fills_raw())
         except Strange:
             head, body = written(exact=True)
-        receipt = self.issuer.seal(body, head=head, chain=chain, typ="decision", tenant=tenant, ts_us=ts_us)
-        session.chain = receipt.next()
-        return receipt
+        session.chain = ChainState(chain.id, chain.seq + 1, head.hex(), ts_us=ts_us)
+        return Record(head, body, chain, tenant, ts_us)
+
+    def seal(self, record: Record) -> Receipt:
+        """The receipt of a decision's record."""
+        head, body, chain, tenant, ts_us = record
+        return self.issuer.seal(body, head=head, chain=chain, typ="decision", tenant=tenant, ts_us=ts_us)
 
     def close(self, session: Session, reason: CloseReason, eproc: EprocSnapshot | None) -> Receipt | None:
         """The last record of a session's chain, None when it has none."""

@@ -22,6 +22,7 @@ from sidecar_api.cutoff import Cutoff
 from sidecar_api.hypotheses import Hypotheses, margin
 from sidecar_api.idempotency import Claim, payload_digest
 from sidecar_api.lifecycle import Lifecycle
+from sidecar_api.line import abreast
 from sidecar_api.outcome import Answer, Call, Quota, Stages
 from sidecar_api.pace import Pace
 from sidecar_api.parts import Parts
@@ -257,6 +258,7 @@ class Service:
         shape = Shape.of(staged.mask, staged.features.shape[1], staged.spectrum.shape[0])
         turn.staged = staged
         turn.base = staging.base(request)
+        await abreast()
         for attempt in (1, 2):
             key = self.hypotheses.key(session, request)
             turn.pins = self.resolver.pins(key, shape)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import msgspec
@@ -20,6 +21,7 @@ from sidecar_api.cutoff import Cutoff
 from sidecar_api.decision import Facts
 from sidecar_api.draft import Draft
 from sidecar_api.idempotency import Idempotency
+from sidecar_api.line import Line
 from sidecar_api.mending import Mender
 from sidecar_api.outcome import Answer, Observer
 from sidecar_api.receipting import Receipts
@@ -37,6 +39,38 @@ from tcd.rows import ScoreResult, ScoreRow
 from tcd.trust import Node
 
 _ANY_FAILED = pack_status(int(Status.FAILED), int(Status.FAILED), int(Status.FAILED))
+
+
+@dataclass(slots=True, eq=False)
+class Case:
+    """A step that is being concluded.
+
+    Attributes:
+        turn, row: of the step.
+        result: of the ensemble, None where none counts; `failure` says why.
+        done: what its answer waits for.
+        began: `perf_counter` when there was evidence; `settled` when all was handed over.
+        passed: whether it has begun to change the session.
+        step: its number.
+        facts, draft, body: of the answer.
+        moved: whether the controller has events that must become durable first.
+        error: a defect on the way.
+    """
+
+    turn: Turn
+    row: ScoreRow
+    result: ScoreResult | None
+    failure: str
+    done: asyncio.Future[None]
+    began: float
+    settled: float = 0.0
+    passed: bool = False
+    step: int = 0
+    facts: Facts = field(init=False)
+    draft: Draft = field(init=False)
+    body: bytes = b""
+    moved: bool = False
+    error: Exception | None = None
 
 
 class Judge:
@@ -67,6 +101,8 @@ class Judge:
         self.mender: Mender | None = None
         self.signals: SignalLog | None = None
         self.pressure = Pressure()
+        stages = (self._settled, self._prepared, self._written, self._signed, self._encoded, self._handed)
+        self._line: Line[Case] = Line(stages, self._failed)
 
     # -- evidence ------------------------------------------------------------------------------------------
 
@@ -112,47 +148,89 @@ class Judge:
     # -- conclusion ----------------------------------------------------------------------------------------
 
     async def conclude(self, turn: Turn, row: ScoreRow, result: ScoreResult | None, failure: str) -> Answer:
-        """Settle, decide, commit and answer."""
-        began = perf_counter()
-        session = turn.session
-        step = turn.request.step_id if turn.request.step_id is not None else session.steps
-        if result is not None:
-            failure = self._settle(turn, result)
-            result = None if failure else result
-        facts = self._facts(turn, result, failure)
-        draft = self._draft(turn, row, result, failure, step, facts)
-        receipt, state = draft.receipt(self.receipts)
-        body = draft.encode(receipt, state, "", self._verify_key)
-        committed = self._commit(turn, receipt, body)
-        settled = perf_counter()
-        turn.stages.add("settle", settled - began)
-        lost = "" if committed is None else await self._durable(turn, committed)
-        seconds = perf_counter() - settled
+        """Settle, decide, commit and answer; together with the steps that come in the same turn of the loop."""
+        case = Case(turn, row, result, failure, asyncio.get_running_loop().create_future(), perf_counter())
+        self._line.add(case)
+        lost = await self._concluded(case)
+        if case.error is not None:
+            raise case.error
+        draft, seconds = case.draft, perf_counter() - case.settled
         turn.stages.add("commit", seconds)
         if lost:
-            failure = failure or "ledger"
-            draft = self._draft(turn, row, result, failure, step, msgspec.structs.replace(facts, failed=True))
-            receipt, state = None, "failed"
-            body = draft.encode(None, state, lost, self._verify_key)
+            draft = self._draft(case, failure=case.failure or "ledger", failed=True)
+            draft.lose()
+            draft.prepare()
+            case.body = draft.encode(lost, self._verify_key)
         else:
             self._observer.commit(seconds=seconds)
             if self.trust is not None and turn.first:
-                self.trust.seen(_parties(turn), good=False, evidence=session.hypothesis)
-        seen = draft.observation(receipt, state, perf_counter() - turn.began)
+                self.trust.seen(_parties(turn), good=False, evidence=turn.session.hypothesis)
+        seen = draft.observation(perf_counter() - turn.began)
         self.pressure.seen(seen.seconds)
-        return Answer(body, turn.request.session, turn.quota, turn.stages, seen)
+        return Answer(case.body, turn.request.session, turn.quota, turn.stages, seen)
 
-    def _draft(
-        self, turn: Turn, row: ScoreRow, result: ScoreResult | None, failure: str, step: int, facts: Facts
-    ) -> Draft:
+    async def _concluded(self, case: Case) -> str:
+        """Empty when the step is durable, else why it is not (in time)."""
+        try:
+            return await self._durable(case.turn, case.done)
+        finally:
+            # who goes away, or has no time, leaves no step half done: the session is another's from here on
+            if not case.passed:
+                self._line.hurry()
+
+    def _settled(self, case: Case) -> None:
+        """First stage: what the step changes. The later ones only write it down."""
+        turn, result = case.turn, case.result
+        case.passed = True
+        case.step = turn.request.step_id if turn.request.step_id is not None else turn.session.steps
+        if result is not None:
+            case.failure = self._settle(turn, result)
+            case.result = None if case.failure else result
+        case.facts = self._facts(turn, case.result, case.failure)
+        case.draft = self._draft(case, failure=case.failure)
+        case.moved = self.budget.unsaved
+
+    def _prepared(self, case: Case) -> None:
+        case.draft.prepare()
+
+    def _written(self, case: Case) -> None:
+        case.draft.write(self.receipts)
+
+    def _signed(self, case: Case) -> None:
+        case.draft.sign(self.receipts)
+
+    def _encoded(self, case: Case) -> None:
+        case.body = case.draft.encode("", self._verify_key)
+
+    def _handed(self, case: Case) -> None:
+        """Last stage: to the ledger."""
+        self._commit(case)
+        case.settled = perf_counter()
+        case.turn.stages.add("settle", case.settled - case.began)
+
+    def _failed(self, case: Case, error: Exception) -> None:
+        """A defect: whoever waits hears of it, and what was settled is in the log all the same."""
+        draft: Draft | None = getattr(case, "draft", None)
+        if draft is not None:
+            draft.abandon()
+        if case.moved:
+            self.put(())
+        case.error = error
+        if not case.done.done():
+            case.done.set_result(None)
+
+    def _draft(self, case: Case, *, failure: str, failed: bool = False) -> Draft:
+        turn, known = case.turn, case.facts
+        if failed:
+            known = msgspec.structs.replace(known, failed=True)
         return Draft(
             turn,
-            row,
-            result,
+            case.row,
+            case.result,
             failure=failure,
-            decision=decided(turn, facts),
-            step=step,
-            known=facts,
+            decision=decided(turn, known),
+            step=case.step,
+            known=known,
             rules=self.rules,
             view=self.budget.view(turn.session.stream),
         )
@@ -185,17 +263,19 @@ class Judge:
             pressure=self.pressure.value,
         )
 
-    def _commit(self, turn: Turn, receipts: tuple[Receipt, ...] | None, body: bytes) -> asyncio.Future[None] | None:
-        """What to wait for; None = the step changed nothing that has to be durable."""
+    def _commit(self, case: Case) -> None:
+        """Hand over what has to be durable; a step that changed nothing is done."""
+        turn, receipts, body = case.turn, case.draft.receipts, case.body
         answers: tuple[Idempotent, ...] = ()
         if turn.claim is not None:
             head = receipts[-1].head_hex if receipts else ""
             answers = (self._idempotency.record(turn.claim, body, head, now_us=self._now_us()),)
         budget, committer = self.budget, self._committer
-        if not (receipts or answers or budget.unsaved or budget.leased or committer.carries):
-            return None
-        session = turn.session
-        return self.put(receipts or (), answers=answers, lost=lambda: self._lose_chain(session))
+        if receipts or answers or case.moved or budget.leased or committer.carries:
+            session = turn.session
+            self.put(receipts or (), answers=answers, lost=lambda: self._lose_chain(session), done=case.done)
+        elif not case.done.done():
+            case.done.set_result(None)
 
     def put(
         self,
@@ -204,8 +284,9 @@ class Judge:
         answers: tuple[Idempotent, ...] = (),
         erase: tuple[int, ...] = (),
         lost: Callable[[], None] | None = None,
+        done: asyncio.Future[None] | None = None,
     ) -> asyncio.Future[None]:
-        """Hand records, and all events of the controller so far, to the ledger."""
+        """Hand records, and all events of the controller so far, to the ledger; see `Committer.put`."""
         events = self.budget.take_events()
         issuer = self.receipts
         epochs = issuer.epochs(events, self.budget.tenant) if issuer is not None and events else []
@@ -223,6 +304,7 @@ class Judge:
             answers=answers,
             erase=erase,
             lost=failed,
+            done=done,
         )
         if self.keeper is not None and events:
             self.keeper.handed(len(events), done)
