@@ -1,7 +1,7 @@
 """From evidence to a durable answer: settle, decide, sign, commit, encode.
 
-`conclude` changes all of a step's state without an await; then it waits for the commit, and degrades the
-answer when there is none.
+The first stage of `conclude` changes all of a step's state; until the last one has handed it to the ledger nothing else
+runs. Then it waits for the commit, and degrades the answer when there is none.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import perf_counter
 
 import msgspec
 
 from sidecar_api import evidence
 from sidecar_api.budget import Budget
+from sidecar_api.case import Case
 from sidecar_api.commit import Committer
 from sidecar_api.cutoff import Cutoff
 from sidecar_api.decision import Facts
@@ -39,38 +39,6 @@ from tcd.rows import ScoreResult, ScoreRow
 from tcd.trust import Node
 
 _ANY_FAILED = pack_status(int(Status.FAILED), int(Status.FAILED), int(Status.FAILED))
-
-
-@dataclass(slots=True, eq=False)
-class Case:
-    """A step that is being concluded.
-
-    Attributes:
-        turn, row: of the step.
-        result: of the ensemble, None where none counts; `failure` says why.
-        done: what its answer waits for.
-        began: `perf_counter` when there was evidence; `settled` when all was handed over.
-        passed: whether it has begun to change the session.
-        step: its number.
-        facts, draft, body: of the answer.
-        moved: whether the controller has events that must become durable first.
-        error: a defect on the way.
-    """
-
-    turn: Turn
-    row: ScoreRow
-    result: ScoreResult | None
-    failure: str
-    done: asyncio.Future[None]
-    began: float
-    settled: float = 0.0
-    passed: bool = False
-    step: int = 0
-    facts: Facts = field(init=False)
-    draft: Draft = field(init=False)
-    body: bytes = b""
-    moved: bool = False
-    error: Exception | None = None
 
 
 class Judge:

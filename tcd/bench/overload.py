@@ -10,9 +10,9 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -42,11 +42,11 @@ class Latency:
 class Overload:
     """Result of a round; rates in requests per second, latencies in milliseconds, recovery in seconds.
 
-    `capacity` is the median of as many runs as there are rounds. `below` is of later steps of generations. Before it,
-    at the same rate, all of them begin one after the other: a first step has two commits, one of them before it is
-    scored; `beginning` is the whole of that phase.
+    `capacity` is the mean of a run before the round and one after it; the rates offered follow from the one before.
+    `below` is of later steps of generations. Before it, at the same rate, all of them begin one after the other: a
+    first step has two commits, one of them before it is scored; `beginning` is the whole of that phase.
     `goodput` counts answers 200 that were decided (not degraded) before the overload ended; `refused` is the latency
-    of 429 and 503. `cpu_capacity` is what the processes took in one of the runs that found the capacity (the load is
+    of 429 and 503. `cpu_capacity` is what the processes took in the run before the round (the load is
     wrk there), `cpu_below` and `cpu_above` at 60 % of it and at three times it; None where an older version measured.
     """
 
@@ -122,15 +122,21 @@ def measure(*, seconds: float, rounds: int = 1) -> list[Overload]:
         wrk(full.url, concurrency=_CONCURRENCY, seconds=1.0, run="warm")
         meter = Meter(full.parts, load=of_children)
         meter.mark()
-        # one rate for all rounds: that of a few seconds varies by half
-        found: list[float] = []
+        results: list[Overload] = []
+        # beside each round: a machine that others use has another capacity a minute later
+        found = [_capacity(full.url, seconds, 0)]
+        meter.mark()
         for number in range(rounds):
-            found.append(wrk(full.url, concurrency=_CONCURRENCY, seconds=seconds, run=f"capacity{number}").rate)
+            one = _round(full, floor.url, found[-1], seconds, str(number), meter.between(2 * number))
             meter.mark()
-        return [
-            _round(full, floor.url, median(found), seconds, str(number), meter.between(number))
-            for number in range(rounds)
-        ]
+            found.append(_capacity(full.url, seconds, number + 1))
+            meter.mark()
+            results.append(replace(one, capacity=mean(found[-2:])))
+        return results
+
+
+def _capacity(url: str, seconds: float, number: int) -> float:
+    return wrk(url, concurrency=_CONCURRENCY, seconds=seconds, run=f"capacity{number}").rate
 
 
 def _round(server: shim.Server, floor: str, capacity: float, seconds: float, name: str, cpu: Cpu) -> Overload:
