@@ -57,10 +57,12 @@ class Line(Generic[T]):
             self._pass()
 
     def _turn(self) -> None:
-        self._pass()
-        self._scheduled = bool(self._waiting)
-        if self._scheduled:
-            asyncio.get_running_loop().call_soon(self._turn)
+        try:
+            self._pass()
+        finally:
+            self._scheduled = bool(self._waiting)
+            if self._scheduled:
+                asyncio.get_running_loop().call_soon(self._turn)
 
     def _pass(self) -> None:
         waiting = self._waiting

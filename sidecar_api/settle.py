@@ -178,14 +178,14 @@ class Judge:
 
     def _failed(self, case: Case, error: Exception) -> None:
         """A defect: whoever waits hears of it, and what was settled is in the log all the same."""
+        case.error = error
+        if not case.done.done():
+            case.done.set_result(None)
         draft: Draft | None = getattr(case, "draft", None)
         if draft is not None:
             draft.abandon()
         if case.moved:
             self.put(())
-        case.error = error
-        if not case.done.done():
-            case.done.set_result(None)
 
     def _draft(self, case: Case, *, failure: str, failed: bool = False) -> Draft:
         turn, known = case.turn, case.facts

@@ -62,6 +62,29 @@ async def test_who_raises_leaves_and_the_others_go_on() -> None:
     assert lost == [(1, "odd")]
 
 
+async def test_the_line_goes_on_where_even_the_failure_fails() -> None:
+    ran: list[int] = []
+    seen: list[str] = []
+
+    def stage(item: int) -> None:
+        ran.append(item)
+        if not item:
+            msg = "odd"
+            raise ValueError(msg)
+
+    def failed(item: int, error: Exception) -> None:
+        msg = f"worse: {error}"
+        raise RuntimeError(msg)
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(str(context["exception"])))
+    line = Line([stage], failed)
+    line.add(0)
+    await settled()
+    line.add(1)
+    await settled()
+    assert (ran, seen) == ([0, 1], ["worse: odd"])
+
+
 async def test_who_is_in_a_hurry_takes_all_with_him() -> None:
     ran: list[str] = []
     line = Line([lambda i: ran.append(f"a{i}"), lambda i: ran.append(f"b{i}")], failed=lambda *_: None)
