@@ -41,7 +41,7 @@ def _risk(facts: Facts) -> records.Risk:
 class Draft:
     """An answer in the making: `prepare`, `write`, `sign` and `encode` follow each other.
 
-    What it takes of the session it takes when it is made, but for the chain: `write` moves that.
+    What the step changed of its session is taken when the draft is made; `write` moves the session's chain.
 
     Attributes:
         receipts: the records of the step, signed; None while or where there are none.
@@ -208,8 +208,10 @@ class Draft:
 
     def abandon(self) -> None:
         """There will be no answer: the session's next record takes this one's place."""
-        if self._unsigned is not None:
-            self._turn.session.chain = None if self._opened else self._unsigned.chain
+        if self._opened:
+            self._turn.session.chain = None
+        elif self._unsigned is not None:
+            self._turn.session.chain = self._unsigned.chain
 
     def lose(self) -> None:
         """There will be no receipt: it could not be made durable."""

@@ -16,6 +16,7 @@ from sidecar_api.caller_schemas import ReserveRequest, SettleRequest
 from sidecar_api.http.context import RequestContext, session_header
 from sidecar_api.http.problems import EdgeQuotaExceeded
 from sidecar_api.http.runtime import Runtime
+from sidecar_api.line import abreast
 from sidecar_api.outcome import Answer, Call, Gate, Overloaded, SubjectQuotaExceeded
 from sidecar_api.pace import DEEP
 from sidecar_api.schemas import DiagnoseRequest
@@ -152,6 +153,7 @@ async def decide(runtime: Runtime, arrival: Arrival, request: DiagnoseRequest, s
     )
     context.extra.append(session_header(request.session))
     runtime.propagate(context)
+    await abreast()
     answer = await runtime.service.diagnose(request, call)
     answer.stages.add("total", perf_counter() - arrival.began)
     return answer

@@ -7,12 +7,14 @@ last. Stage by stage, sixteen signatures (or settlements, or answers) in a row f
 from __future__ import annotations
 
 import asyncio
+import logging
 import types
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
+_LOG: Final = logging.getLogger(__name__)
 #: Steps that are concluded in one turn of the loop at most.
 SLICE: Final = 16
 
@@ -30,7 +32,7 @@ def abreast() -> Generator[None, None, None]:
 
 
 class Line(Generic[T]):
-    """Runs stages over items. Nothing else runs between the first stage of an item and its last one.
+    """Runs stages over items; between an item's first and last there is no await, and nothing but stages of others.
 
     An item that raises leaves the line; the others go on. Bound to the event loop of its first `add`.
     """
@@ -38,7 +40,7 @@ class Line(Generic[T]):
     __slots__ = ("_failed", "_scheduled", "_stages", "_waiting")
 
     def __init__(self, stages: Sequence[Stage[T]], failed: Failed[T]) -> None:
-        """A line of `stages`; `failed` hears of an item that raised, and of what; it must not raise."""
+        """A line of `stages`; `failed` hears of an item that raised, and of what."""
         self._stages = tuple(stages)
         self._failed = failed
         self._waiting: deque[T] = deque()
@@ -51,18 +53,16 @@ class Line(Generic[T]):
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
 
-    def hurry(self) -> None:
-        """Let all that wait pass now."""
-        while self._waiting:
+    def hurry(self, item: T) -> None:
+        """Let an item that waits pass now, with those before it."""
+        while item in self._waiting:
             self._pass()
 
     def _turn(self) -> None:
-        try:
-            self._pass()
-        finally:
-            self._scheduled = bool(self._waiting)
-            if self._scheduled:
-                asyncio.get_running_loop().call_soon(self._turn)
+        self._pass()
+        self._scheduled = bool(self._waiting)
+        if self._scheduled:
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def _pass(self) -> None:
         waiting = self._waiting
@@ -74,6 +74,13 @@ class Line(Generic[T]):
         try:
             stage(item)
         except Exception as error:  # noqa: BLE001 - who waits for the item hears of it
-            self._failed(item, error)
+            self._fail(item, error)
             return False
         return True
+
+    def _fail(self, item: T, error: Exception) -> None:
+        try:
+            self._failed(item, error)
+        except Exception:  # noqa: BLE001 - logged
+            # the others must not be lost with it
+            _LOG.exception("a step that failed could not be ended")

@@ -1,6 +1,6 @@
 """The one dataplane: rate limit -> idempotency -> window -> reserve -> score -> settle -> decide -> commit.
 
-All state changes happen between two awaits, so no step of another request comes between; surfaces only
+What a step changes it changes without an await, in a few places: staged, reserved, concluded. Surfaces only
 translate to and from this object.
 """
 
@@ -259,6 +259,8 @@ class Service:
         turn.staged = staged
         turn.base = staging.base(request)
         await abreast()
+        # a reload may have come in between: rules, pins and reservation are of one version
+        turn.rules = self.rules(request)
         for attempt in (1, 2):
             key = self.hypotheses.key(session, request)
             turn.pins = self.resolver.pins(key, shape)

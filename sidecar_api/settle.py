@@ -1,13 +1,14 @@
 """From evidence to a durable answer: settle, decide, sign, commit, encode.
 
-The first stage of `conclude` changes all of a step's state; until the last one has handed it to the ledger nothing else
-runs. Then it waits for the commit, and degrades the answer when there is none.
+The first stage of `conclude` changes all of a step's state; until the last one has handed it to the ledger nothing
+runs but stages of other steps. Then it waits for the commit, and degrades the answer when there is none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from time import perf_counter
 
@@ -34,11 +35,14 @@ from tcd.contract import Status, pack_status
 from tcd.errors import Conflict, NotFound, TcdError
 from tcd.ledger import Idempotent
 from tcd.receipts import Receipt
-from tcd.risk_av import CloseReason, LevelMismatch
+from tcd.risk_av import CloseReason, Event, LevelMismatch
 from tcd.rows import ScoreResult, ScoreRow
 from tcd.trust import Node
 
+_LOG = logging.getLogger(__name__)
 _ANY_FAILED = pack_status(int(Status.FAILED), int(Status.FAILED), int(Status.FAILED))
+#: Seconds that a commit has at least, whatever is left of the deadline: the loop turns once or twice before it begins.
+_LEAST = 0.005
 
 
 class Judge:
@@ -144,7 +148,7 @@ class Judge:
         finally:
             # who goes away, or has no time, leaves no step half done: the session is another's from here on
             if not case.passed:
-                self._line.hurry()
+                self._line.hurry(case)
 
     def _settled(self, case: Case) -> None:
         """First stage: what the step changes. The later ones only write it down."""
@@ -179,7 +183,9 @@ class Judge:
     def _failed(self, case: Case, error: Exception) -> None:
         """A defect: whoever waits hears of it, and what was settled is in the log all the same."""
         case.error = error
-        if not case.done.done():
+        if case.done.done():
+            _LOG.error("a step whose client went away failed", exc_info=error)
+        else:
             case.done.set_result(None)
         draft: Draft | None = getattr(case, "draft", None)
         if draft is not None:
@@ -257,7 +263,12 @@ class Judge:
         """Hand records, and all events of the controller so far, to the ledger; see `Committer.put`."""
         events = self.budget.take_events()
         issuer = self.receipts
-        epochs = issuer.epochs(events, self.budget.tenant) if issuer is not None and events else []
+        try:
+            epochs = issuer.epochs(events, self.budget.tenant) if issuer is not None and events else []
+        except Exception:
+            # a defect of the issuer; what was spent is in the log all the same
+            self._counted(events, self._committer.put(events=events))
+            raise
 
         def failed() -> None:
             if issuer is not None:
@@ -274,9 +285,12 @@ class Judge:
             lost=failed,
             done=done,
         )
-        if self.keeper is not None and events:
-            self.keeper.handed(len(events), done)
+        self._counted(events, done)
         return done
+
+    def _counted(self, events: tuple[Event, ...], durable: asyncio.Future[None]) -> None:
+        if self.keeper is not None and events:
+            self.keeper.handed(len(events), durable)
 
     async def flush(self) -> None:
         """Wait until everything that was put is durable, or failed."""
@@ -292,7 +306,7 @@ class Judge:
     async def _durable(self, turn: Turn, committed: asyncio.Future[None]) -> str:
         """Empty when the step is durable, else why it is not (in time)."""
         try:
-            with Cutoff(max(turn.call.deadline, asyncio.get_running_loop().time() + 0.001), "not durable in time"):
+            with Cutoff(max(turn.call.deadline, asyncio.get_running_loop().time() + _LEAST), "not durable in time"):
                 # a client that goes away cancels the waiting, not the commit
                 await committed
         except TcdError as error:

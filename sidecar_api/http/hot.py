@@ -16,7 +16,6 @@ from sidecar_api.http.body import Disconnected, check_length, read_body
 from sidecar_api.http.context import Header, RequestContext, Scope, quota_headers, timing_header
 from sidecar_api.http.problems import InternalError, MethodNotAllowed, problem
 from sidecar_api.http.runtime import Runtime
-from sidecar_api.line import abreast
 from sidecar_api.outcome import Answer
 from tcd.errors import TcdError, ValidationFailed
 
@@ -117,7 +116,6 @@ class Diagnose(HotRoute):
         # uvloop's clock has milliseconds: enough for deadlines, not for timings
         began, now = perf_counter(), asyncio.get_running_loop().time()
         request, sanitized = decode_diagnose(body, sanitize=settings.sanitize == "zero")
-        await abreast()
         arrival = entry.Arrival(context, self.surface, began=began, now=now)
         answer = await entry.decide(runtime, arrival, request, sanitized)
         if answer.quota is not None:
