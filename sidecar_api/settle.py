@@ -129,7 +129,7 @@ class Judge:
         draft, seconds = case.draft, perf_counter() - case.settled
         turn.stages.add("commit", seconds)
         if lost:
-            draft = self._draft(case, failure=case.failure or "ledger", failed=True)
+            draft = self._draft(case, case.failure or "ledger")
             draft.lose()
             draft.prepare()
             case.body = draft.encode(lost, self._verify_key)
@@ -159,7 +159,7 @@ class Judge:
             case.failure = self._settle(turn, result)
             case.result = None if case.failure else result
         case.facts = self._facts(turn, case.result, case.failure)
-        case.draft = self._draft(case, failure=case.failure)
+        case.draft = self._draft(case, case.failure)
         case.moved = self.budget.unsaved
 
     def _prepared(self, case: Case) -> None:
@@ -190,12 +190,12 @@ class Judge:
         draft: Draft | None = getattr(case, "draft", None)
         if draft is not None:
             draft.abandon()
-        if case.moved:
+        if self.budget.unsaved:
             self.put(())
 
-    def _draft(self, case: Case, *, failure: str, failed: bool = False) -> Draft:
+    def _draft(self, case: Case, failure: str) -> Draft:
         turn, known = case.turn, case.facts
-        if failed:
+        if failure and not known.failed:
             known = msgspec.structs.replace(known, failed=True)
         return Draft(
             turn,

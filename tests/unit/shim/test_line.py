@@ -21,6 +21,11 @@ from tcd.receipts import KeySet, VerifyPolicy, verify_chain
 from tcd.risk_av import Controller
 
 
+def defect(*_: Any, **__: Any) -> Any:
+    msg = "a defect"
+    raise RuntimeError(msg)
+
+
 async def settled() -> None:
     for _ in range(8):
         await asyncio.sleep(0)
@@ -162,6 +167,18 @@ def stalled(monkeypatch: pytest.MonkeyPatch, line: Line[Any], then: Callable[[],
     monkeypatch.setattr(Line, "add", waits)
 
 
+async def _goes_on(client: Any, ledger: SqliteLedger) -> None:
+    """The one session had two steps; a third one is taken, and all of them are in the log."""
+    service = client.app.runtime.service
+    (session,) = service.sessions
+    assert (session.steps, session.busy, session.window.tokens) == (2, False, 2)
+    answer = await client.step(session="s")
+    assert answer["step"] == 2
+    await service.judge.flush()
+    assert await _log_is_the_state(client, ledger)
+    assert await _verified(client, ledger) == [5], "open, three decisions, close"
+
+
 async def test_a_client_that_goes_away_leaves_no_step_half_done(
     make_client: Any, kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,13 +195,7 @@ async def test_a_client_that_goes_away_leaves_no_step_half_done(
         stalled(monkeypatch, service.judge._line, cancel)
         with pytest.raises(asyncio.CancelledError):
             await asyncio.ensure_future(client.step(session="s", trace_vector=[-2.0]))
-        (session,) = service.sessions
-        assert (session.steps, session.busy, session.window.tokens) == (2, False, 2)
-        answer = await client.step(session="s")
-        assert answer["step"] == 2
-        await service.judge.flush()
-        assert await _log_is_the_state(client, ledger)
-        assert await _verified(client, ledger) == [5], "open, three decisions, close"
+        await _goes_on(client, ledger)
 
 
 async def test_a_deadline_that_passes_in_the_line_leaves_no_step_half_done(
@@ -198,12 +209,8 @@ async def test_a_deadline_that_passes_in_the_line_leaves_no_step_half_done(
         answer = reply.json()
         assert (reply.status, answer["receipt"], answer["step"]) == (200, None, 1)
         assert any(check["reason"] == "not durable in time" for check in answer["checks"])
-        (session,) = service.sessions
-        assert (session.steps, session.busy, session.window.tokens) == (2, False, 2)
-        await client.step(session="s")
-        await service.judge.flush()
-        assert await _log_is_the_state(client, ledger)
-        assert await _verified(client, ledger) == [5], "it is in the log although its answer could not wait for that"
+        # it is in the log although its answer could not wait for that
+        await _goes_on(client, ledger)
 
 
 @pytest.mark.parametrize("steps", [0, 1])
@@ -217,18 +224,13 @@ async def test_a_defect_of_one_step_is_that_steps_alone(
         for _ in range(steps):
             await asyncio.gather(*(client.step(session=f"s{i}") for i in range(3)))
         whole, calls = False, 0
-        owner = {"prepare": Draft, "encode": Draft, "decision": Receipts, "seal": Receipts, "record": Idempotency}[
-            where
-        ]
+        owner = {"decision": Receipts, "seal": Receipts, "record": Idempotency}.get(where, Draft)
         work = getattr(owner, where)
 
         def breaks(*args: Any, **named: Any) -> Any:
             nonlocal calls
             calls += 1
-            if calls == 2 and not whole:
-                msg = "a defect"
-                raise RuntimeError(msg)
-            return work(*args, **named)
+            return (defect if calls == 2 and not whole else work)(*args, **named)
 
         monkeypatch.setattr(owner, where, breaks)
         requests = [{"trace_vector": [-1.0], "session": f"s{i}", "idempotency_key": f"k{i}"} for i in range(3)]
@@ -248,12 +250,7 @@ async def test_what_a_failed_step_settled_is_in_the_log_at_once(
     make_client: Any, kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with shim(make_client, kit, tmp_path) as (client, ledger):
-
-        def breaks(*_: Any) -> Any:
-            msg = "a defect"
-            raise RuntimeError(msg)
-
-        monkeypatch.setattr(Draft, "encode", breaks)
+        monkeypatch.setattr(Draft, "encode", defect)
         assert (await client.post({"trace_vector": [-1.0], "session": "s"})).status == 500
         await client.app.runtime.service.judge.flush()
         assert await _log_is_the_state(client, ledger)
@@ -264,12 +261,7 @@ async def test_what_was_spent_is_in_the_log_where_its_epoch_has_no_record(
 ) -> None:
     async with shim(make_client, kit, tmp_path) as (client, ledger):
         service = client.app.runtime.service
-
-        def breaks(*_: Any) -> Any:
-            msg = "a defect"
-            raise RuntimeError(msg)
-
-        monkeypatch.setattr(Receipts, "epochs", breaks)
+        monkeypatch.setattr(Receipts, "epochs", defect)
         reply = await client.post({"trace_vector": [-1.0], "session": "s"})
         assert reply.status != 200 or reply.json()["receipt"] is None
         await service.judge.flush()
